@@ -1,0 +1,375 @@
+//! The security policy database (RFC 4301 section 4.4.1) as the XDP program looks it up, and the selectors of SAs.
+//!
+//! Two longest-prefix tries map the addresses of a flow to classes; a hash maps the pair of classes to a short
+//! ordered list of rules, which look at protocol and ports. `control` compiles the tries and lists so that the list
+//! of a pair holds every policy whose prefixes contain both: one lookup in each table decides, however many tunnels
+//! there are. A rule that protects names a slot of OUTBOUND, which names the SA: a rekey replaces one slot, however
+//! many prefixes the policy has.
+
+use crate::{address::Address, decode, sa::SaRef};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Entries of each trie.
+pub const MAX_PREFIXES: usize = 1 << 17;
+/// Pairs of classes.
+pub const MAX_PAIRS: usize = 1 << 19;
+/// Slots of OUTBOUND: policies that protect.
+pub const MAX_POLICIES: usize = 16384;
+/// Entries of SELECTORS.
+pub const MAX_SELECTORS: usize = 1 << 17;
+/// Rules in one list.
+pub const MAX_RULES: usize = 8;
+
+/// Bits of a trie's key.
+pub const KEY_BITS: u32 = 128;
+
+/// Key of SPD_RULES: the classes of source and destination as the two tries give them.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct ClassPair {
+    /// Class of the source address, from SPD_SOURCE.
+    pub source: u32,
+    /// Class of the destination address, from SPD_DESTINATION.
+    pub destination: u32,
+}
+
+/// Values of [`Rule::action`]: RFC 4301's processing choices.
+pub mod action {
+    /// Seal with the SA of the rule's OUTBOUND slot.
+    pub const PROTECT: u8 = 1;
+    /// Let it pass in clear.
+    pub const BYPASS: u8 = 2;
+    /// Drop it.
+    pub const DISCARD: u8 = 3;
+}
+
+/// An inclusive range of ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PortRange {
+    /// First.
+    pub first: u16,
+    /// Last.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port; matches packets without ports too.
+    pub const ANY: PortRange = PortRange { first: 0, last: u16::MAX };
+
+    #[inline(always)]
+    fn holds(&self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+/// One policy within the list of a pair of classes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Rule {
+    /// One of [`action`].
+    pub action: u8,
+    /// Upper-layer protocol, 0 for any.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// Source ports.
+    pub source_ports: PortRange,
+    /// Destination ports.
+    pub destination_ports: PortRange,
+    /// Slot of OUTBOUND when the action is `PROTECT`.
+    pub policy: u32,
+}
+
+impl Rule {
+    /// No action; a value to be overwritten.
+    pub const NONE: Rule = Rule {
+        action: 0,
+        protocol: 0,
+        reserved: 0,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
+        policy: 0,
+    };
+
+    /// Whether the rule covers every packet between its prefixes, so that none after it is ever reached.
+    pub fn is_total(&self) -> bool {
+        self.protocol == 0 && self.has_any_port()
+    }
+
+    #[inline(always)]
+    fn has_any_port(&self) -> bool {
+        self.source_ports == PortRange::ANY && self.destination_ports == PortRange::ANY
+    }
+}
+
+/// The rules of a pair of classes, first match first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RuleList {
+    /// How many of `rules` are used.
+    pub len: u32,
+    /// The rules, in order.
+    pub rules: [Rule; MAX_RULES],
+}
+
+/// Value of SPD_RULES.
+///
+/// The kernel may give an element that `control` replaces or removes to another pair while somebody still reads it.
+/// So the value says whose it is, and is asked after the rules were read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PairRules {
+    /// Equal to the key. First, so that it is overwritten first.
+    pub pair: ClassPair,
+    /// The rules.
+    pub rules: RuleList,
+}
+
+impl PairRules {
+    /// `found`, if the value still is that of `pair`; else the packet is discarded.
+    #[inline(always)]
+    pub fn checked(&self, pair: &ClassPair, found: Option<Rule>) -> Option<Rule> {
+        // SAFETY: a reference is valid for reads; volatile keeps the read after those of the rules.
+        let now = unsafe { (&raw const self.pair).read_volatile() };
+        if now == *pair { found } else { Some(Rule { action: action::DISCARD, ..Rule::NONE }) }
+    }
+}
+
+/// Slot of OUTBOUND.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Outbound {
+    /// The SA that seals now; generation 0 when there is none. Eight bytes, aligned: replaced in one store.
+    pub sa: SaRef,
+    /// When the XDP program last asked for an SA, in nanoseconds of CLOCK_MONOTONIC.
+    pub asked: u64,
+}
+
+/// Entry of SELECTORS: one traffic selector (RFC 7296 section 3.13.1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Selector {
+    /// First address.
+    pub first: Address,
+    /// Last address.
+    pub last: Address,
+    /// Ports of this side.
+    pub ports: PortRange,
+    /// Upper-layer protocol, 0 for any.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+impl Selector {
+    /// Whether the selector admits this side of a packet. A packet whose ports cannot be seen (a later fragment, a
+    /// protocol that has none) passes only where every port does (RFC 4301 section 7.2).
+    pub fn admits(&self, address: &Address, protocol: u8, port: Option<u16>) -> bool {
+        self.first.is_v4() == address.is_v4()
+            && self.first <= *address
+            && *address <= self.last
+            && (self.protocol == 0 || self.protocol == protocol)
+            && match port {
+                Some(port) => self.ports.holds(port),
+                None => self.ports == PortRange::ANY,
+            }
+    }
+}
+
+/// What a policy is looked up by.
+///
+/// Plain fields, no `Option` inside: the type stands in signatures of BPF functions, and the kernel refuses the type
+/// information of an enum that hides its discriminant in a niche.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Upper-layer protocol.
+    pub protocol: u8,
+    has_ports: bool,
+    source_port: u16,
+    destination_port: u16,
+}
+
+impl Flow {
+    /// From nowhere to nowhere; a value to be overwritten.
+    pub const EMPTY: Flow = Flow {
+        source: Address([0; 16]),
+        destination: Address([0; 16]),
+        protocol: 0,
+        has_ports: false,
+        source_port: 0,
+        destination_port: 0,
+    };
+
+    /// `ports` are source and destination; `None` when the packet has none or they are in another fragment.
+    #[inline(always)]
+    pub fn new(source: Address, destination: Address, protocol: u8, ports: Option<(u16, u16)>) -> Self {
+        let (source_port, destination_port) = ports.unwrap_or((0, 0));
+        Flow { source, destination, protocol, has_ports: ports.is_some(), source_port, destination_port }
+    }
+
+    /// Source and destination port, if they can be seen.
+    #[inline(always)]
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        if self.has_ports { Some((self.source_port, self.destination_port)) } else { None }
+    }
+
+    /// The same flow seen from the other end.
+    #[inline(always)]
+    pub fn reversed(&self) -> Flow {
+        Flow {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..*self
+        }
+    }
+}
+
+/// The three tables of the SPD, wherever they live.
+pub trait Spd {
+    /// Class of a source address by longest prefix.
+    fn source_class(&self, address: &Address) -> Option<u32>;
+    /// Class of a destination address by longest prefix.
+    fn destination_class(&self, address: &Address) -> Option<u32>;
+    /// Calls `f` on the rules of the pair, if there are any.
+    fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule>;
+}
+
+/// The first rule that covers `flow`.
+#[inline(always)]
+pub fn look_up(spd: &impl Spd, flow: &Flow) -> Option<Rule> {
+    let source = spd.source_class(&flow.source)?;
+    let destination = spd.destination_class(&flow.destination)?;
+    spd.with_rules(&ClassPair { source, destination }, |list| first_match(list, flow))
+}
+
+/// What cannot be seen in a later fragment (ports; the protocol, when it is behind extension headers) matches a rule
+/// that protects or discards, and does not match one that lets pass in clear: no part of a protected flow slips past.
+#[inline(always)]
+fn first_match(list: &RuleList, flow: &Flow) -> Option<Rule> {
+    let mut i = 0;
+    while i < MAX_RULES {
+        if i as u32 >= list.len {
+            return None;
+        }
+        let rule = &list.rules[i];
+        let guess = rule.action != action::BYPASS;
+        let protocol = rule.protocol == 0
+            || rule.protocol == flow.protocol
+            || (guess && decode::is_extension(flow.protocol));
+        let ports = match flow.ports() {
+            Some((s, d)) => rule.source_ports.holds(s) && rule.destination_ports.holds(d),
+            None => guess || rule.has_any_port(),
+        };
+        if protocol && ports {
+            return Some(*rule);
+        }
+        i += 1;
+    }
+    None
+}
+
+const _: () =
+    assert!(size_of::<Rule>() == 16 && size_of::<RuleList>() == 132 && size_of::<PairRules>() == 140);
+const _: () = assert!(size_of::<Outbound>() == 16 && size_of::<Selector>() == 40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP_443: Rule = Rule {
+        action: action::PROTECT,
+        protocol: 6,
+        reserved: 0,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange { first: 443, last: 443 },
+        policy: 7,
+    };
+    const REST: Rule = Rule {
+        action: action::DISCARD,
+        protocol: 0,
+        reserved: 0,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
+        policy: 0,
+    };
+
+    fn flow(protocol: u8, ports: Option<(u16, u16)>) -> Flow {
+        Flow::new(Address::v4([10, 1, 0, 2]), Address::v4([10, 2, 0, 2]), protocol, ports)
+    }
+
+    fn list(rules: &[Rule]) -> RuleList {
+        let mut l = RuleList { len: rules.len() as u32, rules: [REST; MAX_RULES] };
+        l.rules[..rules.len()].copy_from_slice(rules);
+        l
+    }
+
+    #[test]
+    fn the_first_rule_that_covers_a_flow_wins() {
+        let l = list(&[TCP_443, REST]);
+        assert_eq!(first_match(&l, &flow(6, Some((1024, 443)))), Some(TCP_443));
+        assert_eq!(first_match(&l, &flow(6, Some((1024, 80)))), Some(REST));
+        assert_eq!(first_match(&l, &flow(17, Some((1024, 443)))), Some(REST));
+        assert_eq!(first_match(&list(&[]), &flow(6, None)), None);
+    }
+
+    #[test]
+    fn a_later_fragment_cannot_slip_past_a_rule_with_ports() {
+        assert_eq!(first_match(&list(&[TCP_443]), &flow(6, None)), Some(TCP_443));
+        assert_eq!(first_match(&list(&[TCP_443]), &flow(17, None)), None);
+        // Destination options before the protocol of an IPv6 fragment: it may well be TCP.
+        assert_eq!(first_match(&list(&[TCP_443]), &flow(60, None)), Some(TCP_443));
+        let bypass = Rule { action: action::BYPASS, ..TCP_443 };
+        assert_eq!(first_match(&list(&[bypass, REST]), &flow(6, None)), Some(REST));
+        assert_eq!(first_match(&list(&[bypass, REST]), &flow(60, None)), Some(REST));
+        let whole = Rule { destination_ports: PortRange::ANY, ..bypass };
+        assert_eq!(first_match(&list(&[whole, REST]), &flow(6, None)), Some(whole));
+    }
+
+    #[test]
+    fn a_list_that_became_another_pairs_discards() {
+        let pair = ClassPair { source: 1, destination: 2 };
+        let value = PairRules { pair, rules: list(&[TCP_443]) };
+        assert_eq!(value.checked(&pair, Some(TCP_443)), Some(TCP_443));
+        let other = ClassPair { source: 1, destination: 3 };
+        assert_eq!(value.checked(&other, Some(TCP_443)).map(|r| r.action), Some(action::DISCARD));
+        assert_eq!(value.checked(&other, None).map(|r| r.action), Some(action::DISCARD));
+    }
+
+    #[test]
+    fn a_selector_tells_families_apart() {
+        let s = Selector {
+            first: Address([0; 16]),
+            last: Address([0xff; 16]),
+            ports: PortRange::ANY,
+            protocol: 0,
+            reserved: [0; 3],
+        };
+        assert!(s.admits(&Address([0x20; 16]), 6, Some(1)));
+        assert!(!s.admits(&Address::v4([10, 0, 0, 1]), 6, Some(1)));
+        assert!(s.admits(&Address([0x20; 16]), 6, None));
+        let one_port = Selector { ports: PortRange { first: 1, last: 1 }, ..s };
+        assert!(!one_port.admits(&Address([0x20; 16]), 6, None));
+    }
+}
