@@ -1,0 +1,179 @@
+//! AES-GCM with a 16-byte ICV in ESP (RFC 4106).
+
+use crate::sa::Cipher;
+use aes::{Aes128, Aes192, Aes256};
+use aes_gcm::{AeadInOut, AesGcm, KeyInit};
+use cipher::array::Array;
+use cipher::consts::{U12, U16};
+use zeroize::Zeroizing;
+
+/// Bytes of the explicit IV.
+pub(crate) const IV_LEN: usize = 8;
+/// Bytes of the ICV.
+pub(crate) const ICV_LEN: usize = 16;
+
+/// The expanded key of an SA.
+pub(crate) struct Gcm {
+    aead: Aead,
+    salt: Zeroizing<[u8; 4]>,
+}
+
+enum Aead {
+    Aes128(AesGcm<Aes128, U12>),
+    Aes192(AesGcm<Aes192, U12>),
+    Aes256(AesGcm<Aes256, U12>),
+}
+
+impl Gcm {
+    /// Expands `key`, of the cipher's length; `None` when the cipher is not GCM.
+    pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4]) -> Option<Self> {
+        let aead = match cipher {
+            Cipher::Aes128Gcm16 => Aead::Aes128(AesGcm::new_from_slice(key).ok()?),
+            Cipher::Aes192Gcm16 => Aead::Aes192(AesGcm::new_from_slice(key).ok()?),
+            Cipher::Aes256Gcm16 => Aead::Aes256(AesGcm::new_from_slice(key).ok()?),
+            _ => return None,
+        };
+        Some(Self { aead, salt: Zeroizing::new(salt) })
+    }
+
+    /// Writes the IV of `esp`, which runs from the SPI to the ICV, encrypts its payload and writes the ICV.
+    pub(crate) fn seal(&self, esp: &mut [u8], seq: u64, seq_high: Option<u32>) {
+        esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
+        match &self.aead {
+            Aead::Aes128(aead) => self.seal_with(aead, esp, seq_high),
+            Aead::Aes192(aead) => self.seal_with(aead, esp, seq_high),
+            Aead::Aes256(aead) => self.seal_with(aead, esp, seq_high),
+        }
+    }
+
+    /// Verifies the ICV of `esp` and then decrypts its payload; when false, `esp` is as it was.
+    #[must_use]
+    pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
+        match &self.aead {
+            Aead::Aes128(aead) => self.open_with(aead, esp, seq_high),
+            Aead::Aes192(aead) => self.open_with(aead, esp, seq_high),
+            Aead::Aes256(aead) => self.open_with(aead, esp, seq_high),
+        }
+    }
+
+    fn seal_with<A>(&self, aead: &A, esp: &mut [u8], seq_high: Option<u32>)
+    where
+        A: AeadInOut<NonceSize = U12, TagSize = U16>,
+    {
+        let (header, payload, icv) = split(esp);
+        let (aad, aad_len) = associated_data(header, seq_high);
+        let tag = aead
+            .encrypt_inout_detached(&self.nonce(header), &aad[..aad_len], payload.into())
+            .expect("a packet is shorter than the 64 GiB that GCM takes");
+        icv.copy_from_slice(&tag);
+    }
+
+    fn open_with<A>(&self, aead: &A, esp: &mut [u8], seq_high: Option<u32>) -> bool
+    where
+        A: AeadInOut<NonceSize = U12, TagSize = U16>,
+    {
+        let (header, payload, icv) = split(esp);
+        let (aad, aad_len) = associated_data(header, seq_high);
+        let mut tag = Array::<u8, U16>::default();
+        tag.copy_from_slice(icv);
+        aead.decrypt_inout_detached(&self.nonce(header), &aad[..aad_len], payload.into(), &tag).is_ok()
+    }
+
+    /// Salt and IV (RFC 4106 section 4).
+    fn nonce(&self, header: &[u8]) -> Array<u8, U12> {
+        let mut nonce = Array::<u8, U12>::default();
+        nonce[..4].copy_from_slice(&*self.salt);
+        nonce[4..].copy_from_slice(&header[8..]);
+        nonce
+    }
+}
+
+/// SPI, sequence number and IV; payload; ICV.
+fn split(esp: &mut [u8]) -> (&[u8], &mut [u8], &mut [u8]) {
+    let (header, rest) = esp.split_at_mut(8 + IV_LEN);
+    let (payload, icv) = rest.split_at_mut(rest.len() - ICV_LEN);
+    (header, payload, icv)
+}
+
+/// SPI and sequence number, with its high half in the middle when extended (RFC 4106 section 5).
+fn associated_data(header: &[u8], seq_high: Option<u32>) -> ([u8; 12], usize) {
+    let mut aad = [0; 12];
+    aad[..8].copy_from_slice(&header[..8]);
+    let Some(high) = seq_high else { return (aad, 8) };
+    aad[4..8].copy_from_slice(&high.to_be_bytes());
+    aad[8..].copy_from_slice(&header[4..8]);
+    (aad, 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::unhex;
+
+    #[test]
+    fn draft_mcgrew_gcm_test() {
+        // Cipher, key, salt, SPI and sequence number, its high half, IV, plaintext, ciphertext and ICV.
+        for (cipher, key, salt, header, seq_high, iv, plain, sealed) in [
+            (
+                Cipher::Aes128Gcm16,
+                "4c80cdefbb5d10da906ac73c3613a634",
+                "2e443b68",
+                "00004321 00000000",
+                Some(0x8765_4321),
+                "4956ed7e3b244cfe",
+                "45000048699a000080114db7c0a80102c0a801010a9bf15638d3010000010000\
+             00000000045f736970045f756470037369700963796265726369747902646b00\
+             0021000101020201",
+                "fecf537e729d5b07dc30df528dd22b768d1b98736696a6fd348509fa13ceac34\
+             cfa2436f14a3f3cf65925bf1f4a13c5d15b21e1884f5ff6247aeabb786b93bce\
+             61bc17d768fd9732459018148f6cbe722fd04796562dfdb4",
+            ),
+            (
+                Cipher::Aes192Gcm16,
+                "feffe9928665731c6d6a8f9467308308feffe9928665731c",
+                "cafebabe",
+                "0000a5f8 0000000a",
+                None,
+                "facedbaddecaf888",
+                "45000028a4ad4000400678800a01038f0a010612802306b8cb712602dd6bb03e501016d075680001",
+                "a5b1f8066029aea40e598b8122de02420938b3ab33f828e687b8858b5bfbdbd0\
+             315b27452144cc7795457b9652037f5318027b5b4cd7a636",
+            ),
+            (
+                Cipher::Aes256Gcm16,
+                "abbccddef00112233445566778899aababbccddef00112233445566778899aab",
+                "11223344",
+                "4a2cbfe3 00000002",
+                None,
+                "0102030405060708",
+                "4500003069a6400080062690c0a801029389155e0a9e008b2dc57ee000000000\
+             7002400020bf0000020405b40101040201020201",
+                "ff425c9b724599df7a3bcd510194e00d6a78107f1b0b1cbf06efae9d65a5d763\
+             748a637985771d347f0545659f14e99def842d8eb335f4eecfdbf831824b4c49\
+             15956c96",
+            ),
+        ] {
+            let gcm = Gcm::new(cipher, &unhex(key), unhex(salt).try_into().unwrap()).unwrap();
+            let head = [unhex(header), unhex(iv)].concat();
+            let clear = [&head[..], &unhex(plain), &[0; ICV_LEN]].concat();
+            let expected = [&head[..], &unhex(sealed)].concat();
+
+            let mut esp = clear.clone();
+            match &gcm.aead {
+                Aead::Aes128(aead) => gcm.seal_with(aead, &mut esp, seq_high),
+                Aead::Aes192(aead) => gcm.seal_with(aead, &mut esp, seq_high),
+                Aead::Aes256(aead) => gcm.seal_with(aead, &mut esp, seq_high),
+            }
+            assert_eq!(esp, expected, "{cipher:?}");
+
+            assert!(gcm.open(&mut esp, seq_high));
+            assert_eq!(esp[..esp.len() - ICV_LEN], clear[..clear.len() - ICV_LEN]);
+
+            let mut altered = expected.clone();
+            altered[20] ^= 1;
+            let before = altered.clone();
+            assert!(!gcm.open(&mut altered, seq_high));
+            assert_eq!(altered, before, "nothing is decrypted that is not authentic");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Outer headers: written from a template when sealing, parsed when opening.
+
+use crate::sa::{InvalidSa, Outer};
+use std::net::IpAddr;
+use std::ops::Range;
+
+const ESP: u8 = 50;
+const UDP: u8 = 17;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+const UDP_LEN: usize = 8;
+/// TTL and hop limit of what the gateway itself sends (RFC 4301 section 5.1.2.1).
+const HOP_LIMIT: u8 = 64;
+
+/// The outer header of an SA with everything filled in that is the same in all its packets.
+pub(crate) struct Template {
+    bytes: [u8; IPV6_LEN + UDP_LEN],
+    len: usize,
+    ip_len: usize,
+}
+
+impl Template {
+    /// The template of an SA's outer header.
+    ///
+    /// # Errors
+    /// [`InvalidSa::Family`] when the addresses are of different families.
+    pub(crate) fn new(outer: &Outer) -> Result<Self, InvalidSa> {
+        let mut bytes = [0; IPV6_LEN + UDP_LEN];
+        let protocol = if outer.udp.is_some() { UDP } else { ESP };
+        let ip_len = match (outer.local, outer.peer) {
+            (IpAddr::V4(local), IpAddr::V4(peer)) => {
+                bytes[0] = 0x45;
+                // DF, and therefore ID 0 (RFC 6864 section 4.1): the sender learns the path MTU instead.
+                bytes[6] = 0x40;
+                bytes[8] = HOP_LIMIT;
+                bytes[9] = protocol;
+                bytes[12..16].copy_from_slice(&local.octets());
+                bytes[16..20].copy_from_slice(&peer.octets());
+                IPV4_LEN
+            }
+            (IpAddr::V6(local), IpAddr::V6(peer)) => {
+                bytes[0] = 0x60;
+                bytes[6] = protocol;
+                bytes[7] = HOP_LIMIT;
+                bytes[8..24].copy_from_slice(&local.octets());
+                bytes[24..40].copy_from_slice(&peer.octets());
+                IPV6_LEN
+            }
+            (local, peer) => return Err(InvalidSa::Family { local, peer }),
+        };
+        let mut len = ip_len;
+        if let Some((source, destination)) = outer.udp {
+            bytes[len..len + 2].copy_from_slice(&source.to_be_bytes());
+            bytes[len + 2..len + 4].copy_from_slice(&destination.to_be_bytes());
+            len += UDP_LEN;
+        }
+        Ok(Self { bytes, len, ip_len })
+    }
+
+    /// Bytes of the outer header, UDP included.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the header of `packet`, whose payload of at most 65,535 bytes with the header is complete behind it.
+    pub(crate) fn write(&self, packet: &mut [u8], traffic_class: u8) {
+        let total = packet.len() as u16;
+        let (header, payload) = packet.split_at_mut(self.len);
+        header.copy_from_slice(&self.bytes[..self.len]);
+        let (ip, udp) = header.split_at_mut(self.ip_len);
+        let ip_payload = total - self.ip_len as u16;
+        if self.ip_len == IPV4_LEN {
+            ip[1] = traffic_class;
+            ip[2..4].copy_from_slice(&total.to_be_bytes());
+            let check = checksum(sum(ip));
+            ip[10..12].copy_from_slice(&check.to_be_bytes());
+        } else {
+            ip[0] |= traffic_class >> 4;
+            ip[1] = traffic_class << 4;
+            ip[4..6].copy_from_slice(&ip_payload.to_be_bytes());
+        }
+        if udp.is_empty() {
+            return;
+        }
+        udp[4..6].copy_from_slice(&ip_payload.to_be_bytes());
+        if self.ip_len == IPV6_LEN {
+            let pseudo = sum(&ip[8..40]) + u64::from(ip_payload) + u64::from(UDP);
+            // 0 would mean that there is none (RFC 8200 section 8.1).
+            let check = match checksum(pseudo + sum(udp) + sum(payload)) {
+                0 => 0xffff,
+                check => check,
+            };
+            udp[6..8].copy_from_slice(&check.to_be_bytes());
+        }
+    }
+}
+
+/// What an outer packet carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Where the ESP packet is, from its SPI to the end of its ICV.
+    pub(crate) esp: Range<usize>,
+    /// DSCP and ECN of the outer header.
+    pub(crate) traffic_class: u8,
+}
+
+/// Finds the ESP packet, native or UDP-encapsulated, in the IP packet at the beginning of `frame`.
+///
+/// The IP header's own length counts; what follows it is the link's padding. `None` for a fragment, an IPv6 extension
+/// header, another protocol, and lengths that do not fit.
+pub(crate) fn parse(frame: &[u8]) -> Option<Carried> {
+    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let (protocol, mut start, mut end, traffic_class) = match frame.first()? >> 4 {
+        4 if frame.len() >= IPV4_LEN => {
+            let fragment = word(6) & 0x3fff != 0;
+            let header = usize::from(frame[0] & 0x0f) * 4;
+            (header >= IPV4_LEN && !fragment).then_some((frame[9], header, word(2), frame[1]))?
+        }
+        6 if frame.len() >= IPV6_LEN => (frame[6], IPV6_LEN, IPV6_LEN + word(4), (word(0) >> 4) as u8),
+        _ => return None,
+    };
+    if end > frame.len() || start > end {
+        return None;
+    }
+    match protocol {
+        ESP => {}
+        UDP if end - start >= UDP_LEN => {
+            let udp_len = word(start + 4);
+            if !(UDP_LEN..=end - start).contains(&udp_len) {
+                return None;
+            }
+            end = start + udp_len;
+            start += UDP_LEN;
+        }
+        _ => return None,
+    }
+    Some(Carried { esp: start..end, traffic_class })
+}
+
+/// Sum of big-endian 16-bit words, the last one padded with zero; four bytes a step, folded by [`checksum`].
+fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let value = |word: &[u8; 4]| u64::from(u32::from_be_bytes(*word));
+    words.iter().map(value).sum::<u64>() + value(&last)
+}
+
+/// The Internet checksum (RFC 1071) of a [`sum`].
+fn checksum(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+#[path = "outer_tests.rs"]
+mod tests;
