@@ -1,0 +1,366 @@
+//! The endpoint: its tables, its commands and polls, and the way of a datagram to the IKE SA it is for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use rand_core::CryptoRng;
+
+use crate::{
+    config::{EndpointConfig, TunnelConfig, TunnelId},
+    counters::Counters,
+    crypto::{
+        cipher::OpenError,
+        dh::{Job, JobResult, Outcome},
+    },
+    event::{DownReason, Event, Path, Transmit},
+    sa::{Cookies, IkeSa, Reports, Role, State},
+    timer::{TimerKind, Timers},
+    wire::{ExchangeType, Header, WireError},
+};
+
+/// Marks IKE messages on the NAT traversal port, where ESP has its SPI (RFC 3948 section 2.2).
+pub(crate) const NON_ESP_MARKER: [u8; 4] = [0; 4];
+
+/// IKEv2 for any number of tunnels. See the crate's documentation for how to drive it.
+pub struct Endpoint {
+    pub(crate) config: EndpointConfig,
+    pub(crate) rng: Box<dyn CryptoRng + Send>,
+    pub(crate) tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>,
+    /// By our SPI.
+    pub(crate) sas: BTreeMap<u64, IkeSa>,
+    /// IKE SAs by tunnel, from when the tunnel is known.
+    pub(crate) of_tunnel: BTreeSet<(TunnelId, u64)>,
+    /// Responder's IKE SAs by the digest of their first message.
+    pub(crate) first_messages: BTreeMap<[u8; 32], u64>,
+    /// Responder's IKE SAs whose initiator has not proved who it is, be it that it failed to: what bounds the
+    /// memory that strangers can take. With the address each came from.
+    pub(crate) half_open: BTreeMap<u64, IpAddr>,
+    pub(crate) reports: Reports,
+    /// Inbound SPIs of ESP in use.
+    pub(crate) esp_spis: BTreeSet<u32>,
+    pub(crate) cookies: Cookies,
+    pub(crate) timers: Timers,
+    pub(crate) counters: Counters,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) jobs: VecDeque<Job>,
+}
+
+impl Endpoint {
+    /// An endpoint without tunnels. All its randomness, keys included, comes from `rng`.
+    pub fn new(config: EndpointConfig, mut rng: Box<dyn CryptoRng + Send>) -> Self {
+        let cookies = Cookies::new(&mut *rng);
+        Self {
+            config,
+            rng,
+            tunnels: BTreeMap::new(),
+            sas: BTreeMap::new(),
+            of_tunnel: BTreeSet::new(),
+            first_messages: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            reports: Reports::default(),
+            esp_spis: BTreeSet::new(),
+            cookies,
+            timers: Timers::default(),
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            jobs: VecDeque::new(),
+        }
+    }
+
+    /// Adds a tunnel or replaces its configuration. An SA that is up stays as it was negotiated until it is
+    /// renewed or closed.
+    pub fn set_tunnel(&mut self, _now: Instant, tunnel: TunnelConfig) {
+        self.tunnels.insert(tunnel.id, Arc::new(tunnel));
+    }
+
+    /// Closes a tunnel's SAs and forgets the tunnel.
+    pub fn remove_tunnel(&mut self, now: Instant, id: TunnelId) {
+        self.close(now, id);
+        self.tunnels.remove(&id);
+        self.reports.forget(id);
+    }
+
+    /// Begins to establish a tunnel with the peer at `peer`. Does nothing for a tunnel that is up, that is
+    /// being established by us, or that is unknown.
+    pub fn connect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
+        let busy = self.others(id, 0).iter().any(|spi| {
+            self.sas.get(spi).is_some_and(|sa| {
+                let attempt = matches!(sa.state, State::Opening(_) | State::AuthSent(_)) && !sa.doomed;
+                attempt || sa.is_usable()
+            })
+        });
+        if !busy {
+            self.begin(now, id, peer);
+        }
+    }
+
+    /// Negotiates a tunnel anew while the SA that is up, if any, carries on until the new one is: for a
+    /// changed configuration. Does nothing for a tunnel that is being established by us, or that is unknown.
+    pub fn reconnect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
+        let attempt = self.others(id, 0).iter().any(|spi| {
+            let attempt =
+                |sa: &IkeSa| matches!(sa.state, State::Opening(_) | State::AuthSent(_)) && !sa.doomed;
+            self.sas.get(spi).is_some_and(attempt)
+        });
+        if !attempt {
+            self.begin(now, id, peer);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
+        if let Some(tunnel) = self.tunnels.get(&id).cloned() {
+            let path = self.path_to(&tunnel, peer);
+            self.initiate(now, tunnel, path);
+        }
+    }
+
+    /// Closes a tunnel's SAs with DELETE and gives up attempts at it. The tunnel stays known.
+    pub fn close(&mut self, now: Instant, id: TunnelId) {
+        for spi in self.others(id, 0) {
+            self.with_sa(spi, |endpoint, mut sa| match sa.state {
+                State::Opening(_) => None,
+                State::AuthSent(_) => {
+                    sa.doomed = true;
+                    Some(sa)
+                }
+                State::Established(_) => endpoint.close_sa(now, sa, DownReason::ClosedByUs),
+                State::Answering(_) | State::HalfOpen(_) | State::Closing(_) => Some(sa),
+            });
+        }
+    }
+
+    /// Closes one pair of Child SAs with DELETE, named by its inbound SPI. Left without any, the IKE SA is
+    /// closed too, after a while.
+    pub fn close_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        for spi in self.others(id, 0) {
+            self.with_sa(spi, |endpoint, mut sa| {
+                endpoint.close_child_of(now, &mut sa, inbound_spi, DownReason::ClosedByUs);
+                Some(sa)
+            });
+        }
+    }
+
+    /// Authentic ESP came in for a tunnel: a sign of life for dead peer detection.
+    pub fn traffic_seen(&mut self, now: Instant, id: TunnelId) {
+        for spi in self.others(id, 0) {
+            if let Some(established) = self.sas.get_mut(&spi).and_then(IkeSa::established_mut) {
+                established.heard = established.heard.max(now);
+            }
+        }
+    }
+
+    /// Takes a UDP payload from one of the two ports. On the NAT traversal port, what is not marked as IKE is
+    /// left alone.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        let mut message = bytes;
+        if path.local.port() == self.config.nat_t_port {
+            match bytes.strip_prefix(&NON_ESP_MARKER) {
+                Some(rest) => message = rest,
+                None => return,
+            }
+        }
+        self.counters.received += 1;
+        let header = match Header::decode(message) {
+            Ok((header, ..)) => header,
+            Err(WireError::Version(_)) => {
+                self.counters.unsupported_version += 1;
+                return;
+            }
+            Err(_) => {
+                self.counters.malformed += 1;
+                return;
+            }
+        };
+        match (header.exchange, header.response) {
+            (ExchangeType::IkeSaInit, false) => self.init_request(now, path, &header, message),
+            (ExchangeType::IkeSaInit, true) => {
+                if self.sas.get(&header.initiator_spi).is_none_or(|sa| sa.role != Role::Initiator) {
+                    self.counters.unknown_spi += 1;
+                    return;
+                }
+                self.with_sa(header.initiator_spi, |endpoint, sa| {
+                    endpoint.init_answer(now, sa, path, &header, message)
+                });
+            }
+            _ => self.protected_message(now, path, &header, message),
+        }
+    }
+
+    fn protected_message(&mut self, now: Instant, path: Path, header: &Header, message: &[u8]) {
+        let (spi, role) = if header.from_initiator {
+            (header.responder_spi, Role::Responder)
+        } else {
+            (header.initiator_spi, Role::Initiator)
+        };
+        let known = self.sas.get(&spi).is_some_and(|sa| {
+            sa.role == role
+                && sa.initiator_spi() == header.initiator_spi
+                && sa.responder_spi() == header.responder_spi
+        });
+        if !known {
+            self.counters.unknown_spi += 1;
+            return;
+        }
+        self.with_sa(spi, |endpoint, mut sa| {
+            let Some(channel) = sa.channel() else {
+                endpoint.counters.unexpected += 1;
+                return Some(sa);
+            };
+            match channel.incoming.open(message) {
+                Err(OpenError::Integrity) => {
+                    endpoint.counters.failed_integrity += 1;
+                    Some(sa)
+                }
+                opened => {
+                    let payloads = opened.map_err(|error| match error {
+                        OpenError::Inner(error) => error,
+                        OpenError::Integrity => WireError::Truncated,
+                    });
+                    if header.response {
+                        endpoint.protected_answer(now, sa, path, header, payloads)
+                    } else {
+                        endpoint.protected_request(now, sa, path, header, payloads)
+                    }
+                }
+            }
+        });
+    }
+
+    /// Every deadline that `now` has reached.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((spi, kind)) = self.timers.pop(now) {
+            self.with_sa(spi, |endpoint, sa| match kind {
+                TimerKind::Retransmit => endpoint.retransmit(now, sa),
+                TimerKind::HalfOpen | TimerKind::Linger => None,
+                TimerKind::Liveness => endpoint.liveness(now, sa),
+                TimerKind::Keepalive => {
+                    endpoint.keepalive(now, &sa);
+                    Some(sa)
+                }
+                TimerKind::SoftLifetime => endpoint.soft_lifetime(now, sa),
+                TimerKind::HardLifetime => endpoint.hard_lifetime(now, sa),
+                TimerKind::Superseded => endpoint.superseded(now, sa),
+            });
+        }
+    }
+
+    /// When `handle_timeout` is to be called, and why; changes with every call into the endpoint.
+    pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
+        self.timers.next()
+    }
+
+    /// What has happened. To be drained before [`Self::poll_transmit`]: an inbound SA must be in place before
+    /// the peer hears that it may use it.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next computation to run.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    /// What a computation came to. Late results, of attempts given up, are ignored.
+    pub fn handle_job(&mut self, now: Instant, result: JobResult) {
+        let JobResult { sa, outcome } = result;
+        self.with_sa(sa, |endpoint, sa| match outcome {
+            Outcome::Generated { secret, public } => endpoint.generated(now, sa, secret, public),
+            Outcome::Agreed(shared) => endpoint.agreed(now, sa, shared),
+            Outcome::Responded(result) => endpoint.responded(sa, result),
+        });
+    }
+
+    /// What has been counted since the endpoint was made.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes an IKE SA out of the table, gives it to `f`, and puts back what `f` gives, or forgets it.
+    pub(crate) fn with_sa(&mut self, spi: u64, f: impl FnOnce(&mut Self, IkeSa) -> Option<IkeSa>) {
+        let Some(sa) = self.sas.remove(&spi) else { return };
+        let traces = Traces::of(&sa);
+        match f(self, sa) {
+            Some(sa) => {
+                self.sas.insert(spi, sa);
+            }
+            None => self.erase(&traces),
+        }
+    }
+
+    /// Removes what the tables hold of an SA that is not in them any more.
+    pub(crate) fn forget(&mut self, sa: &IkeSa) {
+        self.erase(&Traces::of(sa));
+    }
+
+    fn erase(&mut self, traces: &Traces) {
+        let spi = traces.spi;
+        self.timers.stop_all(spi);
+        self.half_open.remove(&spi);
+        if let Some(tunnel) = traces.tunnel {
+            self.of_tunnel.remove(&(tunnel, spi));
+        }
+        if let Some(digest) = traces.first_message {
+            self.first_messages.remove(&digest);
+        }
+        traces.esp_spis.iter().for_each(|spi| {
+            self.esp_spis.remove(spi);
+        });
+    }
+
+    pub(crate) fn draw_spi(&mut self) -> u64 {
+        loop {
+            let spi = self.rng.next_u64();
+            if spi != 0 && !self.sas.contains_key(&spi) {
+                return spi;
+            }
+        }
+    }
+
+    /// An SPI for inbound ESP; 1 to 255 are reserved (RFC 4303 section 2.1).
+    pub(crate) fn draw_esp_spi(&mut self, drawn: &mut Vec<u32>) -> u32 {
+        loop {
+            let spi = self.rng.next_u32();
+            if spi > 255 && self.esp_spis.insert(spi) {
+                drawn.push(spi);
+                return spi;
+            }
+        }
+    }
+
+    pub(crate) fn path_to(&self, tunnel: &TunnelConfig, peer: IpAddr) -> Path {
+        Path {
+            local: SocketAddr::new(tunnel.local, self.config.port),
+            remote: SocketAddr::new(peer, self.config.port),
+        }
+    }
+}
+
+/// Where an IKE SA has left traces in the endpoint's tables.
+struct Traces {
+    spi: u64,
+    tunnel: Option<TunnelId>,
+    first_message: Option<[u8; 32]>,
+    esp_spis: Vec<u32>,
+}
+
+impl Traces {
+    fn of(sa: &IkeSa) -> Self {
+        Self {
+            spi: sa.spi,
+            tunnel: sa.tunnel_id(),
+            first_message: sa.first_message,
+            esp_spis: sa.esp_spis.clone(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Why negotiations fail, sorted by who is to blame, and the one place that turns a failure into a notify.
+//! The words for people are in `words`.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    algorithm::Group,
+    config::Id,
+    event::Path,
+    selector::TrafficSelector,
+    wire::{Notify, NotifyType, WireError},
+};
+
+/// Why a negotiation failed. Its `Display` is an answer for people, with both sides' values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No answer, or none of use, to any sending of a request.
+    NoAnswer {
+        /// From where to where it was sent.
+        path: Path,
+        /// How often.
+        attempts: u32,
+        /// For how long.
+        waited: Duration,
+        /// Whether the peer answered anything at all to this attempt.
+        heard: bool,
+    },
+    /// No proposal in common.
+    NoProposal {
+        /// What we offer.
+        ours: Vec<String>,
+        /// What the peer offers; `None` where it refused ours without saying.
+        theirs: Option<Vec<String>>,
+        /// Where they first differ.
+        first_difference: Option<String>,
+    },
+    /// The peer insists on a group that we do not have.
+    InvalidGroup {
+        /// The groups we offer.
+        ours: Vec<Group>,
+        /// The number of the one it wants.
+        theirs: u16,
+    },
+    /// The peer's public value is not a valid one of the group.
+    InvalidPublicValue {
+        /// The group.
+        group: Group,
+    },
+    /// The key exchange was good, yet AUTH did not verify: the pre-shared keys differ.
+    AuthenticationFailed {
+        /// Whether the peer told us, rather than we found out.
+        told_by_peer: bool,
+        /// Our identity.
+        local_id: Id,
+        /// The peer's, as configured or as it came.
+        peer_id: Id,
+    },
+    /// The peer is somebody else than expected.
+    IdMismatch {
+        /// The identities that would have been taken.
+        expected: Vec<Id>,
+        /// What came, in words.
+        came: String,
+    },
+    /// The peer wants to authenticate by something else than a shared key.
+    AuthMethod {
+        /// IANA's number of it.
+        method: u8,
+    },
+    /// Traffic selectors have nothing in common, or the answer is not within the offer.
+    TrafficSelectors {
+        /// Our side, as we see it.
+        our_local: Vec<TrafficSelector>,
+        /// The peer's side, as we see it.
+        our_remote: Vec<TrafficSelector>,
+        /// Our side and the peer's side as the peer sees them; `None` where it refused ours without saying.
+        theirs: Option<(Vec<TrafficSelector>, Vec<TrafficSelector>)>,
+    },
+    /// More traffic selectors than a payload can hold.
+    TooManySelectors {
+        /// How many there are on one side.
+        count: usize,
+    },
+    /// The peer answered with an error of another kind.
+    PeerRefused {
+        /// Which.
+        notify: NotifyType,
+    },
+    /// The peer's message breaks the protocol.
+    Malformed {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Octets that are no message.
+    Undecodable(WireError),
+    /// No tunnel is configured for this pair of addresses (responder).
+    NoTunnel {
+        /// Our address.
+        local: IpAddr,
+        /// The peer's address.
+        remote: IpAddr,
+    },
+    /// The peer went on demanding new cookies or groups.
+    TooManyRetries,
+}
+
+/// Who is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Blame {
+    /// The peer breaks the protocol.
+    PeerMisbehaved,
+    /// The peer is configured for something else, and both sides' values are known.
+    PeerIncompatible,
+    /// One of the two configurations is wrong; which, only people can tell.
+    ConfigMismatch,
+    /// Nothing came through, or not in time.
+    Unreachable,
+}
+
+impl Cause {
+    /// Who is to blame.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NoAnswer { .. } => Blame::Unreachable,
+            Self::NoProposal { .. }
+            | Self::InvalidGroup { .. }
+            | Self::TrafficSelectors { .. }
+            | Self::AuthMethod { .. } => Blame::PeerIncompatible,
+            Self::AuthenticationFailed { .. }
+            | Self::IdMismatch { .. }
+            | Self::NoTunnel { .. }
+            | Self::TooManySelectors { .. }
+            | Self::PeerRefused { .. } => Blame::ConfigMismatch,
+            Self::InvalidPublicValue { .. }
+            | Self::Malformed { .. }
+            | Self::Undecodable(_)
+            | Self::TooManyRetries => Blame::PeerMisbehaved,
+        }
+    }
+
+    /// What the peer is told. IDs are not told apart from keys: a stranger must not learn which of them was
+    /// wrong.
+    pub(crate) fn to_notify(&self) -> Notify {
+        let (kind, data) = match self {
+            Self::NoProposal { .. } | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
+            Self::InvalidGroup { ours, .. } => {
+                let wanted = ours.first().map_or(0, |g| g.number());
+                (NotifyType::INVALID_KE_PAYLOAD, wanted.to_be_bytes().to_vec())
+            }
+            Self::AuthenticationFailed { .. } | Self::IdMismatch { .. } | Self::AuthMethod { .. } => {
+                (NotifyType::AUTHENTICATION_FAILED, Vec::new())
+            }
+            Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } => {
+                (NotifyType::TS_UNACCEPTABLE, Vec::new())
+            }
+            Self::Undecodable(WireError::Critical(number)) => {
+                (NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*number])
+            }
+            Self::InvalidPublicValue { .. }
+            | Self::Malformed { .. }
+            | Self::Undecodable(_)
+            | Self::TooManyRetries
+            | Self::PeerRefused { .. }
+            | Self::NoAnswer { .. } => (NotifyType::INVALID_SYNTAX, Vec::new()),
+        };
+        Notify::new(kind, data)
+    }
+}
+
+impl std::error::Error for Cause {}

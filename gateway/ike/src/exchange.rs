@@ -1,0 +1,255 @@
+//! Requests and answers as such: protection, message IDs, retransmission. What they say is the business of
+//! `sa`.
+
+use std::time::Instant;
+
+use crate::{
+    counters::ExchangeResult,
+    endpoint::{Endpoint, NON_ESP_MARKER},
+    error::Cause,
+    event::{DownReason, Path, Phase, Transmit},
+    sa::{IkeSa, Purpose, Queued, Request, Role, State, Turn},
+    timer::TimerKind,
+    wire::{ExchangeType, Header, Payload, WireError},
+};
+
+impl Endpoint {
+    /// Sends a protected request, or puts it in the queue while another waits for its answer.
+    pub(crate) fn request(
+        &mut self,
+        now: Instant,
+        sa: &mut IkeSa,
+        exchange: ExchangeType,
+        payloads: Vec<Payload>,
+        purpose: Purpose,
+    ) {
+        if sa.window.outstanding.is_some() {
+            sa.window.queue.push_back(Queued { exchange, payloads, purpose });
+            return;
+        }
+        let id = sa.window.next;
+        let header = header(sa, exchange, false, id);
+        let Some(channel) = sa.channel() else { return };
+        let message = channel.outgoing.seal(header, &payloads, &mut *self.rng);
+        sa.window.next = id.wrapping_add(1);
+        self.send_request(now, sa, exchange, id, message, purpose);
+    }
+
+    /// Sends a request that is whole, and starts to wait for its answer.
+    pub(crate) fn send_request(
+        &mut self,
+        now: Instant,
+        sa: &mut IkeSa,
+        exchange: ExchangeType,
+        id: u32,
+        message: Vec<u8>,
+        purpose: Purpose,
+    ) {
+        self.transmit(sa.path, &message);
+        self.timers.set(sa.spi, TimerKind::Retransmit, now + self.config.retransmission.wait(1));
+        sa.window.outstanding =
+            Some(Request { exchange, id, message, purpose, attempts: 1, first_sent: now });
+    }
+
+    /// Sends a protected answer to the peer's latest request, and keeps it for when that comes again.
+    pub(crate) fn answer(
+        &mut self,
+        sa: &mut IkeSa,
+        path: Path,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) {
+        let header = header(sa, exchange, true, sa.window.expected);
+        let Some(channel) = sa.channel() else { return };
+        let message = channel.outgoing.seal(header, payloads, &mut *self.rng);
+        self.transmit(path, &message);
+        sa.window.answer = Some(message);
+        sa.window.expected = sa.window.expected.wrapping_add(1);
+    }
+
+    pub(crate) fn transmit(&mut self, path: Path, message: &[u8]) {
+        let marked = path.local.port() == self.config.nat_t_port;
+        let marker = if marked { &NON_ESP_MARKER[..] } else { &[] };
+        self.counters.sent += 1;
+        self.transmits.push_back(Transmit { path, payload: [marker, message].concat() });
+    }
+
+    /// An authentic request of the peer.
+    pub(crate) fn protected_request(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        path: Path,
+        header: &Header,
+        payloads: Result<Vec<Payload>, WireError>,
+    ) -> Option<IkeSa> {
+        match (sa.window.turn(header.message_id), sa.window.answer.clone()) {
+            (Turn::New, _) => {}
+            (Turn::Repeated, Some(answer)) if !sa.is_half_open() => {
+                self.counters.repeated_answers += 1;
+                self.transmit(path, &answer);
+                return Some(sa);
+            }
+            _ => {
+                self.counters.old_message_id += 1;
+                return Some(sa);
+            }
+        }
+        let expected = match &sa.state {
+            State::HalfOpen(_) => header.exchange == ExchangeType::IkeAuth,
+            State::Established(_) | State::Closing(_) => {
+                matches!(header.exchange, ExchangeType::Informational | ExchangeType::CreateChildSa)
+            }
+            State::Opening(_) | State::AuthSent(_) | State::Answering(_) => false,
+        };
+        if !expected {
+            self.counters.unexpected += 1;
+            return Some(sa);
+        }
+        self.alive(now, &mut sa);
+        self.follow(&mut sa, path);
+        let payloads = match payloads {
+            Ok(payloads) => payloads,
+            Err(error) => return self.broken_request(now, sa, path, header.exchange, error),
+        };
+        match header.exchange {
+            ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
+            ExchangeType::CreateChildSa => self.create_child_sa_request(sa, path),
+            ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
+            ExchangeType::IkeSaInit => Some(sa),
+        }
+    }
+
+    /// A request that is the peer's and yet malformed: it is told, and unless only a payload is too new, the
+    /// SA ends (RFC 7296 section 2.21.3).
+    fn broken_request(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        path: Path,
+        exchange: ExchangeType,
+        error: WireError,
+    ) -> Option<IkeSa> {
+        self.counters.malformed += 1;
+        self.counters.exchange(exchange, ExchangeResult::Refused);
+        let cause = Cause::Undecodable(error);
+        self.answer(&mut sa, path, exchange, &[Payload::Notify(cause.to_notify())]);
+        if matches!(error, WireError::Critical(_)) && sa.established().is_some() {
+            return Some(sa);
+        }
+        if sa.is_half_open() {
+            self.report_failure(&sa, Phase::One, exchange, cause);
+        }
+        self.down(&mut sa, DownReason::Broken);
+        self.timers.stop_all(sa.spi);
+        sa.state = match sa.state {
+            State::HalfOpen(half_open) => State::Closing(half_open.into_channel()),
+            State::Established(established) => State::Closing(established.channel),
+            State::Closing(channel) => State::Closing(channel),
+            State::Opening(_) | State::AuthSent(_) | State::Answering(_) => return None,
+        };
+        self.timers.set(sa.spi, TimerKind::Linger, now + self.config.linger);
+        Some(sa)
+    }
+
+    /// An authentic answer of the peer.
+    pub(crate) fn protected_answer(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        path: Path,
+        header: &Header,
+        payloads: Result<Vec<Payload>, WireError>,
+    ) -> Option<IkeSa> {
+        let Some(request) = sa.window.take_answered(header.exchange, header.message_id) else {
+            self.counters.old_message_id += 1;
+            return Some(sa);
+        };
+        self.timers.stop(sa.spi, TimerKind::Retransmit);
+        self.alive(now, &mut sa);
+        self.follow(&mut sa, path);
+        let payloads = match payloads {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                self.counters.malformed += 1;
+                if matches!(sa.state, State::AuthSent(_)) {
+                    return self.attempt_failed(sa, Phase::One, header.exchange, Cause::Undecodable(error));
+                }
+                Vec::new()
+            }
+        };
+        let sa = match header.exchange {
+            ExchangeType::IkeAuth => self.auth_answer(now, sa, &payloads),
+            _ => self.informational_answer(now, sa, request.purpose),
+        };
+        let mut sa = sa?;
+        if sa.window.outstanding.is_none()
+            && let Some(Queued { exchange, payloads, purpose }) = sa.window.queue.pop_front()
+        {
+            self.request(now, &mut sa, exchange, payloads, purpose);
+        }
+        Some(sa)
+    }
+
+    /// A request was not answered in time.
+    pub(crate) fn retransmit(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
+        let settings = self.config.retransmission;
+        let (closing, path, spi) = (matches!(sa.state, State::Closing(_)), sa.path, sa.spi);
+        let Some(request) = &mut sa.window.outstanding else { return Some(sa) };
+        // A probe goes on until dead peer detection has its verdict, by its own times.
+        let endless = request.purpose == Purpose::Liveness && !closing;
+        if request.attempts < settings.attempts || endless {
+            request.attempts += 1;
+            let message = request.message.clone();
+            self.timers.set(spi, TimerKind::Retransmit, now + settings.wait(request.attempts));
+            self.counters.retransmissions += 1;
+            self.transmit(path, &message);
+            return Some(sa);
+        }
+        let (exchange, attempts) = (request.exchange, request.attempts);
+        let waited = now.saturating_duration_since(request.first_sent);
+        self.counters.exchange(exchange, ExchangeResult::TimedOut);
+        let (trouble, heard) = match &mut sa.state {
+            State::Closing(_) => return None,
+            State::Established(_) => return self.dead(sa),
+            State::Opening(opening) => opening.take_trouble(),
+            _ => (None, true),
+        };
+        let cause = trouble.unwrap_or(Cause::NoAnswer { path, attempts, waited, heard });
+        self.report_failure(&sa, Phase::One, exchange, cause);
+        None
+    }
+
+    /// Gives up an attempt that has failed.
+    pub(crate) fn attempt_failed(
+        &mut self,
+        sa: IkeSa,
+        phase: Phase,
+        exchange: ExchangeType,
+        cause: Cause,
+    ) -> Option<IkeSa> {
+        self.counters.exchange(exchange, ExchangeResult::Refused);
+        self.report_failure(&sa, phase, exchange, cause);
+        None
+    }
+
+    /// Reports that an attempt has failed, unless the tunnel is up all the same or nobody waits for it any
+    /// more.
+    pub(crate) fn report_failure(&mut self, sa: &IkeSa, phase: Phase, exchange: ExchangeType, cause: Cause) {
+        let up = sa.tunnel_id().is_some_and(|tunnel| self.has_usable(tunnel, sa.spi));
+        if !up && !sa.doomed {
+            self.failed(sa.tunnel_id(), sa.path, phase, exchange, cause);
+        }
+    }
+}
+
+fn header(sa: &IkeSa, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
+    Header {
+        initiator_spi: sa.initiator_spi(),
+        responder_spi: sa.responder_spi(),
+        exchange,
+        from_initiator: sa.role == Role::Initiator,
+        response,
+        message_id,
+    }
+}

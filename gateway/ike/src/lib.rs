@@ -1,0 +1,91 @@
+//! IKEv2 (RFC 7296) with pre-shared keys, without I/O, clock or randomness of its own.
+//!
+//! An [`Endpoint`] negotiates IKE SAs and Child SAs for any number of tunnels, as initiator and as responder.
+//! It opens no socket and reads no clock: time and datagrams are arguments, and everything it wants done
+//! comes out as data. So the same code runs behind UDP sockets and in a simulation that loses, repeats and
+//! reorders datagrams in virtual time.
+//!
+//! # What goes in
+//! [`Endpoint::set_tunnel`] makes a tunnel known; [`Endpoint::connect`] initiates it, [`Endpoint::close`]
+//! ends it. [`Endpoint::handle_datagram`] takes what arrives on UDP ports 500 and 4500,
+//! [`Endpoint::handle_timeout`] the passing of time, [`Endpoint::handle_job`] the outcome of a Diffie-Hellman
+//! computation, and [`Endpoint::traffic_seen`] word of ESP from the peer, which counts as a sign of life.
+//!
+//! # What comes out
+//! After every call, in this order:
+//! 1. [`Endpoint::poll_job`]: computations to be run, here or on another thread. They are the only expensive
+//!    work.
+//! 2. [`Endpoint::poll_event`]: Child SAs to install and remove, and what people should know. Drained before
+//!    the datagrams, so that an inbound SA is in place before the peer hears that it may use it.
+//! 3. [`Endpoint::poll_transmit`]: datagrams to send.
+//! 4. [`Endpoint::poll_timeout`]: when `handle_timeout` is due at the latest.
+//!
+//! ```
+//! use std::time::Instant;
+//! use adit_ike::{Endpoint, Event, Path};
+//!
+//! fn drive(
+//!     endpoint: &mut Endpoint,
+//!     now: Instant,
+//!     send: impl Fn(Path, &[u8]),
+//!     react: impl Fn(Event),
+//! ) -> Option<Instant> {
+//!     while let Some(job) = endpoint.poll_job() {
+//!         endpoint.handle_job(now, job.run());
+//!     }
+//!     while let Some(event) = endpoint.poll_event() {
+//!         react(event);
+//!     }
+//!     while let Some(transmit) = endpoint.poll_transmit() {
+//!         send(transmit.path, &transmit.payload);
+//!     }
+//!     endpoint.poll_timeout().map(|(at, _why)| at)
+//! }
+//! ```
+//!
+//! # What it promises
+//! - A datagram that does not pass its integrity check changes nothing of an SA that has keys. What strangers can
+//!   begin without any is bounded in all and by address, and their failures are reported now and then only.
+//! - A request that comes again gets the answer it got before, octet by octet.
+//! - A tunnel has one pair of Child SAs, whoever began and however often; for a moment two, while one takes
+//!   the place of another. The newest is the one to send with. `sa/collision.rs` tells how both ends come to
+//!   agree.
+//! - A failure is told with both sides' values as far as they are known ([`Cause`]). A failed renewal of a
+//!   tunnel that is still up is not reported: it is tried again until the old SA expires. Otherwise trying
+//!   again is the caller's business.
+//! - Keys are wiped when they are dropped, compared in constant time, and never printed.
+//!
+//! # Where things are
+//! `endpoint` has the tables and the way of a datagram, `exchange` requests and answers as such, `sa` the
+//! states and one file for each exchange, `wire` the octets, `crypto` whatever touches keys, `proposal` and
+//! `selector` the negotiation, `error` who is to blame and what the peer is told, `words` what people are
+//! told.
+
+mod algorithm;
+mod config;
+mod counters;
+mod crypto;
+mod endpoint;
+mod error;
+mod event;
+mod exchange;
+mod proposal;
+mod sa;
+mod selector;
+mod timer;
+mod wire;
+mod words;
+
+pub use algorithm::{Encryption, Group, Integrity, Prf, UnknownAlgorithm};
+pub use config::{
+    Dpd, EndpointConfig, Id, IkePolicy, InvalidId, IpsecPolicy, NatT, Psk, Retransmission, TunnelConfig,
+    TunnelId,
+};
+pub use counters::{Counters, ExchangeResult};
+pub use crypto::dh::{Job, JobResult};
+pub use endpoint::Endpoint;
+pub use error::{Blame, Cause};
+pub use event::{ChildSa, DirectionKeys, DownReason, Event, Nat, Path, Phase, Transmit};
+pub use selector::TrafficSelector;
+pub use timer::TimerKind;
+pub use wire::{ExchangeType, NotifyType, WireError};

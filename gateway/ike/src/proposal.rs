@@ -1,0 +1,388 @@
+//! From policies to proposals and from proposals to suites (RFC 7296 section 2.7 and 3.3).
+//!
+//! AEAD algorithms and those that need integrity go in separate proposals, in the order in which the policy
+//! first names one of either. A responder takes the first of its own algorithms that the peer offers too.
+
+use std::fmt;
+
+use crate::{
+    algorithm::{Encryption, Group, Integrity, Prf},
+    config::{IkePolicy, IpsecPolicy},
+    wire::{Proposal, Protocol, Transform, TransformType},
+};
+
+const ESN: u16 = 1;
+const NO_ESN: u16 = 0;
+const NO_INTEGRITY: u16 = 0;
+
+/// The algorithms of an IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IkeSuite {
+    pub(crate) encryption: Encryption,
+    /// `None` with AEAD.
+    pub(crate) integrity: Option<Integrity>,
+    pub(crate) prf: Prf,
+    pub(crate) group: Group,
+}
+
+/// The algorithms of a Child SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EspSuite {
+    pub(crate) encryption: Encryption,
+    /// `None` with AEAD.
+    pub(crate) integrity: Option<Integrity>,
+    pub(crate) esn: bool,
+}
+
+impl IkeSuite {
+    /// Whether a policy allows these algorithms.
+    pub(crate) fn is_within(&self, policy: &IkePolicy) -> bool {
+        policy.encryption.contains(&self.encryption)
+            && self.integrity.is_none_or(|i| policy.integrity.contains(&i))
+            && policy.prf.contains(&self.prf)
+            && policy.dh.contains(&self.group)
+    }
+}
+
+impl fmt::Display for IkeSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.encryption)?;
+        self.integrity.map_or(Ok(()), |i| write!(f, "-{i}"))?;
+        write!(f, "-{}-{}", self.prf, self.group)
+    }
+}
+
+impl fmt::Display for EspSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.encryption)?;
+        self.integrity.map_or(Ok(()), |i| write!(f, "-{i}"))?;
+        f.write_str(if self.esn { "-esn" } else { "" })
+    }
+}
+
+/// What an IKE policy offers.
+pub(crate) fn offer_ike(policy: &IkePolicy) -> Vec<Proposal> {
+    offer(&policy.encryption, &policy.integrity, Protocol::Ike, &[], |transforms| {
+        transforms.extend(policy.prf.iter().map(|p| prf(*p)));
+        transforms.extend(policy.dh.iter().map(|g| group(*g)));
+    })
+}
+
+/// What an IPsec policy offers, with our inbound SPI.
+pub(crate) fn offer_esp(policy: &IpsecPolicy, spi: u32) -> Vec<Proposal> {
+    offer(&policy.encryption, &policy.integrity, Protocol::Esp, &spi.to_be_bytes(), |transforms| {
+        transforms.extend(esn_choices(policy).iter().map(|id| Transform::new(TransformType::Esn, *id, None)));
+    })
+}
+
+fn esn_choices(policy: &IpsecPolicy) -> &'static [u16] {
+    if policy.esn { &[ESN, NO_ESN] } else { &[NO_ESN] }
+}
+
+fn offer(
+    encryption: &[Encryption],
+    integrity: &[Integrity],
+    protocol: Protocol,
+    spi: &[u8],
+    rest: impl Fn(&mut Vec<Transform>),
+) -> Vec<Proposal> {
+    let aead_first = encryption.first().is_some_and(|e| e.is_aead());
+    let mut proposals = Vec::with_capacity(2);
+    for aead in [aead_first, !aead_first] {
+        let mut transforms: Vec<_> =
+            encryption.iter().filter(|e| e.is_aead() == aead).map(|e| encryption_transform(*e)).collect();
+        if transforms.is_empty() || (!aead && integrity.is_empty()) {
+            continue;
+        }
+        if !aead {
+            transforms.extend(integrity.iter().map(|i| integrity_transform(*i)));
+        }
+        rest(&mut transforms);
+        proposals.push(Proposal {
+            number: proposals.len() as u8 + 1,
+            protocol,
+            spi: spi.to_vec(),
+            transforms,
+        });
+    }
+    proposals
+}
+
+/// The responder's choice: the suite, and the proposal that answers with it.
+pub(crate) fn select_ike(policy: &IkePolicy, offered: &[Proposal]) -> Option<(IkeSuite, Proposal)> {
+    policy.encryption.iter().find_map(|&encryption| {
+        offered.iter().filter(|p| p.protocol == Protocol::Ike).find_map(|proposal| {
+            let has = |t: Transform| has(proposal, t);
+            let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
+            let prf = policy.prf.iter().copied().find(|p| has(prf(*p)))?;
+            let group = policy.dh.iter().copied().find(|g| has(group(*g)))?;
+            if !only_types(proposal, &[TransformType::Prf, TransformType::DiffieHellman]) {
+                return None;
+            }
+            let suite = IkeSuite { encryption, integrity, prf, group };
+            Some((suite, answer_ike(&suite, proposal.number)))
+        })
+    })
+}
+
+fn answer_ike(suite: &IkeSuite, number: u8) -> Proposal {
+    let mut transforms = vec![encryption_transform(suite.encryption)];
+    transforms.extend(suite.integrity.map(integrity_transform));
+    transforms.extend([prf(suite.prf), group(suite.group)]);
+    Proposal { number, protocol: Protocol::Ike, spi: Vec::new(), transforms }
+}
+
+/// The responder's choice for a Child SA: the suite, the peer's SPI, and the answer with ours.
+///
+/// Groups are passed over: the first Child SA has no key exchange of its own (RFC 7296 section 1.2), whatever
+/// some peers offer.
+pub(crate) fn select_esp(
+    policy: &IpsecPolicy,
+    offered: &[Proposal],
+    spi: u32,
+) -> Option<(EspSuite, u32, Proposal)> {
+    policy.encryption.iter().find_map(|&encryption| {
+        offered.iter().filter(|p| p.protocol == Protocol::Esp).find_map(|proposal| {
+            let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
+            let says_esn = proposal.transforms.iter().any(|t| t.kind == TransformType::Esn);
+            let esn = match says_esn {
+                true => *esn_choices(policy)
+                    .iter()
+                    .find(|id| has(proposal, Transform::new(TransformType::Esn, **id, None)))?,
+                false => NO_ESN,
+            };
+            if !only_types(proposal, &[TransformType::Esn, TransformType::DiffieHellman]) {
+                return None;
+            }
+            let peer_spi = esp_spi(proposal)?;
+            let suite = EspSuite { encryption, integrity, esn: esn == ESN };
+            let mut transforms = vec![encryption_transform(encryption)];
+            transforms.extend(integrity.map(integrity_transform));
+            if says_esn {
+                transforms.push(Transform::new(TransformType::Esn, esn, None));
+            }
+            let spi = spi.to_be_bytes().to_vec();
+            let answer = Proposal { number: proposal.number, protocol: Protocol::Esp, spi, transforms };
+            Some((suite, peer_spi, answer))
+        })
+    })
+}
+
+/// The suite a responder answered with; `None` unless it is one we offered.
+pub(crate) fn accept_ike(policy: &IkePolicy, answered: &[Proposal]) -> Option<IkeSuite> {
+    let [answer] = answered else { return None };
+    let (suite, expected) = select_ike(policy, answered)?;
+    same_transforms(answer, &expected).then_some(suite)
+}
+
+/// The Child SA suite a responder answered with and its SPI; `None` unless it is one we offered.
+pub(crate) fn accept_esp(policy: &IpsecPolicy, answered: &[Proposal]) -> Option<(EspSuite, u32)> {
+    let [answer] = answered else { return None };
+    let (suite, peer_spi, expected) = select_esp(policy, answered, 0)?;
+    same_transforms(answer, &expected).then_some((suite, peer_spi))
+}
+
+/// An answer names one transform of each type; "no integrity" and "no group" may be said or not.
+fn same_transforms(answer: &Proposal, expected: &Proposal) -> bool {
+    let said = |t: &&Transform| t.id != 0 || t.kind == TransformType::Esn;
+    answer.transforms.iter().filter(said).count() == expected.transforms.len()
+}
+
+/// `Some(None)` for AEAD. A proposal mixes both kinds only if it is malformed, and is then not chosen.
+fn choose_integrity(
+    encryption: Encryption,
+    ours: &[Integrity],
+    proposal: &Proposal,
+) -> Option<Option<Integrity>> {
+    if !has(proposal, encryption_transform(encryption)) {
+        return None;
+    }
+    if encryption.is_aead() {
+        let mut theirs = proposal.transforms.iter().filter(|t| t.kind == TransformType::Integrity).peekable();
+        return (theirs.peek().is_none() || theirs.any(|t| t.id == NO_INTEGRITY)).then_some(None);
+    }
+    ours.iter().copied().find(|i| has(proposal, integrity_transform(*i))).map(Some)
+}
+
+fn has(proposal: &Proposal, wanted: Transform) -> bool {
+    proposal.transforms.contains(&wanted)
+}
+
+/// A transform type that we do not answer makes the whole proposal unusable, unless it offers to go without.
+fn only_types(proposal: &Proposal, known: &[TransformType]) -> bool {
+    let base = [TransformType::Encryption, TransformType::Integrity];
+    proposal.transforms.iter().all(|t| {
+        let without = || proposal.transforms.iter().any(|other| other.kind == t.kind && other.id == 0);
+        base.contains(&t.kind) || known.contains(&t.kind) || without()
+    })
+}
+
+fn esp_spi(proposal: &Proposal) -> Option<u32> {
+    let spi = u32::from_be_bytes(proposal.spi.as_slice().try_into().ok()?);
+    (spi > 255).then_some(spi)
+}
+
+fn encryption_transform(encryption: Encryption) -> Transform {
+    let (id, bits) = encryption.transform();
+    Transform::new(TransformType::Encryption, id, Some(bits))
+}
+
+fn integrity_transform(integrity: Integrity) -> Transform {
+    Transform::new(TransformType::Integrity, integrity.transform(), None)
+}
+
+fn prf(prf: Prf) -> Transform {
+    Transform::new(TransformType::Prf, prf.transform(), None)
+}
+
+fn group(group: Group) -> Transform {
+    Transform::new(TransformType::DiffieHellman, group.number(), None)
+}
+
+/// A proposal in words: transforms by name, alternatives joined by `|`, types by `-`. Unknown ones go by
+/// number.
+pub(crate) fn in_words(proposal: &Proposal) -> String {
+    let mut kinds: Vec<TransformType> = proposal.transforms.iter().map(|t| t.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let names = |kind| {
+        let names = proposal.transforms.iter().filter(|t| t.kind == kind).map(transform_in_words);
+        names.collect::<Vec<_>>().join("|")
+    };
+    let words = kinds.into_iter().map(names).collect::<Vec<_>>().join("-");
+    if proposal.protocol == Protocol::Ah { format!("ah:{words}") } else { words }
+}
+
+fn transform_in_words(transform: &Transform) -> String {
+    let (kind, id) = (transform.kind, transform.id);
+    let known = match kind {
+        TransformType::Encryption => {
+            Encryption::from_transform(id, transform.key_bits).map(|e| e.to_string())
+        }
+        TransformType::Integrity => Integrity::from_transform(id).map(|i| i.to_string()),
+        TransformType::Prf => Prf::from_transform(id).map(|p| p.to_string()),
+        TransformType::DiffieHellman => Group::from_number(id).map(|g| g.to_string()),
+        TransformType::Esn => Some(if id == ESN { "esn" } else { "noesn" }.to_owned()),
+        TransformType::Other(_) => None,
+    };
+    known.unwrap_or_else(|| match transform.key_bits {
+        Some(bits) => format!("{}{id}/{bits}", kind_in_words(kind)),
+        None => format!("{}{id}", kind_in_words(kind)),
+    })
+}
+
+fn kind_in_words(kind: TransformType) -> &'static str {
+    match kind {
+        TransformType::Encryption => "encryption",
+        TransformType::Prf => "prf",
+        TransformType::Integrity => "integrity",
+        TransformType::DiffieHellman => "dh",
+        TransformType::Esn => "esn",
+        TransformType::Other(_) => "transform",
+    }
+}
+
+/// The first transform type, in the order in which people read a proposal, for which no offer of ours meets
+/// one of theirs.
+pub(crate) fn first_difference(ours: &[Proposal], theirs: &[Proposal]) -> Option<String> {
+    if !theirs.is_empty() && theirs.iter().all(|t| ours.iter().all(|o| o.protocol != t.protocol)) {
+        return Some("protocol: we use ESP, the peer offers AH".to_owned());
+    }
+    use TransformType::*;
+    [Encryption, Integrity, Prf, DiffieHellman, Esn].into_iter().find_map(|kind| {
+        let names = |proposals: &[Proposal]| {
+            let mut names: Vec<String> = Vec::new();
+            for t in proposals.iter().flat_map(|p| &p.transforms).filter(|t| t.kind == kind) {
+                let name = transform_in_words(t);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            names
+        };
+        let (ours, theirs) = (names(ours), names(theirs));
+        let differ = !ours.is_empty() && !theirs.is_empty() && ours.iter().all(|name| !theirs.contains(name));
+        differ.then(|| {
+            format!("{}: {} here, {} there", kind_in_words(kind), ours.join(", "), theirs.join(", "))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ike(encryption: &[Encryption], integrity: &[Integrity], dh: &[Group]) -> IkePolicy {
+        IkePolicy {
+            encryption: encryption.to_vec(),
+            integrity: integrity.to_vec(),
+            prf: vec![Prf::Sha256],
+            dh: dh.to_vec(),
+            lifetime: Duration::from_secs(3600),
+        }
+    }
+
+    fn ipsec(encryption: &[Encryption], integrity: &[Integrity], esn: bool) -> IpsecPolicy {
+        let lifetime = Duration::from_secs(3600);
+        IpsecPolicy { encryption: encryption.to_vec(), integrity: integrity.to_vec(), esn, lifetime }
+    }
+
+    #[test]
+    fn aead_and_the_others_are_offered_apart() {
+        use Encryption::*;
+        let policy = ike(&[Aes256Gcm16, Aes128, Aes128Gcm16], &[Integrity::Sha256], &[Group::X25519]);
+        let words: Vec<_> = offer_ike(&policy).iter().map(in_words).collect();
+        assert_eq!(words, ["aes256gcm16|aes128gcm16-prfsha256-x25519", "aes128-sha256-prfsha256-x25519"]);
+    }
+
+    #[test]
+    fn the_responder_chooses_by_its_own_order() {
+        use Encryption::*;
+        let theirs =
+            offer_ike(&ike(&[Aes128, Aes256Gcm16], &[Integrity::Sha1], &[Group::Modp2048, Group::X25519]));
+        let policy = ike(&[Aes256Gcm16, Aes128], &[Integrity::Sha1], &[Group::X25519, Group::Modp2048]);
+        let (suite, answer) = select_ike(&policy, &theirs).unwrap();
+        assert_eq!(suite.to_string(), "aes256gcm16-prfsha256-x25519");
+        assert_eq!(answer.number, 2);
+        assert_eq!(accept_ike(&policy, &[answer]), Some(suite));
+    }
+
+    #[test]
+    fn an_answer_that_was_not_offered_is_refused() {
+        let policy = ike(&[Encryption::Aes128], &[Integrity::Sha1], &[Group::Modp2048]);
+        let both =
+            offer_ike(&ike(&[Encryption::Aes128], &[Integrity::Sha1, Integrity::Sha256], &[Group::Modp2048]));
+        assert_eq!(accept_ike(&policy, &both), None);
+        assert_eq!(accept_ike(&policy, &[]), None);
+        let other = offer_ike(&ike(&[Encryption::Aes256], &[Integrity::Sha1], &[Group::Modp2048]));
+        assert_eq!(accept_ike(&policy, &other), None);
+    }
+
+    #[test]
+    fn esn_is_preferred_where_both_can() {
+        let (with, without) =
+            (ipsec(&[Encryption::Aes128Gcm16], &[], true), ipsec(&[Encryption::Aes128Gcm16], &[], false));
+        for (ours, theirs, esn) in [(&with, &with, true), (&with, &without, false), (&without, &with, false)]
+        {
+            let (suite, peer_spi, answer) = select_esp(ours, &offer_esp(theirs, 0x1234), 0x5678).unwrap();
+            assert_eq!((suite.esn, peer_spi), (esn, 0x1234));
+            assert_eq!(accept_esp(theirs, &[answer]), Some((suite, 0x5678)));
+        }
+    }
+
+    #[test]
+    fn reserved_spis_are_refused() {
+        let policy = ipsec(&[Encryption::Aes128Gcm16], &[], false);
+        assert_eq!(select_esp(&policy, &offer_esp(&policy, 255), 300), None);
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let ours = offer_ike(&ike(&[Encryption::Aes256], &[Integrity::Sha256], &[Group::Modp2048]));
+        let theirs = offer_ike(&ike(&[Encryption::Aes256], &[Integrity::Sha1], &[Group::Modp1024]));
+        assert_eq!(first_difference(&ours, &theirs).unwrap(), "integrity: sha256 here, sha1 there");
+        assert_eq!(first_difference(&ours, &ours), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! One tunnel, one IKE SA: what happens to the others when one is established.
+//!
+//! Both ends may initiate at once, and either may re-establish a tunnel that is up. The two cases look alike
+//! to a responder, but never to an initiator, which knows what was established before it began. So the
+//! initiator of an SA decides:
+//!
+//! - What was established before it began is replaced by its new SA: it closes the old one.
+//! - What the peer established meanwhile is a simultaneous initiation: of the two, the SA with the lower Ni
+//!   (compared as octets) goes, and the initiator of that one closes it.
+//!
+//! A responder closes its own initiated SA too where that has the lower Ni, since it goes in both readings.
+//! Where the decision is the peer's and does not come, the older SA is closed after `linger`. An attempt of
+//! ours that has not reached IKE_AUTH when the peer's SA is established is dropped in silence.
+//!
+//! INITIAL_CONTACT says that the sender knew no SA but the new one. It cannot mean an SA that was not yet
+//! established here when the sender's first message came, for that one may just be on its way; every other
+//! goes at once.
+
+use std::time::Instant;
+
+use super::{IkeSa, Role, State};
+use crate::{TunnelId, endpoint::Endpoint, event::DownReason, timer::TimerKind};
+
+/// What becomes of another SA of the same tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is gone at the peer: forget it.
+    Drop,
+    /// An attempt that is not needed any more.
+    Abandon,
+    /// Close it as soon as packets on their way have arrived.
+    Close,
+    /// The peer is expected to close one of the two; this one if it does not.
+    Backstop,
+    /// It stays, and the new one is to be closed.
+    Outlives,
+    /// Nothing to decide yet.
+    Wait,
+}
+
+impl Endpoint {
+    /// Settles which SA of its tunnel remains, now that `sa` is established.
+    pub(super) fn settle(&mut self, now: Instant, sa: &mut IkeSa, initial_contact: bool) {
+        let (Some(tunnel), Some(established)) = (sa.tunnel_id(), sa.established()) else { return };
+        if established.children.is_empty() {
+            self.timers.set(sa.spi, TimerKind::Superseded, now + super::informational::CHILDLESS);
+            return;
+        }
+        for spi in self.others(tunnel, sa.spi) {
+            let Some(mut other) = self.sas.remove(&spi) else { continue };
+            let fate = fate(sa, &other, initial_contact);
+            match fate {
+                Fate::Drop => {
+                    self.down(&mut other, DownReason::Replaced);
+                    self.forget(&other);
+                    continue;
+                }
+                Fate::Abandon => {
+                    self.forget(&other);
+                    continue;
+                }
+                Fate::Close | Fate::Backstop => {
+                    let wait = if fate == Fate::Close { self.config.overlap } else { self.config.linger };
+                    self.supersede(now + wait, &other);
+                }
+                Fate::Outlives => self.supersede(now + self.config.overlap, sa),
+                Fate::Wait => {}
+            }
+            self.sas.insert(spi, other);
+        }
+    }
+
+    fn supersede(&mut self, at: Instant, sa: &IkeSa) {
+        self.timers.stop(sa.spi, TimerKind::SoftLifetime);
+        self.timers.set(sa.spi, TimerKind::Superseded, at);
+    }
+
+    /// The time has come to close an SA that another took the place of, or that has no use.
+    pub(crate) fn superseded(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
+        let (Some(established), Some(tunnel)) = (sa.established(), sa.tunnel.clone()) else {
+            return Some(sa);
+        };
+        if established.children.is_empty() {
+            return self.close_sa(now, sa, DownReason::NoChild);
+        }
+        if self.has_usable(tunnel.id, sa.spi) {
+            return self.close_sa(now, sa, DownReason::Replaced);
+        }
+        // What was to take its place is gone: it is needed after all.
+        self.start_soft_lifetime(now, &mut sa, &tunnel);
+        Some(sa)
+    }
+
+    /// The other SAs of a tunnel, attempts included.
+    pub(crate) fn others(&self, tunnel: TunnelId, spi: u64) -> Vec<u64> {
+        self.of_tunnel
+            .range((tunnel, 0)..=(tunnel, u64::MAX))
+            .map(|(_, other)| *other)
+            .filter(|o| *o != spi)
+            .collect()
+    }
+
+    /// Whether a tunnel has an SA that carries traffic besides this one.
+    pub(crate) fn has_usable(&self, tunnel: TunnelId, spi: u64) -> bool {
+        self.others(tunnel, spi).iter().any(|o| self.sas.get(o).is_some_and(IkeSa::is_usable))
+    }
+}
+
+/// What becomes of `other` now that `new` is established.
+fn fate(new: &IkeSa, other: &IkeSa, initial_contact: bool) -> Fate {
+    let other_loses = other.initiator_nonce < new.initiator_nonce;
+    let Some(established) = other.established() else {
+        let attempt = matches!(other.state, State::Opening(_));
+        return if attempt && new.role == Role::Responder { Fate::Abandon } else { Fate::Wait };
+    };
+    match new.role {
+        Role::Initiator if established.since <= new.started || other.role == Role::Initiator => Fate::Close,
+        Role::Initiator if other_loses => Fate::Backstop,
+        Role::Initiator => Fate::Outlives,
+        Role::Responder if initial_contact && established.since <= new.started => Fate::Drop,
+        Role::Responder if other.role == Role::Initiator && other_loses => Fate::Close,
+        Role::Responder => Fate::Backstop,
+    }
+}

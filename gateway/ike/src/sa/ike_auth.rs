@@ -1,0 +1,425 @@
+//! IKE_AUTH (RFC 7296 section 1.2 and 2.15): identities, proof of the pre-shared key, and the first Child SA.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use subtle::ConstantTimeEq;
+
+use super::{
+    Channel, Child, Established, IkeSa, Purpose, Role, State,
+    child::{self, Agreement},
+};
+use crate::{
+    config::{Id, TunnelConfig},
+    counters::ExchangeResult,
+    crypto::keys::SaKeys,
+    endpoint::Endpoint,
+    error::Cause,
+    event::{ChildSa, DownReason, Event, Nat, Path, Phase},
+    proposal::IkeSuite,
+    timer::TimerKind,
+    wire::{ExchangeType, Notify, NotifyType, Payload},
+};
+
+/// Shared key message integrity code.
+const METHOD_PSK: u8 = 2;
+
+/// An initiator that waits for the answer to IKE_AUTH.
+#[derive(Debug)]
+pub(crate) struct AuthSent {
+    pub(super) channel: Channel,
+    keys: SaKeys,
+    suite: IkeSuite,
+    nat: Nat,
+    inbound_spi: u32,
+    responder_nonce: Vec<u8>,
+    /// The responder's first message, which its AUTH covers.
+    answer: Vec<u8>,
+}
+
+/// A responder that waits for IKE_AUTH.
+#[derive(Debug)]
+pub(crate) struct HalfOpen {
+    pub(super) channel: Channel,
+    pub(super) keys: SaKeys,
+    pub(super) suite: IkeSuite,
+    pub(super) nat: Option<Nat>,
+    /// Nr.
+    pub(super) nonce: Vec<u8>,
+    /// The initiator's first message, which its AUTH covers.
+    pub(super) request: Vec<u8>,
+    /// Ours, which our AUTH covers.
+    pub(super) answer: Vec<u8>,
+}
+
+impl HalfOpen {
+    pub(crate) fn into_channel(self) -> Channel {
+        self.channel
+    }
+}
+
+/// ID type, identification data and the payload's body, which AUTH covers.
+fn id_payload(id: &Id) -> (u8, Vec<u8>, Vec<u8>) {
+    let (kind, data) = id.to_wire();
+    let body = id_body(kind, &data);
+    (kind, data, body)
+}
+
+fn id_body(kind: u8, data: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0], data].concat()
+}
+
+/// Octets of a name or a mail address.
+const LONGEST_ID_SAID: usize = 255;
+
+/// An identity that came, for people to read: it need not be one that we could have.
+fn id_in_words(kind: u8, data: &[u8]) -> String {
+    let known = (data.len() <= LONGEST_ID_SAID).then(|| Id::from_wire(kind, data)).flatten();
+    known.map_or_else(
+        || format!("an ID of type {kind} ({})", Id::KeyId(data.iter().copied().take(32).collect())),
+        |id| id.to_string(),
+    )
+}
+
+fn auth_of(payloads: &[Payload]) -> Option<(u8, &[u8])> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Auth { method, data } => Some((*method, data.as_slice())),
+        _ => None,
+    })
+}
+
+fn error_of(payloads: &[Payload]) -> Option<NotifyType> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Notify(notify) if notify.kind.is_error() => Some(notify.kind),
+        _ => None,
+    })
+}
+
+/// As initiator.
+impl Endpoint {
+    #[expect(clippy::too_many_arguments, reason = "all that IKE_SA_INIT came to, used up here")]
+    pub(super) fn send_auth(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        channel: Channel,
+        keys: SaKeys,
+        suite: IkeSuite,
+        nat: Option<Nat>,
+        responder_nonce: Vec<u8>,
+        request: Vec<u8>,
+        answer: Vec<u8>,
+    ) -> Option<IkeSa> {
+        let tunnel = sa.tunnel.clone()?;
+        if nat.is_some_and(Nat::any) {
+            let float = |address: SocketAddr| SocketAddr::new(address.ip(), self.config.nat_t_port);
+            // A path that is on the NAT traversal port already keeps the peer's port, which a NAT may have
+            // mapped.
+            if sa.path.local.port() != self.config.nat_t_port {
+                sa.path = Path { local: float(sa.path.local), remote: float(sa.path.remote) };
+            }
+        }
+        let inbound_spi = self.draw_esp_spi(&mut sa.esp_spis);
+        let (kind, data, body) = id_payload(&tunnel.local_id);
+        let auth = keys.shared_key_auth(true, tunnel.psk.as_bytes(), &request, &responder_nonce, &body);
+        let mut payloads = vec![Payload::IdInitiator { kind, data }];
+        if self.is_initial_contact(&tunnel) {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, [])));
+        }
+        payloads.push(Payload::Auth { method: METHOD_PSK, data: auth.to_vec() });
+        payloads.extend(child::offer(&tunnel, inbound_spi));
+        let nat = nat.unwrap_or_default();
+        sa.state = State::AuthSent(Box::new(AuthSent {
+            channel,
+            keys,
+            suite,
+            nat,
+            inbound_spi,
+            responder_nonce,
+            answer,
+        }));
+        self.request(now, &mut sa, ExchangeType::IkeAuth, payloads, Purpose::Establish);
+        Some(sa)
+    }
+
+    /// Whether no other IKE SA between the same two identities is up, or may be when the peer hears of it: the
+    /// peer closes every one of them, those of other tunnels too (RFC 7296 section 2.4).
+    fn is_initial_contact(&self, tunnel: &TunnelConfig) -> bool {
+        !self.sas.values().any(|sa| {
+            let same = |other: &TunnelConfig| {
+                other.local_id.matches(&tunnel.local_id) && other.peer_id.matches(&tunnel.peer_id)
+            };
+            matches!(sa.state, State::AuthSent(_) | State::Established(_))
+                && sa.tunnel.as_ref().is_some_and(|other| same(other))
+        })
+    }
+
+    /// The authentic answer to our IKE_AUTH.
+    pub(crate) fn auth_answer(&mut self, now: Instant, mut sa: IkeSa, payloads: &[Payload]) -> Option<IkeSa> {
+        let (State::AuthSent(auth), Some(tunnel)) = (sa.state, sa.tunnel.clone()) else { return None };
+        let AuthSent { channel, keys, suite, nat, inbound_spi, responder_nonce, answer } = *auth;
+        if let Err(cause) = check_responder(&tunnel, &keys, &sa.initiator_nonce, &answer, payloads) {
+            self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
+            sa.state = State::Closing(channel);
+            self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause.clone());
+            let told_by_peer = auth_of(payloads).is_none() && error_of(payloads).is_some();
+            if told_by_peer {
+                return None;
+            }
+            let notify = Payload::Notify(cause.to_notify());
+            self.request(now, &mut sa, ExchangeType::Informational, vec![notify], Purpose::Close);
+            return Some(sa);
+        }
+        self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
+        if sa.doomed {
+            sa.state = State::Closing(channel);
+            self.send_delete(now, &mut sa);
+            return Some(sa);
+        }
+        let agreement = child::accept(&tunnel, payloads, inbound_spi);
+        sa.state = State::Established(Established::new(now, channel, keys, suite, nat));
+        self.establish(now, sa, &responder_nonce, Some(agreement), None)
+    }
+}
+
+fn check_responder(
+    tunnel: &TunnelConfig,
+    keys: &SaKeys,
+    initiator_nonce: &[u8],
+    answer: &[u8],
+    payloads: &[Payload],
+) -> Result<(), Cause> {
+    let Some((method, data)) = auth_of(payloads) else {
+        return Err(match error_of(payloads) {
+            Some(NotifyType::AUTHENTICATION_FAILED) => authentication_failed(tunnel, true),
+            Some(notify) => Cause::PeerRefused { notify },
+            None => Cause::Malformed { what: "AUTH is missing" },
+        });
+    };
+    let id = payloads.iter().find_map(|p| match p {
+        Payload::IdResponder { kind, data } => Some((*kind, data)),
+        _ => None,
+    });
+    let (kind, id) = id.ok_or(Cause::Malformed { what: "IDr is missing" })?;
+    if method != METHOD_PSK {
+        return Err(Cause::AuthMethod { method });
+    }
+    if !Id::from_wire(kind, id).is_some_and(|came| tunnel.peer_id.matches(&came)) {
+        return Err(Cause::IdMismatch {
+            expected: vec![tunnel.peer_id.clone()],
+            came: id_in_words(kind, id),
+        });
+    }
+    let expected =
+        keys.shared_key_auth(false, tunnel.psk.as_bytes(), answer, initiator_nonce, &id_body(kind, id));
+    bool::from(expected.ct_eq(data)).then_some(()).ok_or_else(|| authentication_failed(tunnel, false))
+}
+
+pub(super) fn authentication_failed(tunnel: &TunnelConfig, told_by_peer: bool) -> Cause {
+    Cause::AuthenticationFailed {
+        told_by_peer,
+        local_id: tunnel.local_id.clone(),
+        peer_id: tunnel.peer_id.clone(),
+    }
+}
+
+/// As responder.
+impl Endpoint {
+    /// The authentic IKE_AUTH request of a peer that is yet to prove who it is.
+    pub(crate) fn auth_request(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        path: Path,
+        payloads: &[Payload],
+    ) -> Option<IkeSa> {
+        let State::HalfOpen(half_open) = sa.state else { return None };
+        let HalfOpen { channel, keys, suite, nat, nonce, request, answer } = *half_open;
+        self.timers.stop(sa.spi, TimerKind::HalfOpen);
+        // The tunnels as they are configured by now.
+        let candidates = self.candidates(sa.path);
+        sa.path = path;
+        let verified = match check_initiator(&candidates, &keys, &suite, &nonce, &request, payloads) {
+            Ok(verified) => verified,
+            Err((tunnel, cause)) => {
+                sa.tunnel = tunnel;
+                self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
+                sa.state = State::Closing(channel);
+                if self.reports.permit(now, sa.tunnel_id()) {
+                    self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause.clone());
+                }
+                self.answer(&mut sa, path, ExchangeType::IkeAuth, &[Payload::Notify(cause.to_notify())]);
+                self.timers.set(sa.spi, TimerKind::Linger, now + self.config.linger);
+                return Some(sa);
+            }
+        };
+        self.half_open.remove(&sa.spi);
+        let inbound_spi = self.draw_esp_spi(&mut sa.esp_spis);
+        // Tunnels that share addresses, IDs and keys are told apart by their subnets.
+        let offers = verified.iter().map(|tunnel| (tunnel, child::respond(tunnel, payloads, inbound_spi)));
+        let (tunnel, child) = offers.min_by_key(|(tunnel, child)| match child {
+            Some(Ok((agreement, _))) => agreement.loss(tunnel, payloads),
+            _ => u8::MAX,
+        })?;
+        let (agreement, child_payloads) = match child {
+            Some(Ok((agreement, payloads))) => (Some(Ok(agreement)), payloads.to_vec()),
+            Some(Err(cause)) => {
+                let notify = Payload::Notify(cause.to_notify());
+                (Some(Err(cause)), vec![notify])
+            }
+            None => (None, Vec::new()),
+        };
+        let (kind, data, body) = id_payload(&tunnel.local_id);
+        let auth = keys.shared_key_auth(false, tunnel.psk.as_bytes(), &answer, &sa.initiator_nonce, &body);
+        let mut reply = vec![
+            Payload::IdResponder { kind, data },
+            Payload::Auth { method: METHOD_PSK, data: auth.to_vec() },
+        ];
+        reply.extend(child_payloads);
+        self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
+        self.of_tunnel.insert((tunnel.id, sa.spi));
+        sa.tunnel = Some(tunnel.clone());
+        let initial_contact = payloads
+            .iter()
+            .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT));
+        sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));
+        self.establish(now, sa, &nonce, agreement, Some(Accepted { path, reply, initial_contact }))
+    }
+}
+
+/// What a responder still has to do once its side is established.
+struct Accepted {
+    path: Path,
+    reply: Vec<Payload>,
+    initial_contact: bool,
+}
+
+/// Why an initiator is not let in, and the tunnel it comes closest to.
+type Stranger = (Option<Arc<TunnelConfig>>, Cause);
+
+/// The candidates that the initiator has proved to be the peer of; or why there are none, and for which
+/// tunnel.
+fn check_initiator(
+    candidates: &[Arc<TunnelConfig>],
+    keys: &SaKeys,
+    suite: &IkeSuite,
+    responder_nonce: &[u8],
+    request: &[u8],
+    payloads: &[Payload],
+) -> Result<Vec<Arc<TunnelConfig>>, Stranger> {
+    let id = payloads.iter().find_map(|p| match p {
+        Payload::IdInitiator { kind, data } => Some((*kind, data)),
+        _ => None,
+    });
+    let only = (candidates.len() == 1).then(|| candidates[0].clone());
+    let Some((kind, id)) = id else {
+        return Err((only, Cause::Malformed { what: "IDi is missing" }));
+    };
+    let Some((method, auth)) = auth_of(payloads) else {
+        return Err((only, Cause::Malformed { what: "AUTH is missing" }));
+    };
+    let came = Id::from_wire(kind, id);
+    let mut known: Vec<_> = candidates
+        .iter()
+        .filter(|c| came.as_ref().is_some_and(|came| c.peer_id.matches(came)) && suite.is_within(&c.ike))
+        .collect();
+    if known.is_empty() {
+        let mut expected: Vec<_> = candidates.iter().map(|c| c.peer_id.clone()).collect();
+        expected.dedup();
+        return Err((only, Cause::IdMismatch { expected, came: id_in_words(kind, id) }));
+    }
+    let wanted = payloads.iter().find_map(|p| match p {
+        Payload::IdResponder { kind, data } => Id::from_wire(*kind, data),
+        _ => None,
+    });
+    // IDr is a wish, which a responder may pass over (RFC 7296 section 1.2).
+    known.sort_by_key(|c| !wanted.as_ref().is_some_and(|wanted| c.local_id.matches(wanted)));
+    if method != METHOD_PSK {
+        return Err((Some(known[0].clone()), Cause::AuthMethod { method }));
+    }
+    let body = id_body(kind, id);
+    let verified: Vec<_> = known
+        .iter()
+        .filter(|c| {
+            let expected = keys.shared_key_auth(true, c.psk.as_bytes(), request, responder_nonce, &body);
+            bool::from(expected.ct_eq(auth))
+        })
+        .map(|c| Arc::clone(c))
+        .collect();
+    if verified.is_empty() {
+        return Err((Some(known[0].clone()), authentication_failed(known[0], false)));
+    }
+    Ok(verified)
+}
+
+/// As either.
+impl Endpoint {
+    /// Both sides are authenticated: the IKE SA is up, and the Child SA if there is agreement on one.
+    fn establish(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        responder_nonce: &[u8],
+        agreement: Option<Result<Agreement, Cause>>,
+        accepted: Option<Accepted>,
+    ) -> Option<IkeSa> {
+        let (State::Established(established), Some(tunnel)) = (&mut sa.state, sa.tunnel.clone()) else {
+            return None;
+        };
+        let initiator = sa.role == Role::Initiator;
+        self.events.push_back(Event::IkeUp {
+            tunnel: tunnel.id,
+            path: sa.path,
+            suite: established.suite.to_string(),
+            handshake: now.saturating_duration_since(sa.started),
+            nat: established.nat,
+            initiator,
+        });
+        let on_nat_t_port = sa.path.local.port() == self.config.nat_t_port;
+        let mut failure = None;
+        match agreement {
+            Some(Ok(agreement)) => {
+                let [from_initiator, from_responder] =
+                    established.keys.child(&agreement.suite, &sa.initiator_nonce, responder_nonce);
+                let (inbound, outbound) = if initiator {
+                    (from_responder, from_initiator)
+                } else {
+                    (from_initiator, from_responder)
+                };
+                let child = ChildSa {
+                    inbound: inbound.with_spi(agreement.inbound_spi),
+                    outbound: outbound.with_spi(agreement.outbound_spi),
+                    encryption: agreement.suite.encryption,
+                    integrity: agreement.suite.integrity,
+                    esn: agreement.suite.esn,
+                    local_ts: agreement.local_ts,
+                    remote_ts: agreement.remote_ts,
+                    local: sa.path.local.ip(),
+                    peer: sa.path.remote.ip(),
+                    // Without a NAT a peer may use this port and yet take no ESP in UDP.
+                    encapsulation: (established.nat.any() && on_nat_t_port)
+                        .then(|| (sa.path.local.port(), sa.path.remote.port())),
+                    lifetime: tunnel.ipsec.lifetime.min(tunnel.ike.lifetime),
+                    initiator,
+                };
+                established.children.push(Child::of(&child));
+                self.events.push_back(Event::ChildUp { tunnel: tunnel.id, child: Box::new(child) });
+            }
+            Some(Err(cause)) => failure = Some(cause),
+            None => {}
+        }
+        let childless = established.children.is_empty();
+        if let Some(cause) = failure {
+            self.report_failure(&sa, Phase::Two, ExchangeType::IkeAuth, cause);
+        }
+        let initial_contact = accepted.as_ref().is_some_and(|a| a.initial_contact);
+        if let Some(Accepted { path, reply, .. }) = accepted {
+            self.answer(&mut sa, path, ExchangeType::IkeAuth, &reply);
+        }
+        if childless && sa.role == Role::Initiator {
+            return self.close_sa(now, sa, DownReason::NoChild);
+        }
+        self.start_lifetimes(now, &mut sa, &tunnel);
+        self.settle(now, &mut sa, initial_contact);
+        Some(sa)
+    }
+}

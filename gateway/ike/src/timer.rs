@@ -1,0 +1,75 @@
+//! One table of all deadlines, ordered by time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+/// What a deadline is for. Each IKE SA has at most one of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TimerKind {
+    /// A request is to be sent again, or given up.
+    Retransmit,
+    /// A responder has waited long enough for IKE_AUTH.
+    HalfOpen,
+    /// The peer's silence is to be looked at.
+    Liveness,
+    /// A NAT mapping is to be kept alive.
+    Keepalive,
+    /// An SA is to be re-established before it expires.
+    SoftLifetime,
+    /// An SA expires.
+    HardLifetime,
+    /// An IKE SA without use is to be closed: another took its place, or it never got a Child SA.
+    Superseded,
+    /// A closed IKE SA is to be forgotten.
+    Linger,
+}
+
+/// Deadlines by IKE SA and kind.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BTreeSet<(Instant, u64, TimerKind)>,
+    set: BTreeMap<(u64, TimerKind), Instant>,
+}
+
+impl Timers {
+    /// Sets a deadline, in place of an earlier one of the same kind.
+    pub(crate) fn set(&mut self, sa: u64, kind: TimerKind, at: Instant) {
+        if let Some(earlier) = self.set.insert((sa, kind), at) {
+            self.due.remove(&(earlier, sa, kind));
+        }
+        self.due.insert((at, sa, kind));
+    }
+
+    pub(crate) fn stop(&mut self, sa: u64, kind: TimerKind) {
+        if let Some(at) = self.set.remove(&(sa, kind)) {
+            self.due.remove(&(at, sa, kind));
+        }
+    }
+
+    /// Stops everything of one IKE SA.
+    pub(crate) fn stop_all(&mut self, sa: u64) {
+        let kinds: Vec<_> = self
+            .set
+            .range((sa, TimerKind::Retransmit)..=(sa, TimerKind::Linger))
+            .map(|(key, _)| key.1)
+            .collect();
+        kinds.into_iter().for_each(|kind| self.stop(sa, kind));
+    }
+
+    /// The next deadline.
+    pub(crate) fn next(&self) -> Option<(Instant, TimerKind)> {
+        self.due.first().map(|(at, _, kind)| (*at, *kind))
+    }
+
+    /// Takes out the first deadline that `now` has reached.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(u64, TimerKind)> {
+        let &(at, sa, kind) = self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.stop(sa, kind);
+        Some((sa, kind))
+    }
+}

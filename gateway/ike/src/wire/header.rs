@@ -1,0 +1,109 @@
+//! The IKE header (RFC 7296 section 3.1).
+
+use std::fmt;
+
+use super::{Reader, WireError};
+
+/// Octets of the IKE header.
+pub(crate) const HEADER_LEN: usize = 28;
+
+const FLAG_INITIATOR: u8 = 0x08;
+const FLAG_RESPONSE: u8 = 0x20;
+const VERSION_2_0: u8 = 0x20;
+
+/// The kind of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExchangeType {
+    /// IKE_SA_INIT.
+    IkeSaInit,
+    /// IKE_AUTH.
+    IkeAuth,
+    /// CREATE_CHILD_SA.
+    CreateChildSa,
+    /// INFORMATIONAL.
+    Informational,
+}
+
+impl ExchangeType {
+    /// Every kind of exchange.
+    pub const ALL: [Self; 4] = [Self::IkeSaInit, Self::IkeAuth, Self::CreateChildSa, Self::Informational];
+
+    fn number(self) -> u8 {
+        34 + self as u8
+    }
+}
+
+impl fmt::Display for ExchangeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IkeSaInit => "IKE_SA_INIT",
+            Self::IkeAuth => "IKE_AUTH",
+            Self::CreateChildSa => "CREATE_CHILD_SA",
+            Self::Informational => "INFORMATIONAL",
+        })
+    }
+}
+
+/// The fixed header of every message, without its next payload and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// SPI of the IKE SA's original initiator; never zero.
+    pub(crate) initiator_spi: u64,
+    /// SPI of its responder; zero in the first request.
+    pub(crate) responder_spi: u64,
+    pub(crate) exchange: ExchangeType,
+    /// Whether the sender is the IKE SA's original initiator.
+    pub(crate) from_initiator: bool,
+    pub(crate) response: bool,
+    pub(crate) message_id: u32,
+}
+
+impl Header {
+    /// The header, the type of the first payload, and the payloads' octets. The length field must say exactly
+    /// what came.
+    pub(crate) fn decode(message: &[u8]) -> Result<(Self, u8, &[u8]), WireError> {
+        let mut reader = Reader::new(message);
+        let (initiator_spi, responder_spi) = (reader.u64()?, reader.u64()?);
+        let (next, version, exchange, flags) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+        let (message_id, length) = (reader.u32()?, reader.u32()?);
+        if version >> 4 != 2 {
+            return Err(WireError::Version(version >> 4));
+        }
+        if length as usize != message.len() {
+            return Err(WireError::Length);
+        }
+        if initiator_spi == 0 {
+            return Err(WireError::Field("initiator SPI"));
+        }
+        let exchange = ExchangeType::ALL
+            .into_iter()
+            .find(|kind| kind.number() == exchange)
+            .ok_or(WireError::Field("exchange type"))?;
+        let header = Self {
+            initiator_spi,
+            responder_spi,
+            exchange,
+            from_initiator: flags & FLAG_INITIATOR != 0,
+            response: flags & FLAG_RESPONSE != 0,
+            message_id,
+        };
+        Ok((header, next, reader.rest()))
+    }
+
+    /// Appends the header with a length of zero, to be set by [`set_length`] when the message is whole.
+    pub(crate) fn encode(&self, next_payload: u8, out: &mut Vec<u8>) {
+        out.extend(self.initiator_spi.to_be_bytes());
+        out.extend(self.responder_spi.to_be_bytes());
+        let flags = if self.from_initiator { FLAG_INITIATOR } else { 0 }
+            | if self.response { FLAG_RESPONSE } else { 0 };
+        out.extend([next_payload, VERSION_2_0, self.exchange.number(), flags]);
+        out.extend(self.message_id.to_be_bytes());
+        out.extend([0; 4]);
+    }
+}
+
+/// Writes the length of `message` into its header.
+pub(crate) fn set_length(message: &mut [u8]) {
+    let length = u32::try_from(message.len()).expect("a message fits in a datagram");
+    message[24..HEADER_LEN].copy_from_slice(&length.to_be_bytes());
+}

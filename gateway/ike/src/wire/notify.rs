@@ -1,0 +1,103 @@
+//! Notify payloads (RFC 7296 section 3.10) and their message types.
+
+use std::fmt;
+
+use super::{Protocol, Reader, WireError};
+
+/// A notify message type: below 16384 an error, from there on a status.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NotifyType(pub u16);
+
+macro_rules! notify_types {
+    ($($constant:ident = $number:literal,)*) => {
+        impl NotifyType {
+            $(#[doc = concat!(stringify!($constant), ", number ", stringify!($number), ".")]
+            pub const $constant: Self = Self($number);)*
+
+            fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($number => Some(stringify!($constant)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+notify_types! {
+    UNSUPPORTED_CRITICAL_PAYLOAD = 1,
+    INVALID_IKE_SPI = 4,
+    INVALID_MAJOR_VERSION = 5,
+    INVALID_SYNTAX = 7,
+    INVALID_MESSAGE_ID = 9,
+    INVALID_SPI = 11,
+    NO_PROPOSAL_CHOSEN = 14,
+    INVALID_KE_PAYLOAD = 17,
+    AUTHENTICATION_FAILED = 24,
+    SINGLE_PAIR_REQUIRED = 34,
+    NO_ADDITIONAL_SAS = 35,
+    INTERNAL_ADDRESS_FAILURE = 36,
+    FAILED_CP_REQUIRED = 37,
+    TS_UNACCEPTABLE = 38,
+    INVALID_SELECTORS = 39,
+    TEMPORARY_FAILURE = 43,
+    CHILD_SA_NOT_FOUND = 44,
+    INITIAL_CONTACT = 16384,
+    NAT_DETECTION_SOURCE_IP = 16388,
+    NAT_DETECTION_DESTINATION_IP = 16389,
+    COOKIE = 16390,
+}
+
+impl NotifyType {
+    /// Whether it reports an error.
+    pub fn is_error(self) -> bool {
+        self.0 < 16384
+    }
+}
+
+impl fmt::Display for NotifyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "notify {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for NotifyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The body of a notify payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notify {
+    pub(crate) kind: NotifyType,
+    /// The protocol and SPI of the SA it is about; an IKE SA is meant by no SPI at all.
+    pub(crate) about: Option<(Protocol, Vec<u8>)>,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Notify {
+    pub(crate) fn new(kind: NotifyType, data: impl Into<Vec<u8>>) -> Self {
+        Self { kind, about: None, data: data.into() }
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body);
+        let (protocol, spi_len, kind) = (reader.u8()?, reader.u8()?, reader.u16()?);
+        let spi = reader.take(spi_len.into())?.to_vec();
+        let about =
+            Protocol::from_number(protocol).filter(|_| !spi.is_empty()).map(|protocol| (protocol, spi));
+        Ok(Self { kind: NotifyType(kind), about, data: reader.rest().to_vec() })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let (protocol, spi) = self.about.as_ref().map_or((0, &[][..]), |(p, spi)| (p.number(), spi));
+        out.extend([protocol, spi.len() as u8]);
+        out.extend(self.kind.0.to_be_bytes());
+        out.extend(spi);
+        out.extend(&self.data);
+    }
+}

@@ -1,0 +1,109 @@
+//! Failures in words: what went wrong, both sides' values, and what to look at.
+
+use std::fmt::{self, Display};
+
+use crate::{error::Cause, selector::MAX_SELECTORS};
+
+impl Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer { path, attempts, waited, heard } => {
+                write!(
+                    f,
+                    "no answer from {} to {attempts} requests from UDP port {} within {:.1} s; ",
+                    path.remote,
+                    path.local.port(),
+                    waited.as_secs_f32()
+                )?;
+                if *heard {
+                    write!(
+                        f,
+                        "earlier messages of this attempt were answered: check that UDP port {} passes the firewalls \
+                         both ways",
+                        path.remote.port()
+                    )
+                } else {
+                    write!(
+                        f,
+                        "nothing ever came back: check the peer's address, that it runs IKEv2, and that UDP \
+                         ports 500 and 4500 pass the firewalls both ways"
+                    )
+                }
+            }
+            Self::NoProposal { ours, theirs, first_difference } => {
+                write!(f, "no proposal in common; we offer {}; ", ours.join(", "))?;
+                match theirs {
+                    Some(theirs) if theirs.is_empty() => f.write_str("the peer offers none that we know")?,
+                    Some(theirs) => write!(f, "the peer offers {}", theirs.join(", "))?,
+                    None => {
+                        f.write_str("the peer refused it without saying what it takes (NO_PROPOSAL_CHOSEN)")?
+                    }
+                }
+                first_difference.as_ref().map_or(Ok(()), |first| write!(f, "; first difference: {first}"))
+            }
+            Self::InvalidGroup { ours, theirs } => {
+                let ours = list(&ours.iter().map(|g| g.number()).collect::<Vec<_>>());
+                write!(f, "the peer wants Diffie-Hellman group {theirs}, we offer {ours}")
+            }
+            Self::InvalidPublicValue { group } => {
+                write!(f, "the peer's Diffie-Hellman value is not valid in group {}", group.number())
+            }
+            Self::AuthenticationFailed { told_by_peer: false, local_id, peer_id } => write!(
+                f,
+                "authentication failed after a good key exchange: the pre-shared keys differ \
+                 (we are {local_id}, the peer is {peer_id})"
+            ),
+            Self::AuthenticationFailed { told_by_peer: true, local_id, peer_id } => write!(
+                f,
+                "the peer refused our authentication after a good key exchange: the pre-shared keys differ, \
+                 or it does not know the IDs (we are {local_id}, we expect {peer_id})"
+            ),
+            Self::IdMismatch { expected, came } => {
+                write!(f, "the peer's ID is not the expected one: we expect {}, {came} came", list(expected))
+            }
+            Self::AuthMethod { method } => {
+                write!(f, "the peer authenticates by method {method}, we by a pre-shared key (method 2)")
+            }
+            Self::TrafficSelectors { our_local, our_remote, theirs } => {
+                write!(
+                    f,
+                    "subnets do not match; ours: local {}, remote {}; ",
+                    list(our_local),
+                    list(our_remote)
+                )?;
+                match theirs {
+                    Some((local, remote)) => {
+                        write!(
+                            f,
+                            "the peer's, seen from here: local {}, remote {}",
+                            list(local),
+                            list(remote)
+                        )
+                    }
+                    None => {
+                        f.write_str("the peer refused them without saying what it takes (TS_UNACCEPTABLE)")
+                    }
+                }
+            }
+            Self::TooManySelectors { count } => write!(
+                f,
+                "{count} or more subnets on one side, and IKEv2 holds {MAX_SELECTORS} a tunnel: \
+                 join some of them, or divide them among several tunnels"
+            ),
+            Self::PeerRefused { notify } => write!(f, "the peer refused with {notify}"),
+            Self::Malformed { what } => write!(f, "the peer sent a malformed answer: {what}"),
+            Self::Undecodable(error) => write!(f, "the peer sent a malformed message: {error}"),
+            Self::NoTunnel { local, remote } => {
+                write!(f, "no tunnel is configured between {local} and {remote}")
+            }
+            Self::TooManyRetries => f.write_str("the peer kept demanding new cookies or key exchange groups"),
+        }
+    }
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}

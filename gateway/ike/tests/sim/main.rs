@@ -1,0 +1,9 @@
+//! Two endpoints in a simulated world: virtual time, a network with faults, a NAT. Everything comes from a
+//! seed.
+
+mod garbage;
+mod handshake;
+mod lifecycle;
+mod mismatch;
+mod schedules;
+mod world;

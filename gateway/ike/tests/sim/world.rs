@@ -1,0 +1,410 @@
+//! The simulated world.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use adit_ike::{
+    ChildSa, DownReason, Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, Id, IkePolicy, Integrity,
+    IpsecPolicy, NatT, Path, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId,
+};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+
+pub(crate) const TUNNEL: TunnelId = TunnelId(7);
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+
+/// What the network does to datagrams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    /// Per mille that are lost.
+    pub(crate) loss: u32,
+    /// Per mille that arrive twice.
+    pub(crate) duplication: u32,
+    /// The least and the greatest delay; a spread reorders.
+    pub(crate) delay: (Duration, Duration),
+}
+
+pub(crate) const PERFECT: Faults =
+    Faults { loss: 0, duplication: 0, delay: (Duration::from_millis(5), Duration::from_millis(5)) };
+
+/// Rewrites the addresses of one end.
+#[derive(Clone, Debug)]
+pub(crate) struct NatBox {
+    inner: IpAddr,
+    public: IpAddr,
+    /// Ports 500 and 4500 are forwarded as they are, as for a server; else each gets a port of its own.
+    forward: bool,
+    mappings: BTreeMap<u16, u16>,
+}
+
+/// One end: its endpoint, and what a caller would keep.
+pub(crate) struct End {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) address: IpAddr,
+    /// The peer's address as seen from here.
+    pub(crate) peer: IpAddr,
+    pub(crate) children: BTreeMap<(u32, u32), ChildSa>,
+    pub(crate) log: Vec<String>,
+    pub(crate) failures: Vec<String>,
+    pub(crate) downs: Vec<DownReason>,
+    pub(crate) ups: Vec<(String, Path)>,
+    /// Whether a tunnel that is down is connected again after a while.
+    pub(crate) keeps_trying: bool,
+    retry_at: Option<Instant>,
+}
+
+pub(crate) struct World {
+    pub(crate) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) ends: [End; 2],
+    pub(crate) faults: Faults,
+    pub(crate) nat: Option<NatBox>,
+    /// Every datagram as it was sent, with the end that sent it.
+    pub(crate) wire: Vec<(usize, Vec<u8>)>,
+    in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
+    sequence: u64,
+    /// The first answer to each request that an end has got.
+    answers: HashMap<(usize, SocketAddr, Vec<u8>), Vec<u8>>,
+}
+
+/// The policy most tests start from.
+pub(crate) fn ike_policy(encryption: Encryption, integrity: Integrity, prf: Prf, dh: Group) -> IkePolicy {
+    IkePolicy {
+        encryption: vec![encryption],
+        integrity: vec![integrity],
+        prf: vec![prf],
+        dh: vec![dh],
+        lifetime: Duration::from_secs(86_400),
+    }
+}
+
+pub(crate) fn subnet(text: &str) -> TrafficSelector {
+    let (address, length) = text.split_once('/').unwrap();
+    TrafficSelector::from_prefix(address.parse().unwrap(), length.parse().unwrap())
+}
+
+/// The two ends' view of one tunnel.
+pub(crate) fn tunnels(addresses: [&str; 2], peers: [&str; 2]) -> [TunnelConfig; 2] {
+    let ids = ["a.example", "b.example"];
+    let subnets = ["10.1.0.0/16", "10.2.0.0/16"];
+    std::array::from_fn(|own| {
+        let other = 1 - own;
+        TunnelConfig {
+            id: TUNNEL,
+            name: format!("to-{other}"),
+            local: addresses[own].parse().unwrap(),
+            peer: Some(peers[own].parse().unwrap()),
+            local_id: ids[own].parse::<Id>().unwrap(),
+            peer_id: ids[other].parse::<Id>().unwrap(),
+            psk: Psk::new("correct horse battery staple"),
+            ike: ike_policy(Encryption::Aes256Gcm16, Integrity::Sha256, Prf::Sha256, Group::X25519),
+            ipsec: IpsecPolicy {
+                encryption: vec![Encryption::Aes256Gcm16],
+                integrity: vec![Integrity::Sha256],
+                esn: true,
+                lifetime: Duration::from_secs(3600),
+            },
+            local_ts: vec![subnet(subnets[own])],
+            remote_ts: vec![subnet(subnets[other])],
+            nat_t: NatT::Auto,
+            dpd: Some(Dpd { delay: Duration::from_secs(8), timeout: Duration::from_secs(13) }),
+        }
+    })
+}
+
+pub(crate) fn plain_tunnels() -> [TunnelConfig; 2] {
+    tunnels(["192.0.2.1", "198.51.100.1"], ["198.51.100.1", "192.0.2.1"])
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, tunnels: [TunnelConfig; 2]) -> Self {
+        Self::with_settings(seed, tunnels, EndpointConfig::default())
+    }
+
+    pub(crate) fn with_settings(seed: u64, tunnels: [TunnelConfig; 2], settings: EndpointConfig) -> Self {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "std offers no other origin; all time after it is virtual"
+        )]
+        let start = Instant::now();
+        let peers = [tunnels[B].local, tunnels[A].local];
+        let mut side = 0;
+        let ends = tunnels.map(|tunnel| {
+            side += 1;
+            let rng = ChaCha20Rng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(side));
+            let mut endpoint = Endpoint::new(settings.clone(), Box::new(rng));
+            let address = tunnel.local;
+            endpoint.set_tunnel(start, tunnel);
+            End {
+                endpoint,
+                address,
+                peer: peers[side as usize - 1],
+                children: BTreeMap::new(),
+                log: Vec::new(),
+                failures: Vec::new(),
+                downs: Vec::new(),
+                ups: Vec::new(),
+                keeps_trying: false,
+                retry_at: None,
+            }
+        });
+        Self {
+            start,
+            now: start,
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            ends,
+            faults: PERFECT,
+            nat: None,
+            wire: Vec::new(),
+            in_flight: BTreeMap::new(),
+            sequence: 0,
+            answers: HashMap::new(),
+        }
+    }
+
+    /// Puts `side` behind a NAT with this public address.
+    pub(crate) fn behind_nat(mut self, side: usize, public: &str, forward: bool) -> Self {
+        let public: IpAddr = public.parse().unwrap();
+        self.nat =
+            Some(NatBox { inner: self.ends[side].address, public, forward, mappings: BTreeMap::new() });
+        self.ends[1 - side].peer = public;
+        self
+    }
+
+    /// Gives every mapping of the NAT another port, as after its restart.
+    pub(crate) fn remap(&mut self) {
+        if let Some(nat) = &mut self.nat {
+            nat.mappings.values_mut().for_each(|port| *port += 1000);
+        }
+    }
+
+    pub(crate) fn connect(&mut self, side: usize) {
+        let end = &mut self.ends[side];
+        end.endpoint.connect(self.now, TUNNEL, end.peer);
+        self.settle(side);
+    }
+
+    pub(crate) fn close(&mut self, side: usize) {
+        self.ends[side].keeps_trying = false;
+        self.ends[side].endpoint.close(self.now, TUNNEL);
+        self.settle(side);
+    }
+
+    /// Has an end that keeps trying connect again after a while.
+    pub(crate) fn retry(&mut self, side: usize, after: Duration) {
+        let end = &mut self.ends[side];
+        end.retry_at = end.keeps_trying.then_some(self.now + after);
+    }
+
+    /// Forgets everything an end knows, without a word to the peer.
+    pub(crate) fn restart(&mut self, side: usize, tunnel: TunnelConfig) {
+        let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
+        let end = &mut self.ends[side];
+        end.endpoint = Endpoint::new(EndpointConfig::default(), Box::new(rng));
+        end.endpoint.set_tunnel(self.now, tunnel);
+        end.children.clear();
+        end.log.push("restarted".to_owned());
+    }
+
+    /// Runs jobs, takes events, sends what is to be sent: as the contract has it, in this order.
+    pub(crate) fn settle(&mut self, side: usize) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        loop {
+            let end = &mut self.ends[side];
+            while let Some(job) = end.endpoint.poll_job() {
+                end.endpoint.handle_job(self.now, job.run());
+            }
+            while let Some(event) = end.endpoint.poll_event() {
+                end.take(event, self.now, self.start);
+            }
+            let Some(transmit) = end.endpoint.poll_transmit() else { break };
+            self.wire.push((side, transmit.payload.clone()));
+            sent.push(transmit.payload.clone());
+            self.send(transmit.path, transmit.payload);
+        }
+        sent
+    }
+
+    fn send(&mut self, path: Path, payload: Vec<u8>) {
+        let copies = 1 + usize::from(self.rng.next_u32() % 1000 < self.faults.duplication);
+        for _ in 0..copies {
+            if self.rng.next_u32() % 1000 < self.faults.loss {
+                continue;
+            }
+            let spread = (self.faults.delay.1 - self.faults.delay.0).as_micros() as u64;
+            let delay = self.faults.delay.0 + Duration::from_micros(self.rng.next_u64() % (spread + 1));
+            let Some((to, seen)) = self.route(path) else { continue };
+            self.sequence += 1;
+            self.in_flight.insert((self.now + delay, self.sequence), (to, seen, payload.clone()));
+        }
+    }
+
+    /// Who gets a datagram, and the path as it sees it.
+    fn route(&mut self, path: Path) -> Option<(usize, Path)> {
+        let (mut source, mut destination) = (path.local, path.remote);
+        if let Some(nat) = &mut self.nat {
+            if source.ip() == nat.inner {
+                let next = 40_000 + nat.mappings.len() as u16;
+                let forwarded = nat.forward.then_some(source.port());
+                let port = *nat.mappings.entry(source.port()).or_insert(forwarded.unwrap_or(next));
+                source = SocketAddr::new(nat.public, port);
+            } else if destination.ip() == nat.public {
+                let mapped =
+                    nat.mappings.iter().find(|(_, public)| **public == destination.port()).map(|(p, _)| *p);
+                let port = mapped.or(nat.forward.then_some(destination.port()))?;
+                destination = SocketAddr::new(nat.inner, port);
+            } else if destination.ip() == nat.inner {
+                return None;
+            }
+        }
+        let to = self.ends.iter().position(|end| end.address == destination.ip())?;
+        Some((to, Path { local: destination, remote: source }))
+    }
+
+    /// Gives a datagram to an end at once, and checks that a request gets the answer it got before.
+    pub(crate) fn deliver(&mut self, to: usize, path: Path, payload: &[u8]) -> Vec<Vec<u8>> {
+        self.ends[to].endpoint.handle_datagram(self.now, path, payload);
+        let sent = self.settle(to);
+        let ike = |payload: &[u8]| payload.strip_prefix(&[0; 4][..]).unwrap_or(payload).to_vec();
+        let request = ike(payload);
+        if request.len() >= 28 && request[19] & 0x20 == 0 {
+            let is_answer = |message: &Vec<u8>| {
+                message.len() >= 28
+                    && message[19] & 0x20 != 0
+                    && message[..8] == request[..8]
+                    // Refusals of a first message keep no state, so a later copy may fare better.
+                    && message[8..16] != [0; 8]
+                    && message[20..24] == request[20..24]
+            };
+            if let Some(answer) = sent.iter().map(|message| ike(message)).find(is_answer) {
+                let first = self.answers.entry((to, path.remote, request)).or_insert_with(|| answer.clone());
+                assert_eq!(*first, answer, "a replayed request got another answer");
+            }
+        }
+        sent
+    }
+
+    /// Lets virtual time go by.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            let arrival = self.in_flight.first_key_value().map(|((at, _), _)| *at);
+            let timeouts = self.ends.iter().filter_map(|e| e.endpoint.poll_timeout().map(|(at, _)| at));
+            let retries = self.ends.iter().filter_map(|e| e.retry_at);
+            let Some(next) =
+                arrival.into_iter().chain(timeouts).chain(retries).min().filter(|at| *at <= until)
+            else {
+                break;
+            };
+            self.now = self.now.max(next);
+            if arrival.is_some_and(|at| at <= self.now) {
+                let (_, (to, path, payload)) = self.in_flight.pop_first().unwrap();
+                self.deliver(to, path, &payload);
+                continue;
+            }
+            for side in [A, B] {
+                self.ends[side].endpoint.handle_timeout(self.now);
+                self.settle(side);
+                if self.ends[side].retry_at.is_some_and(|at| at <= self.now) {
+                    self.ends[side].retry_at = None;
+                    self.connect(side);
+                }
+            }
+        }
+        self.now = until;
+    }
+
+    pub(crate) fn seconds(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    /// Asserts that both ends have exactly one pair of Child SAs, the same one, with the same keys; or that
+    /// neither has any. Whether they have.
+    pub(crate) fn check(&self) -> bool {
+        let [a, b] = &self.ends;
+        let counts = (a.children.len(), b.children.len());
+        if counts == (0, 0) {
+            return false;
+        }
+        assert_eq!(counts, (1, 1), "{}", self.story());
+        let (a, b) = (a.children.values().next().unwrap(), b.children.values().next().unwrap());
+        assert!(a.inbound == b.outbound && a.outbound == b.inbound, "keys differ\n{}", self.story());
+        assert_eq!((&a.local_ts, &a.remote_ts), (&b.remote_ts, &b.local_ts));
+        assert_eq!((a.encryption, a.integrity, a.esn), (b.encryption, b.integrity, b.esn));
+        assert_ne!(a.initiator, b.initiator);
+        assert_eq!(a.encapsulation.is_some(), b.encapsulation.is_some());
+        true
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_up(&self) {
+        assert!(self.check(), "not up\n{}", self.story());
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_down(&self) {
+        assert!(!self.check(), "still up\n{}", self.story());
+    }
+
+    pub(crate) fn child(&self, side: usize) -> &ChildSa {
+        self.ends[side].children.values().next().unwrap()
+    }
+
+    pub(crate) fn story(&self) -> String {
+        let log = |end: &End| end.log.join("\n  ");
+        format!("A:\n  {}\nB:\n  {}", log(&self.ends[A]), log(&self.ends[B]))
+    }
+}
+
+impl End {
+    fn take(&mut self, event: Event, now: Instant, start: Instant) {
+        let at = now.duration_since(start).as_secs_f64();
+        match event {
+            Event::IkeUp { suite, path, initiator, .. } => {
+                self.log.push(format!("{at:9.3} IKE up {suite} {path} initiator {initiator}"));
+                self.ups.push((suite, path));
+            }
+            Event::ChildUp { child, .. } => {
+                let spis = (child.inbound.spi, child.outbound.spi);
+                self.log.push(format!("{at:9.3} Child up {spis:x?}"));
+                assert!(self.children.insert(spis, *child).is_none(), "installed twice");
+            }
+            Event::ChildMoved { inbound_spi, outbound_spi, peer, encapsulation, .. } => {
+                let child = self
+                    .children
+                    .get_mut(&(inbound_spi, outbound_spi))
+                    .expect("only what is installed moves");
+                child.peer = peer;
+                child.encapsulation = encapsulation;
+            }
+            Event::ChildDown { inbound_spi, outbound_spi, reason, .. } => {
+                let spis = (inbound_spi, outbound_spi);
+                self.log.push(format!("{at:9.3} Child down {spis:x?} {reason}"));
+                assert!(self.children.remove(&spis).is_some(), "removed what was not installed");
+            }
+            Event::IkeDown { reason, .. } => {
+                self.log.push(format!("{at:9.3} IKE down {reason}"));
+                self.downs.push(reason);
+                if self.keeps_trying && reason != DownReason::Replaced {
+                    self.retry_at = Some(now + Duration::from_secs(1));
+                }
+            }
+            Event::Failed { tunnel, phase, exchange, cause, .. } => {
+                let whose = if tunnel.is_none() { "no tunnel " } else { "" };
+                let text = format!("{whose}{phase:?} {exchange}: {cause}");
+                self.log.push(format!("{at:9.3} failed {text}"));
+                self.failures.push(text);
+                if self.keeps_trying {
+                    self.retry_at = Some(now + Duration::from_secs(3));
+                }
+            }
+        }
+    }
+}
