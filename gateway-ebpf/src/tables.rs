@@ -1,0 +1,150 @@
+//! The maps, and the lookups in them.
+
+use adit_maps::{
+    MMAPABLE, NO_PREALLOC, Stamp,
+    address::Address,
+    event::{self, Event},
+    policy::{
+        ClassPair, KEY_BITS, MAX_PAIRS, MAX_POLICIES, MAX_PREFIXES, MAX_SELECTORS, Outbound, PairRules, Rule,
+        RuleList, Selector, Spd,
+    },
+    port::{MAX_LOCALS, MAX_PORTS, MAX_QUEUES, Port},
+    sa::{DEFAULT_CAPACITY, RawState, SaRef, SadConfig, SpiKey},
+    verdict::{ENTRIES, Verdict, counter_index},
+};
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, XskMap, lpm_trie::Key},
+    helpers::bpf_ktime_get_ns,
+    macros::btf_map,
+};
+
+#[btf_map]
+static LAYOUT: Array<Stamp, 1> = Array::new();
+#[btf_map]
+static SAD_CONFIG: Array<SadConfig, { DEFAULT_CAPACITY as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SAD_STATE: Array<RawState, { DEFAULT_CAPACITY as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SPI_INDEX: HashMap<SpiKey, SaRef, { DEFAULT_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+static SPD_SOURCE: LpmTrie<[u8; 16], u32, MAX_PREFIXES> = LpmTrie::new();
+#[btf_map]
+static SPD_DESTINATION: LpmTrie<[u8; 16], u32, MAX_PREFIXES> = LpmTrie::new();
+#[btf_map]
+static SPD_RULES: HashMap<ClassPair, PairRules, MAX_PAIRS, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static OUTBOUND: Array<Outbound, MAX_POLICIES, MMAPABLE> = Array::new();
+#[btf_map]
+static SELECTORS: Array<Selector, MAX_SELECTORS, MMAPABLE> = Array::new();
+#[btf_map]
+static PORTS: HashMap<u32, Port, { MAX_PORTS as usize }> = HashMap::new();
+#[btf_map]
+static LOCALS: HashMap<Address, u32, MAX_LOCALS> = HashMap::new();
+#[btf_map]
+pub(crate) static XSKS: XskMap<{ (MAX_PORTS * MAX_QUEUES) as usize }> = XskMap::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { event::RING_BYTES }> = RingBuf::new();
+#[btf_map]
+static VERDICTS: PerCpuArray<u64, ENTRIES> = PerCpuArray::new();
+/// When this CPU last told of an unknown SPI. Private to the program: not pinned, not in the layout.
+#[btf_map]
+static TOLD: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// The port that has this interface index.
+#[inline(always)]
+pub(crate) fn port(ifindex: u32) -> Option<Port> {
+    // SAFETY: the element stays mapped until the program ends, and ports are not replaced while they carry traffic.
+    unsafe { PORTS.get(ifindex) }.copied()
+}
+
+/// Whether the address is one of the gateway's own.
+#[inline(always)]
+pub(crate) fn is_local(address: &Address) -> bool {
+    LOCALS.get_ptr(address).is_some()
+}
+
+/// The inbound SA.
+#[inline(always)]
+pub(crate) fn inbound(key: &SpiKey) -> Option<SaRef> {
+    // SAFETY: the element stays mapped until the program ends; should it become another SA's meanwhile, the worker
+    // compares the SPI.
+    unsafe { SPI_INDEX.get(key) }.copied()
+}
+
+/// The outbound SA of a policy; when there is none, whether it is time to ask for one.
+#[inline(always)]
+pub(crate) fn outbound(policy: u32) -> Result<SaRef, bool> {
+    let Some(slot) = OUTBOUND.get_ptr_mut(policy) else { return Err(false) };
+    // SAFETY: a valid entry of the array. `sa` is 8 aligned bytes that `control` replaces in one store; one volatile
+    // load sees the old SA or the new, never a mixture.
+    let sa = unsafe { slot.cast::<u64>().read_volatile() };
+    // SAFETY: SaRef is two u32 without padding, the size of a u64.
+    let sa: SaRef = unsafe { core::mem::transmute(sa) };
+    if sa.generation != 0 {
+        return Ok(sa);
+    }
+    // SAFETY: as above; a race between CPUs tells twice, which is harmless.
+    Err(unsafe { is_due(&raw mut (*slot).asked) })
+}
+
+/// Whether it is time to tell of an unknown SPI.
+#[inline(always)]
+pub(crate) fn unknown_spi_due() -> bool {
+    match TOLD.get_ptr_mut(0) {
+        // SAFETY: a valid entry that only this CPU uses.
+        Some(told) => unsafe { is_due(told) },
+        None => false,
+    }
+}
+
+/// Tells `control`; when the ring is full the event is lost, and is told again after the interval.
+#[inline(always)]
+pub(crate) fn tell(event: Event) {
+    let _ = EVENTS.output(event, 0);
+}
+
+/// Counts a verdict of a port.
+#[inline(always)]
+pub(crate) fn count(slot: u32, verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(counter_index(slot, verdict)) {
+        // SAFETY: a valid entry that only this CPU writes.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// # Safety
+/// `last` points into a map's entry.
+#[inline(always)]
+unsafe fn is_due(last: *mut u64) -> bool {
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: by the contract of this function.
+    unsafe {
+        if now.wrapping_sub(*last) < event::INTERVAL_NS && *last != 0 {
+            return false;
+        }
+        *last = now;
+    }
+    true
+}
+
+/// The SPD in its maps.
+pub(crate) struct SpdMaps;
+
+impl Spd for SpdMaps {
+    #[inline(always)]
+    fn source_class(&self, address: &Address) -> Option<u32> {
+        SPD_SOURCE.get(&Key::new(KEY_BITS, address.0)).copied()
+    }
+    #[inline(always)]
+    fn destination_class(&self, address: &Address) -> Option<u32> {
+        SPD_DESTINATION.get(&Key::new(KEY_BITS, address.0)).copied()
+    }
+    #[inline(always)]
+    fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
+        // SAFETY: the element stays mapped until the program ends; if it becomes another pair's meanwhile, `checked`
+        // sees it.
+        let value = unsafe { SPD_RULES.get(pair) }?;
+        value.checked(pair, f(&value.rules))
+    }
+}
