@@ -1,0 +1,62 @@
+//! The interfaces that packets come in and leave by.
+
+use crate::{PortConfig, error::Error, nexthop, sys};
+use adit_maps::port::{MAX_PORTS, MAX_QUEUES, role};
+
+/// Largest MTU whose packets fit a chunk with headroom and a page that drivers receive into.
+pub(crate) const MAX_MTU: u32 = 3400;
+
+/// An interface that carries the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    /// Which part of XSKS and VERDICTS is this port's.
+    pub(crate) slot: u32,
+    pub(crate) interface: String,
+    pub(crate) ifindex: u32,
+    pub(crate) roles: u32,
+    /// Receive queues that are served.
+    pub(crate) queues: u32,
+}
+
+/// Looks the configured interfaces up and checks that they can be ports.
+pub(crate) fn find(configs: &[PortConfig]) -> Result<Vec<Port>, Error> {
+    if configs.len() > MAX_PORTS as usize {
+        return Err(Error::Config(format!(
+            "{} interfaces are given, {MAX_PORTS} are possible",
+            configs.len()
+        )));
+    }
+    let links = nexthop::links().map_err(Error::Netlink)?;
+    let mut ports: Vec<Port> = Vec::new();
+    for (slot, config) in (0..).zip(configs) {
+        let name = &config.interface;
+        let failed = |problem: String| Error::interface(name, problem);
+        if ports.iter().any(|p| p.interface == *name) {
+            return Err(failed("is given twice: give it once with both roles".into()));
+        }
+        if config.roles == 0 || config.roles & !(role::WAN | role::LAN) != 0 {
+            return Err(failed("has no role: WAN, LAN or both".into()));
+        }
+        let Some(link) = links.iter().find(|l| l.name == *name) else {
+            let others: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
+            return Err(failed(format!("does not exist; there are {}", others.join(", "))));
+        };
+        if link.mac.is_none() {
+            return Err(failed("is no Ethernet interface".into()));
+        }
+        if link.mtu > MAX_MTU {
+            return Err(failed(format!(
+                "has an MTU of {} bytes, {MAX_MTU} are possible: `ip link set {name} mtu 1500`",
+                link.mtu
+            )));
+        }
+        let queues = sys::receive_queues(name).map_err(|e| failed(e.to_string()))?;
+        if queues > MAX_QUEUES {
+            return Err(failed(format!(
+                "has {queues} receive queues, {MAX_QUEUES} are possible: `ethtool -L {name} combined {MAX_QUEUES}`"
+            )));
+        }
+        ports.push(Port { slot, interface: name.clone(), ifindex: link.index, roles: config.roles, queues });
+    }
+    Ok(ports)
+}

@@ -1,0 +1,312 @@
+//! The threads that seal and open.
+//!
+//! Worker `k` of `n` owns every queue `q` of every port with `q % n == k`: its sockets, their memory, its copy of the
+//! SAs. What workers share are the maps: sequence numbers and anti-replay windows in SAD_STATE are atomic. A round
+//! takes up to [`BATCH`] frames, seals and opens them, hands the results to transmit rings, and tells the kernel once
+//! for each socket. An idle worker sleeps in `poll`.
+//!
+//! | file | story |
+//! |---|---|
+//! | `sa` | the SAs as this worker knows them |
+//! | `seal` | from an inner packet to an outer one |
+//! | `open` | from an outer packet to an inner one |
+//! | `wire` | sockets, memory, Ethernet headers, packets that wait for a neighbour |
+//! | `hold` | the bounded queue of those |
+
+mod hold;
+mod open;
+mod sa;
+mod seal;
+mod wire;
+
+pub(crate) use wire::Wire;
+
+use crate::{
+    report::{Counters, Figures, count},
+    sys::{self, Waker, poll, readable},
+    tun::Tun,
+    xsk::{Frame, HEADROOM},
+};
+use adit_maps::{
+    decode,
+    meta::{Meta, task},
+    policy::{action, look_up},
+    sa::DropCause,
+    user::{Outbounds, Sad, Selectors, SpdTables},
+};
+use sa::Sas;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use zerocopy::FromBytes;
+
+/// Frames of one round.
+pub(crate) const BATCH: usize = 256;
+/// Packets that are read from the TUN device in one round.
+const TUN_BATCH: usize = 64;
+/// Where a packet from the TUN device starts: room for all that sealing puts before it.
+const TUN_START: usize = HEADROOM;
+/// How often freed SAs are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How soon a full device, or an empty store of frames, is looked at again: neither ends a `poll`.
+const RETRY: Duration = Duration::from_millis(1);
+/// ICMP errors that one worker sends in a second at most.
+const ICMP_PER_SWEEP: u32 = 200;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) sad: Arc<Sad>,
+    pub(crate) selectors: Arc<Selectors>,
+    pub(crate) tun: Tun,
+    pub(crate) counters: Counters,
+    /// Ends every thread.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// The policies, for the worker that reads the TUN device.
+pub(crate) struct Policies {
+    pub(crate) spd: SpdTables,
+    pub(crate) outbounds: Outbounds,
+}
+
+/// Where a packet came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// By the socket of this number.
+    Socket(usize),
+    /// From the gateway itself, or through its kernel.
+    Tun,
+}
+
+/// A packet under work: an IP packet at `start..end` of the frame.
+struct Job {
+    frame: Frame,
+    /// Offset of the Ethernet header, when there is one.
+    ethernet: usize,
+    start: usize,
+    end: usize,
+    sa: u32,
+    generation: u32,
+    origin: Origin,
+}
+
+pub(crate) struct Worker {
+    wire: Wire,
+    sas: Sas,
+    shared: Arc<Shared>,
+    policies: Option<Policies>,
+    seal: Vec<Job>,
+    open: Vec<Job>,
+    icmp_left: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(wire: Wire, shared: Arc<Shared>, policies: Option<Policies>) -> Self {
+        Worker {
+            wire,
+            sas: Sas::new(shared.sad.clone(), shared.selectors.clone()),
+            shared,
+            policies,
+            seal: Vec::with_capacity(BATCH + TUN_BATCH),
+            open: Vec::with_capacity(BATCH),
+            icmp_left: ICMP_PER_SWEEP,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self, figures: &Figures, waker: &Waker) {
+        let mut fds = vec![readable(waker)];
+        fds.extend(self.wire.sockets().map(readable));
+        if self.policies.is_some() {
+            fds.push(readable(&self.shared.tun));
+        }
+        let mut sweep = Instant::now() + SWEEP;
+        while !self.shared.stop.load(Relaxed) {
+            let started = Instant::now();
+            let packets = self.round(started);
+            let ended = Instant::now();
+            if packets > 0 {
+                figures.batch(packets as u64, (ended - started).as_nanos() as u64);
+            }
+            if ended >= sweep {
+                self.sas.sweep();
+                self.wire.view.forget();
+                self.icmp_left = ICMP_PER_SWEEP;
+                figures.fill(self.wire.held(), self.wire.free_frames());
+                sweep = ended + SWEEP;
+            }
+            if packets == 0 {
+                let mut until = self.wire.deadline().map_or(sweep, |d| d.min(sweep));
+                if self.wire.awaits_frames() {
+                    until = until.min(ended + RETRY);
+                }
+                // Rounded up: a deadline a fraction of a millisecond away must not be waited for by spinning.
+                let wait = until.saturating_duration_since(ended).as_millis() as i32 + 1;
+                poll(&mut fds, wait);
+                waker.reset();
+            }
+        }
+    }
+
+    /// One round; how many packets were in it.
+    fn round(&mut self, now: Instant) -> usize {
+        self.wire.settle(now, &self.sas);
+        let packets = self.collect() + self.collect_tun();
+        if packets > 0 {
+            self.seal_batch(now);
+            self.open_batch(now);
+        }
+        self.wire.flush();
+        packets
+    }
+
+    /// Takes frames out of all receive rings and tells by their metadata what to do with them.
+    fn collect(&mut self) -> usize {
+        let mut packets = 0;
+        let sockets = self.wire.sockets().len();
+        let share = (BATCH / sockets.max(1)).max(1);
+        for number in 0..sockets {
+            for _ in 0..share.min(BATCH - packets) {
+                let Some(received) = self.wire.receive(number) else { break };
+                packets += 1;
+                let (mut frame, ethernet, end) = (received.frame, received.start, received.end);
+                let meta = ethernet.checked_sub(Meta::SIZE).and_then(|at| {
+                    Meta::read_from_bytes(&self.wire.umem.bytes(&mut frame)[at..ethernet]).ok()
+                });
+                let meta = meta.filter(|m| ethernet + usize::from(m.ip) < end);
+                let Some((meta, jobs)) = meta.and_then(|meta| match meta.task {
+                    task::SEAL => Some((meta, &mut self.seal)),
+                    task::OPEN => Some((meta, &mut self.open)),
+                    _ => None,
+                }) else {
+                    count(&self.shared.counters.bad_metadata);
+                    self.wire.umem.give(frame);
+                    continue;
+                };
+                jobs.push(Job {
+                    frame,
+                    ethernet,
+                    start: ethernet + usize::from(meta.ip),
+                    end,
+                    sa: meta.sa,
+                    generation: meta.generation,
+                    origin: Origin::Socket(number),
+                });
+            }
+        }
+        packets
+    }
+
+    /// Takes packets from the TUN device. What no policy protects is dropped: the device stands for tunnels only.
+    fn collect_tun(&mut self) -> usize {
+        let Some(policies) = &self.policies else { return 0 };
+        let (counters, mut packets) = (&self.shared.counters, 0);
+        for _ in 0..TUN_BATCH {
+            let Some(mut frame) = self.wire.umem.take() else {
+                count(&counters.no_frame);
+                break;
+            };
+            let buf = self.wire.umem.bytes(&mut frame);
+            let Some(len) = self.shared.tun.read(&mut buf[TUN_START..]) else {
+                self.wire.umem.give(frame);
+                break;
+            };
+            packets += 1;
+            let end = TUN_START + len;
+            let packet = &buf[..end];
+            let flow = decode::ip(packet, TUN_START).and_then(|headers| decode::flow(packet, &headers));
+            let sa = match flow {
+                Ok(flow) => match look_up(&policies.spd, &flow) {
+                    Some(rule) if rule.action == action::PROTECT => {
+                        policies.outbounds.get(rule.policy).ok_or(&counters.tun_no_sa)
+                    }
+                    _ => Err(&counters.tun_no_policy),
+                },
+                Err(_) => Err(&counters.tun_malformed),
+            };
+            match sa {
+                Ok(sa) => self.seal.push(Job {
+                    frame,
+                    ethernet: TUN_START,
+                    start: TUN_START,
+                    end,
+                    sa: sa.index,
+                    generation: sa.generation,
+                    origin: Origin::Tun,
+                }),
+                Err(counter) => {
+                    count(counter);
+                    self.wire.umem.give(frame);
+                }
+            }
+        }
+        packets
+    }
+
+    /// Drops a packet under its cause.
+    fn discard(&mut self, frame: Frame, sa: u32, cause: DropCause) {
+        if let Some(state) = self.sas.state(sa) {
+            state.count_drop(cause);
+        }
+        self.wire.umem.give(frame);
+    }
+}
+
+/// Packets and bytes of one SA, counted together and added to its state once a run.
+struct Tally<'a> {
+    sas: &'a Sas,
+    sa: u32,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> Tally<'a> {
+    fn new(sas: &'a Sas) -> Self {
+        Tally { sas, sa: 0, packets: 0, bytes: 0 }
+    }
+
+    fn add(&mut self, sa: u32, bytes: usize) {
+        if sa != self.sa {
+            self.flush();
+            self.sa = sa;
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    fn flush(&mut self) {
+        if self.packets > 0
+            && let Some(state) = self.sas.state(self.sa)
+        {
+            state.packets.fetch_add(self.packets, Relaxed);
+            state.bytes.fetch_add(self.bytes, Relaxed);
+            state.last_seen.store(sys::boottime_ms(), Relaxed);
+        }
+        (self.packets, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The cause as it is counted.
+fn cause(drop: adit_esp::Drop) -> DropCause {
+    match drop {
+        adit_esp::Drop::NoSa => DropCause::NoSa,
+        adit_esp::Drop::Malformed => DropCause::Malformed,
+        adit_esp::Drop::Authentication => DropCause::Authentication,
+        adit_esp::Drop::Replay => DropCause::Replay,
+        adit_esp::Drop::TooBig => DropCause::TooBig,
+        adit_esp::Drop::SequenceExhausted => DropCause::SequenceExhausted,
+        adit_esp::Drop::BadPadding => DropCause::Padding,
+        adit_esp::Drop::Dummy => DropCause::Dummy,
+        adit_esp::Drop::BadInner => DropCause::BadInner,
+    }
+}

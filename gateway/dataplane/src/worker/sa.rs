@@ -1,0 +1,202 @@
+//! A worker's copy of the SAs it uses.
+
+use adit_esp::{Auth, Cipher, Engine, Outer, ReplayState, SaParams, SaStates};
+use adit_maps::{
+    address::Address,
+    policy::{Flow, Selector},
+    sa::{SadConfig, SadState, auth, cipher, direction, flags},
+    user::{Sad, Selectors},
+};
+use std::sync::Arc;
+
+/// What a worker needs to know of an SA beside its keys, which are in the engine.
+pub(super) struct Sa {
+    pub(super) generation: u32,
+    pub(super) direction: u8,
+    pub(super) peer: Address,
+    /// Largest outer packet in bytes, `None` for the interface's MTU.
+    pub(super) mtu: Option<u16>,
+    /// Largest TCP segment in bytes, `None` to derive it.
+    pub(super) mss: Option<u16>,
+    local: Vec<Selector>,
+    remote: Vec<Selector>,
+}
+
+impl Sa {
+    /// Whether an opened packet is what the peer may send through this SA (RFC 4301 section 5.2, step 4).
+    pub(super) fn admits_inbound(&self, flow: &Flow) -> bool {
+        let (source_port, destination_port) = flow.ports().unzip();
+        let admits =
+            |side: &[Selector], address, port| side.iter().any(|s| s.admits(address, flow.protocol, port));
+        admits(&self.remote, &flow.source, source_port)
+            && admits(&self.local, &flow.destination, destination_port)
+    }
+}
+
+/// The SAs that a worker has expanded, by index.
+pub(super) struct Sas {
+    pub(super) engine: Engine,
+    sad: Arc<Sad>,
+    selectors: Arc<Selectors>,
+    known: Box<[Option<Box<Sa>>]>,
+    installed: Vec<u32>,
+    /// By index, the generation that could not be installed: said once, not with every packet.
+    refused: Box<[u32]>,
+}
+
+impl Sas {
+    pub(super) fn new(sad: Arc<Sad>, selectors: Arc<Selectors>) -> Self {
+        let capacity = sad.capacity() as usize;
+        Sas {
+            engine: Engine::new(capacity),
+            sad,
+            selectors,
+            known: (0..capacity).map(|_| None).collect(),
+            installed: Vec::new(),
+            refused: vec![0; capacity].into(),
+        }
+    }
+
+    /// The SA that has this index and generation now, read from the map if it is new; `None` when it is another by now.
+    #[inline]
+    pub(super) fn current(&mut self, index: u32, generation: u32) -> Option<&Sa> {
+        if self.sad.generation(index) != generation || generation == 0 {
+            return None;
+        }
+        let known = self.known.get(index as usize)?.as_ref();
+        if known.is_none_or(|sa| sa.generation != generation) && self.refused[index as usize] != generation {
+            self.read(index, generation);
+        }
+        self.get(index).filter(|sa| sa.generation == generation)
+    }
+
+    /// The SA at an index, as it was read last.
+    pub(super) fn get(&self, index: u32) -> Option<&Sa> {
+        self.known.get(index as usize)?.as_deref()
+    }
+
+    /// State and counters of an SA.
+    #[inline]
+    pub(super) fn state(&self, index: u32) -> Option<&SadState> {
+        self.sad.state(index)
+    }
+
+    /// Reserves sequence numbers under the key of that generation. `None` when the SA has changed: then the numbers
+    /// may have come from the counter of its successor, and must not be used with the old key.
+    pub(super) fn reserve(&self, index: u32, generation: u32, count: usize) -> Option<u64> {
+        let first = self.sad.state(index)?.reserve(count as u64);
+        // `control` takes the generation away before it resets the counter: who got a number of the new counter
+        // sees, after this fence, that the generation is gone.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        (self.sad.generation(index) == generation).then_some(first)
+    }
+
+    /// Wipes what was freed or replaced in the map.
+    pub(super) fn sweep(&mut self) {
+        let mut at = 0;
+        while let Some(&index) = self.installed.get(at) {
+            let known = self.known[index as usize].as_ref().map(|sa| sa.generation);
+            if known == Some(self.sad.generation(index)) {
+                at += 1;
+            } else {
+                self.forget(index);
+                self.installed.swap_remove(at);
+            }
+        }
+    }
+
+    /// The anti-replay windows in the map, beside the engine that uses them.
+    pub(super) fn engine_and_states(&mut self) -> (&mut Engine, States<'_>) {
+        (&mut self.engine, States(&self.sad))
+    }
+
+    fn forget(&mut self, index: u32) {
+        self.engine.remove(index);
+        self.known[index as usize] = None;
+    }
+
+    fn read(&mut self, index: u32, generation: u32) {
+        self.forget(index);
+        // While it changes there is nothing to read; the next packet tries again.
+        let Some(mut config) = self.sad.read(index) else { return };
+        if config.generation == generation {
+            let installed = parameters(&config)
+                .ok_or("it has algorithms that this build does not know".to_owned())
+                .and_then(|p| self.engine.install(index, &p).map_err(|e| e.to_string()));
+            match installed {
+                Ok(()) => {
+                    self.known[index as usize] = Some(Box::new(self.describe(&config)));
+                    if !self.installed.contains(&index) {
+                        self.installed.push(index);
+                    }
+                }
+                Err(reason) => {
+                    tracing::error!(index, tunnel = config.tunnel, reason, "an SA that cannot be used");
+                    self.refused[index as usize] = generation;
+                }
+            }
+        }
+        config.wipe();
+    }
+
+    fn describe(&self, config: &SadConfig) -> Sa {
+        let first = config.selectors;
+        let middle = first.saturating_add(u32::from(config.local_selectors));
+        let end = middle.saturating_add(u32::from(config.remote_selectors));
+        let read = |range: std::ops::Range<u32>| range.filter_map(|i| self.selectors.get(i)).collect();
+        Sa {
+            generation: config.generation,
+            direction: config.direction,
+            peer: config.peer,
+            mtu: (config.mtu != 0).then_some(config.mtu),
+            mss: (config.mss != 0).then_some(config.mss),
+            local: read(first..middle),
+            remote: read(middle..end),
+        }
+    }
+}
+
+/// An SA as `esp` wants it; `None` for algorithms it does not have.
+fn parameters(config: &SadConfig) -> Option<SaParams> {
+    let cipher = match config.cipher {
+        cipher::AES128_CBC => Cipher::Aes128Cbc,
+        cipher::AES192_CBC => Cipher::Aes192Cbc,
+        cipher::AES256_CBC => Cipher::Aes256Cbc,
+        cipher::AES128_GCM16 => Cipher::Aes128Gcm16,
+        cipher::AES192_GCM16 => Cipher::Aes192Gcm16,
+        cipher::AES256_GCM16 => Cipher::Aes256Gcm16,
+        _ => return None,
+    };
+    let auth = match config.auth {
+        auth::NONE => Auth::None,
+        auth::HMAC_SHA1_96 => Auth::HmacSha1_96,
+        auth::HMAC_SHA256_128 => Auth::HmacSha256_128,
+        _ => return None,
+    };
+    let udp = config.flags & flags::UDP != 0;
+    Some(SaParams {
+        generation: config.generation,
+        spi: config.spi,
+        cipher,
+        auth,
+        key: config.key,
+        salt: config.salt,
+        auth_key: config.auth_key,
+        esn: config.flags & flags::ESN != 0,
+        replay_window: if config.direction == direction::INBOUND { config.replay_window } else { 0 },
+        outer: Outer {
+            local: config.local.into(),
+            peer: config.peer.into(),
+            udp: udp.then_some((config.local_port, config.peer_port)),
+        },
+    })
+}
+
+/// The anti-replay windows in SAD_STATE.
+pub(super) struct States<'a>(&'a Sad);
+
+impl SaStates for States<'_> {
+    fn replay(&self, sa: u32) -> Option<ReplayState<'_>> {
+        self.0.state(sa).map(|s| ReplayState { top: &s.top, slots: &s.replay })
+    }
+}

@@ -1,0 +1,205 @@
+//! From an inner packet to an outer one.
+
+use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing};
+use crate::{
+    nexthop::{Resolution, Way},
+    packet::{Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
+    report::count,
+    xsk::HEADROOM,
+};
+use adit_esp::{Outcome, Packet};
+use adit_maps::{
+    address::Address,
+    decode::{self, ETHERNET, Headers},
+    policy::Flow,
+    sa::{DropCause, direction},
+};
+use arrayvec::ArrayVec;
+use std::time::Instant;
+
+/// Packets that are sealed together.
+const MAX: usize = BATCH + TUN_BATCH;
+
+/// What is known of a packet before it is sealed.
+#[derive(Clone, Copy)]
+struct Plan {
+    peer: Address,
+    resolution: Resolution,
+    inner_len: usize,
+}
+
+/// A packet after the engine.
+#[derive(Clone, Copy)]
+struct Sealed {
+    start: usize,
+    end: usize,
+    outcome: Outcome,
+}
+
+impl Worker {
+    /// Seals everything collected for it, and sends it.
+    pub(super) fn seal_batch(&mut self, now: Instant) {
+        let mut collected = std::mem::take(&mut self.seal);
+        let mut jobs = ArrayVec::<Job, MAX>::new();
+        let mut plans = ArrayVec::<Plan, MAX>::new();
+        for mut job in collected.drain(..) {
+            match self.prepare(&mut job) {
+                Ok(plan) => {
+                    jobs.push(job);
+                    plans.push(plan);
+                }
+                Err(cause) => self.discard(job.frame, job.sa, cause),
+            }
+        }
+        self.seal = collected;
+        if jobs.is_empty() {
+            return;
+        }
+        let sequence = self.reserve(&jobs);
+
+        let mut sealed = ArrayVec::<Sealed, MAX>::new();
+        {
+            let mut batch = ArrayVec::<Packet<'_>, MAX>::new();
+            for (job, seq) in jobs.iter_mut().zip(&sequence) {
+                let buf = self.wire.umem.bytes(&mut job.frame);
+                let mut packet = Packet::new(buf, job.start, job.end, job.sa, seq.unwrap_or(0));
+                if seq.is_none() {
+                    packet.outcome = Outcome::Dropped(adit_esp::Drop::NoSa);
+                }
+                batch.push(packet);
+            }
+            self.sas.engine.seal(&mut batch);
+            for p in &batch {
+                sealed.push(Sealed { start: p.start, end: p.end, outcome: p.outcome });
+            }
+        }
+
+        let mut tally = Tally::new(&self.sas);
+        for ((job, plan), sealed) in jobs.drain(..).zip(&plans).zip(&sealed) {
+            let sent = match sealed.outcome {
+                Outcome::Done => {
+                    tally.add(job.sa, plan.inner_len);
+                    let packet = Outgoing {
+                        frame: job.frame,
+                        start: sealed.start,
+                        end: sealed.end,
+                        sa: job.sa,
+                        way: Way::Outer,
+                        destination: plan.peer,
+                    };
+                    self.wire.send(packet, plan.resolution, now)
+                }
+                Outcome::Dropped(drop) => Err((job.frame, cause(drop))),
+                Outcome::Pending => Err((job.frame, DropCause::NoSa)),
+            };
+            if let Err((frame, cause)) = sent {
+                if let Some(state) = self.sas.state(job.sa) {
+                    state.count_drop(cause);
+                }
+                self.wire.umem.give(frame);
+            }
+        }
+    }
+
+    /// Everything that a forwarder does to an inner packet before it is sealed.
+    fn prepare(&mut self, job: &mut Job) -> Result<Plan, DropCause> {
+        let sa = self.sas.current(job.sa, job.generation).ok_or(DropCause::NoSa)?;
+        if sa.direction != direction::OUTBOUND {
+            return Err(DropCause::NoSa);
+        }
+        let (peer, mtu, mss) = (sa.peer, sa.mtu, sa.mss);
+        let resolution = self.wire.view.resolve(Way::Outer, &peer);
+        let path = match resolution {
+            Resolution::Hop(hop) => hop.mtu,
+            Resolution::Unresolved { mtu, .. } => mtu,
+            Resolution::Local | Resolution::None => return Err(DropCause::NoRoute),
+        };
+        let mtu = mtu.map_or(path, |m| m.min(path));
+        let longest = self.sas.engine.max_inner(job.sa, usize::from(mtu));
+
+        let buf = self.wire.umem.bytes(&mut job.frame);
+        let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;
+        job.end = headers.end;
+        let flow = decode::flow(&buf[..job.end], &headers).map_err(|_| DropCause::BadInner)?;
+        let inner_len = job.end - job.start;
+        if inner_len > longest {
+            if !forbids_fragmentation(buf, &headers) {
+                return Err(DropCause::TooBig);
+            }
+            self.answer(job, &headers, &flow, Problem::TooBig(longest.min(usize::from(u16::MAX)) as u16));
+            return Err(DropCause::TooBig);
+        }
+        // What the kernel hands over has been counted down by it, or started here (RFC 4301 section 5.1.2.1).
+        if job.origin != Origin::Tun && !decrement_hop_limit(buf, &headers) {
+            self.answer(job, &headers, &flow, Problem::HopLimit);
+            return Err(DropCause::HopLimit);
+        }
+        clamp_mss(buf, &headers, mss.unwrap_or_else(|| largest_segment(longest, &headers)));
+        Ok(Plan { peer, resolution, inner_len })
+    }
+
+    /// Sequence numbers, reserved once for each run of packets of one SA.
+    fn reserve(&self, jobs: &[Job]) -> ArrayVec<Option<u64>, MAX> {
+        let mut sequence = ArrayVec::new();
+        for run in jobs.chunk_by(|a, b| (a.sa, a.generation) == (b.sa, b.generation)) {
+            let first = self.sas.reserve(run[0].sa, run[0].generation, run.len());
+            sequence.extend((0..run.len() as u64).map(|i| first.map(|f| f + i)));
+        }
+        sequence
+    }
+
+    /// Answers the sender of an inner packet with an ICMP error.
+    fn answer(&mut self, job: &mut Job, headers: &Headers, flow: &Flow, problem: Problem) {
+        if self.icmp_left == 0 {
+            return;
+        }
+        let from = self.wire.own_address(job.origin, &flow.source).unwrap_or(flow.destination);
+        let macs = match job.origin {
+            Origin::Socket(_) => mac_addresses(&self.wire.umem.bytes(&mut job.frame)[job.ethernet..]),
+            Origin::Tun => None,
+        };
+        // Nor is there one to what came to everybody on the link (RFC 1812 section 4.3.2.7).
+        if macs.is_some_and(|[to, _]| to[0] & 1 != 0) {
+            return;
+        }
+        let Some(mut reply) = self.wire.umem.take() else { return };
+        let packet = self.wire.umem.bytes(&mut job.frame);
+        let out = self.wire.umem.bytes(&mut reply);
+        let Some(len) = answer(&mut out[HEADROOM..], packet, headers, flow, &from, problem) else {
+            return self.wire.umem.give(reply);
+        };
+        let sent = match macs {
+            Some([ours, theirs]) => {
+                self.wire.send_back(reply, HEADROOM, HEADROOM + len, job.origin, [theirs, ours]).map_err(Some)
+            }
+            None => {
+                let written = self.shared.tun.write(&out[HEADROOM..HEADROOM + len]);
+                self.wire.umem.give(reply);
+                if written { Ok(()) } else { Err(None) }
+            }
+        };
+        match sent {
+            Ok(()) => {
+                self.icmp_left -= 1;
+                count(&self.shared.counters.icmp_sent);
+            }
+            Err(frame) => {
+                if let Some(frame) = frame {
+                    self.wire.umem.give(frame);
+                }
+            }
+        }
+    }
+}
+
+/// Destination and source of an Ethernet header.
+fn mac_addresses(frame: &[u8]) -> Option<[[u8; 6]; 2]> {
+    let header = frame.first_chunk::<ETHERNET>()?;
+    Some([header[..6].try_into().ok()?, header[6..12].try_into().ok()?])
+}
+
+/// The largest TCP segment whose packet has `longest` bytes, without options.
+pub(super) fn largest_segment(longest: usize, headers: &Headers) -> u16 {
+    let overhead = if headers.v6 { 60 } else { 40 };
+    longest.saturating_sub(overhead).clamp(1, usize::from(u16::MAX)) as u16
+}

@@ -1,0 +1,183 @@
+//! A worker's sockets and their memory: how packets leave.
+
+use super::{
+    Origin,
+    hold::{Hold, Outgoing},
+    sa::Sas,
+};
+use crate::{
+    nexthop::{Hop, Resolution, View},
+    xsk::{Frame, Received, Socket, Umem},
+};
+use adit_maps::{
+    address::Address,
+    decode::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    port::MAX_PORTS,
+    sa::DropCause,
+};
+use std::time::Instant;
+
+pub(crate) struct Wire {
+    pub(super) umem: Umem,
+    pub(super) view: View,
+    sockets: Vec<Socket>,
+    /// Slot of the port of each socket.
+    slots: Vec<u32>,
+    /// The socket that sends by the port of a slot.
+    by_slot: [Option<usize>; MAX_PORTS as usize],
+    hold: Hold,
+}
+
+impl Wire {
+    /// From sockets and the slots of their ports, in the same order.
+    pub(crate) fn new(umem: Umem, sockets: Vec<Socket>, slots: Vec<u32>, view: View) -> Self {
+        let mut by_slot = [None; MAX_PORTS as usize];
+        for (number, slot) in slots.iter().enumerate().rev() {
+            by_slot[*slot as usize] = Some(number);
+        }
+        let mut wire = Wire { umem, view, sockets, slots, by_slot, hold: Hold::new() };
+        for socket in &mut wire.sockets {
+            socket.refill(&mut wire.umem);
+        }
+        wire
+    }
+
+    pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Socket> {
+        self.sockets.iter()
+    }
+
+    pub(super) fn receive(&mut self, number: usize) -> Option<Received> {
+        self.sockets[number].receive(&self.umem)
+    }
+
+    /// Takes back what was sent, and sends what has waited for a neighbour that is known by now.
+    pub(super) fn settle(&mut self, now: Instant, sas: &Sas) {
+        for socket in &mut self.sockets {
+            socket.reap(&mut self.umem);
+        }
+        let changed = self.view.refresh();
+        if self.hold.len() > 0 && (changed || self.hold.deadline().is_some_and(|d| d <= now)) {
+            self.release(now, sas);
+        }
+    }
+
+    /// Gives the kernel frames for what comes next, and kicks every socket that has something to send.
+    pub(super) fn flush(&mut self) {
+        for socket in &mut self.sockets {
+            socket.refill(&mut self.umem);
+            socket.flush();
+        }
+    }
+
+    /// Whether there is something to do soon although nothing comes in: frames that the kernel has not taken, or none
+    /// left to receive into until it gives back those it has.
+    pub(super) fn awaits_frames(&self) -> bool {
+        self.umem.free() == 0 || self.sockets.iter().any(Socket::is_sending)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.hold.deadline()
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.hold.len()
+    }
+
+    pub(super) fn free_frames(&self) -> usize {
+        self.umem.free()
+    }
+
+    /// Sends an IP packet the way that `resolution` says, or lets it wait.
+    ///
+    /// # Errors
+    /// The frame, and why the packet is dropped.
+    pub(super) fn send(
+        &mut self,
+        packet: Outgoing,
+        resolution: Resolution,
+        now: Instant,
+    ) -> Result<(), (Frame, DropCause)> {
+        match resolution {
+            Resolution::Hop(hop) => self.transmit(packet.frame, packet.start, packet.end, &hop),
+            Resolution::Unresolved { neighbour, .. } => match self.hold.push(packet, now) {
+                Ok(is_first) => {
+                    // If too many ask, the first packet after these have waited in vain asks again.
+                    if is_first {
+                        self.view.ask_for(neighbour);
+                    }
+                    Ok(())
+                }
+                Err(packet) => Err((packet.frame, DropCause::NoRoute)),
+            },
+            Resolution::Local | Resolution::None => Err((packet.frame, DropCause::NoRoute)),
+        }
+    }
+
+    /// Sends the IP packet at `start..end` back by the port it came in by, to where its Ethernet header says.
+    ///
+    /// # Errors
+    /// The frame, when the ring is full or the packet did not come in by a port.
+    pub(super) fn send_back(
+        &mut self,
+        frame: Frame,
+        start: usize,
+        end: usize,
+        by: Origin,
+        macs: [[u8; 6]; 2],
+    ) -> Result<(), Frame> {
+        let Origin::Socket(number) = by else { return Err(frame) };
+        let hop = Hop { slot: self.slots[number], mtu: 0, destination: macs[0], source: macs[1] };
+        self.transmit(frame, start, end, &hop).map_err(|(frame, _)| frame)
+    }
+
+    /// The gateway's address on the port that a packet came in by, of the version of `like`.
+    pub(super) fn own_address(&self, origin: Origin, like: &Address) -> Option<Address> {
+        match origin {
+            Origin::Socket(number) => self.view.snapshot().own_address(self.slots[number], like),
+            Origin::Tun => None,
+        }
+    }
+
+    fn transmit(
+        &mut self,
+        mut frame: Frame,
+        start: usize,
+        end: usize,
+        hop: &Hop,
+    ) -> Result<(), (Frame, DropCause)> {
+        let Some(number) = self.by_slot[hop.slot as usize] else { return Err((frame, DropCause::NoRoute)) };
+        let Some(ethernet) = start.checked_sub(ETHERNET) else { return Err((frame, DropCause::TooBig)) };
+        let buf = self.umem.bytes(&mut frame);
+        let kind = if buf[start] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        let header = &mut buf[ethernet..start];
+        header[..6].copy_from_slice(&hop.destination);
+        header[6..12].copy_from_slice(&hop.source);
+        header[12..].copy_from_slice(&kind.to_be_bytes());
+        self.sockets[number]
+            .transmit(&self.umem, frame, ethernet, end)
+            .map_err(|frame| (frame, DropCause::QueueFull))
+    }
+
+    /// Sends every packet whose neighbour is known by now; drops those whose time is over.
+    fn release(&mut self, now: Instant, sas: &Sas) {
+        let mut hold = std::mem::take(&mut self.hold);
+        let is_resolved = |r: &Resolution| !matches!(r, Resolution::Unresolved { .. });
+        let view = &mut self.view;
+        let mut ready = Vec::new();
+        hold.take(now, |p| is_resolved(&view.resolve(p.way, &p.destination)), |packet| ready.push(packet));
+        self.hold = hold;
+        for packet in ready {
+            let sa = packet.sa;
+            let resolution = match self.view.resolve(packet.way, &packet.destination) {
+                Resolution::Unresolved { .. } => Resolution::None,
+                known => known,
+            };
+            if let Err((frame, cause)) = self.send(packet, resolution, now) {
+                if let Some(state) = sas.state(sa) {
+                    state.count_drop(cause);
+                }
+                self.umem.give(frame);
+            }
+        }
+    }
+}

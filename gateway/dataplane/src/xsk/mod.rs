@@ -1,0 +1,18 @@
+//! AF_XDP: frames to and from a NIC's queue through rings shared with the kernel.
+//!
+//! | file | story |
+//! |---|---|
+//! | `umem` | the memory that packets lie in, and the ownership of its chunks |
+//! | `ring` | single-producer, single-consumer rings in shared memory |
+//! | `socket` | one queue of one interface: its four rings, and how frames pass through them |
+//!
+//! One worker has one UMEM, shared by all its sockets (`XDP_SHARED_UMEM`): a packet that comes in by one interface
+//! leaves by another without being copied. A [`Frame`] is the right to touch one chunk. It is neither `Copy` nor
+//! `Clone`; the rings take it by value and give it back by value, so a chunk is never in two places at once.
+
+mod ring;
+mod socket;
+mod umem;
+
+pub(crate) use socket::{Bind, RING, Received, Socket, open_all};
+pub(crate) use umem::{Frame, HEADROOM, Umem};

@@ -1,0 +1,300 @@
+//! One AF_XDP socket: a queue of an interface, its four rings, and how frames pass through them.
+
+use super::{
+    ring::{Consumer, Layout, Producer},
+    umem::{CHUNK, Frame, Mapping, Umem},
+};
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Entries of every ring.
+pub(crate) const RING: u32 = 2048;
+
+/// Most descriptors that one `sendto` moves in copy mode; the kernel's default is 32. Option 9 is not in libc yet.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+const TX_BUDGET: u32 = 256;
+
+/// Bytes that packets on their way out may take in copy mode; the default holds less than 100 packets.
+const SEND_BUFFER: libc::c_int = 8 << 20;
+
+/// Rings of a socket that was closed just now are released a little later.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+
+/// A queue of an interface, and how to bind to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bind {
+    pub(crate) ifindex: u32,
+    pub(crate) queue: u32,
+}
+
+/// A frame that came in.
+pub(crate) struct Received {
+    pub(crate) frame: Frame,
+    /// Offset of the Ethernet header in the chunk.
+    pub(crate) start: usize,
+    /// Offset just past the frame.
+    pub(crate) end: usize,
+}
+
+/// A socket bound to a queue.
+pub(crate) struct Socket {
+    // The rings are unmapped before the descriptor is closed.
+    receive: Consumer<libc::xdp_desc>,
+    transmit: Producer<libc::xdp_desc>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    fd: OwnedFd,
+    /// Frames in the transmit ring or beyond it.
+    in_flight: u32,
+    is_unflushed: bool,
+}
+
+/// Binds one socket a queue, all on one UMEM; the first owns it. Zero-copy when every queue can, else copy mode.
+///
+/// # Errors
+/// Which queue failed, and what the kernel says.
+pub(crate) fn open_all(binds: &[Bind], umem: &Umem) -> Result<(Vec<Socket>, bool), (Bind, io::Error)> {
+    match open_with(binds, umem, libc::XDP_ZEROCOPY) {
+        Ok(sockets) => Ok((sockets, true)),
+        Err(_) => open_with(binds, umem, libc::XDP_COPY).map(|sockets| (sockets, false)),
+    }
+}
+
+fn open_with(binds: &[Bind], umem: &Umem, mode: u16) -> Result<Vec<Socket>, (Bind, io::Error)> {
+    let mut sockets: Vec<Socket> = Vec::with_capacity(binds.len());
+    for bind in binds {
+        let patience = Instant::now() + BUSY_FOR;
+        let socket = loop {
+            match Socket::open(*bind, umem, sockets.first(), mode) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < patience => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                other => break other,
+            }
+        };
+        sockets.push(socket.map_err(|e| (*bind, e))?);
+    }
+    Ok(sockets)
+}
+
+impl Socket {
+    fn open(bind: Bind, umem: &Umem, owner: Option<&Socket>, mode: u16) -> io::Result<Self> {
+        // SAFETY: no pointer is passed; a descriptor that is returned is new and ours.
+        let fd = unsafe {
+            let fd = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            OwnedFd::from_raw_fd(crate::sys::check(fd)?)
+        };
+        let raw = fd.as_raw_fd();
+        if owner.is_none() {
+            let (addr, len) = umem.region();
+            let region = libc::xdp_umem_reg {
+                addr,
+                len,
+                chunk_size: CHUNK as u32,
+                headroom: 0,
+                flags: 0,
+                tx_metadata_len: 0,
+            };
+            set_option(raw, libc::SOL_XDP, libc::XDP_UMEM_REG, &region)?;
+        }
+        for ring in
+            [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING]
+        {
+            set_option(raw, libc::SOL_XDP, ring, &RING)?;
+        }
+        // Both only make bursts cheaper, and an older kernel or a lack of privilege refuses them.
+        let _ = set_option(raw, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
+        let _ = set_option(raw, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER);
+
+        let offsets = ring_offsets(raw)?;
+        // SAFETY: each ring is mapped at its page offset with the layout the kernel gives for it, and has one producer
+        // and one consumer: the kernel and this socket.
+        let (receive, transmit, fill, completion) = unsafe {
+            let (m, l) = map_ring::<libc::xdp_desc>(raw, &offsets.rx, libc::XDP_PGOFF_RX_RING)?;
+            let receive = Consumer::new(m.base(), l, RING, Some(m));
+            let (m, l) = map_ring::<libc::xdp_desc>(raw, &offsets.tx, libc::XDP_PGOFF_TX_RING)?;
+            let transmit = Producer::new(m.base(), l, RING, Some(m));
+            let (m, l) = map_ring::<u64>(raw, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as i64)?;
+            let fill = Producer::new(m.base(), l, RING, Some(m));
+            let (m, l) = map_ring::<u64>(raw, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64)?;
+            (receive, transmit, fill, Consumer::new(m.base(), l, RING, Some(m)))
+        };
+
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            // With a shared UMEM the mode is that of its owner, and flags for it are refused.
+            sxdp_flags: owner.map_or(mode | libc::XDP_USE_NEED_WAKEUP, |_| libc::XDP_SHARED_UMEM),
+            sxdp_ifindex: bind.ifindex,
+            sxdp_queue_id: bind.queue,
+            sxdp_shared_umem_fd: owner.map_or(0, |o| o.fd.as_raw_fd() as u32),
+        };
+        // SAFETY: a sockaddr_xdp of the size that is given.
+        crate::sys::check(unsafe {
+            libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_xdp>() as u32)
+        })?;
+        Ok(Socket { receive, transmit, fill, completion, fd, in_flight: 0, is_unflushed: false })
+    }
+
+    /// The next frame that came in.
+    #[inline]
+    pub(crate) fn receive(&mut self, umem: &Umem) -> Option<Received> {
+        loop {
+            let descriptor = self.receive.pop()?;
+            // SAFETY: the kernel gives back what the fill ring gave it, once.
+            let Some((frame, start)) = (unsafe { umem.reclaim(descriptor.addr) }) else { continue };
+            let end = (start + descriptor.len as usize).min(CHUNK);
+            return Some(Received { frame, start, end });
+        }
+    }
+
+    /// Lets the kernel use the places in the receive ring again, and gives it free frames for what comes next.
+    pub(crate) fn refill(&mut self, umem: &mut Umem) {
+        self.receive.release();
+        let mut given = false;
+        while self.fill.room() > 0
+            && let Some(frame) = umem.take()
+        {
+            let address = umem.release(frame, 0);
+            // There is room: asked just before.
+            given |= self.fill.push(address);
+        }
+        if given {
+            self.fill.commit();
+        }
+        // Asked every time: a driver that found the ring empty may say so only after the frames were in it.
+        if self.fill.needs_wakeup() && self.fill.pending() > 0 {
+            // SAFETY: a receive without a buffer only wakes the driver.
+            unsafe {
+                libc::recvfrom(
+                    self.fd.as_raw_fd(),
+                    std::ptr::null_mut(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                )
+            };
+        }
+    }
+
+    /// Hands `start..end` of a frame to the transmit ring; sent by [`Socket::flush`].
+    ///
+    /// # Errors
+    /// The frame, when the ring is full.
+    #[inline]
+    pub(crate) fn transmit(
+        &mut self,
+        umem: &Umem,
+        frame: Frame,
+        start: usize,
+        end: usize,
+    ) -> Result<(), Frame> {
+        if self.transmit.room() == 0 {
+            return Err(frame);
+        }
+        let addr = umem.release(frame, start);
+        let pushed = self.transmit.push(libc::xdp_desc { addr, len: (end - start) as u32, options: 0 });
+        debug_assert!(pushed, "there was room");
+        self.in_flight += 1;
+        self.is_unflushed = true;
+        Ok(())
+    }
+
+    /// Sends what [`Socket::transmit`] was handed, and what the kernel did not take before.
+    pub(crate) fn flush(&mut self) {
+        if self.is_unflushed {
+            self.transmit.commit();
+            self.is_unflushed = false;
+        }
+        let mut left = self.transmit.pending();
+        while left > 0 && self.transmit.needs_wakeup() {
+            // What fails (no buffers, the device is down) goes away by itself or not at all, and is tried again after
+            // the next batch.
+            // SAFETY: a send without data only wakes the driver.
+            unsafe {
+                libc::sendto(
+                    self.fd.as_raw_fd(),
+                    std::ptr::null(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null(),
+                    0,
+                )
+            };
+            // In copy mode one call moves a budget of descriptors, and there may be more than that.
+            let before = std::mem::replace(&mut left, self.transmit.pending());
+            if left == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether frames wait for the kernel to take them out of the transmit ring.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.transmit.pending() > 0
+    }
+
+    /// Takes back the frames that were sent.
+    pub(crate) fn reap(&mut self, umem: &mut Umem) {
+        if self.in_flight == 0 {
+            return;
+        }
+        let mut any = false;
+        while let Some(address) = self.completion.pop() {
+            // SAFETY: the kernel gives back what the transmit ring gave it, once.
+            if let Some((frame, _)) = unsafe { umem.reclaim(address) } {
+                umem.give(frame);
+            }
+            self.in_flight -= 1;
+            any = true;
+        }
+        if any {
+            self.completion.release();
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: a readable value of the size that is given.
+    crate::sys::check(unsafe {
+        libc::setsockopt(fd, level, option, (&raw const *value).cast(), size_of::<T>() as u32)
+    })
+    .map(drop)
+}
+
+fn ring_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
+    // SAFETY: all-zero bytes are valid offsets.
+    let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::xdp_mmap_offsets>() as libc::socklen_t;
+    // SAFETY: a writable structure of the size that is given.
+    crate::sys::check(unsafe {
+        libc::getsockopt(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, (&raw mut offsets).cast(), &mut len)
+    })?;
+    if len as usize != size_of::<libc::xdp_mmap_offsets>() {
+        return Err(io::Error::other(
+            "this kernel's AF_XDP has no wakeup flags: Linux 5.4 or newer is needed",
+        ));
+    }
+    Ok(offsets)
+}
+
+fn map_ring<T>(fd: RawFd, offsets: &libc::xdp_ring_offset, page: i64) -> io::Result<(Mapping, Layout)> {
+    let layout = Layout {
+        producer: offsets.producer as usize,
+        consumer: offsets.consumer as usize,
+        flags: offsets.flags as usize,
+        entries: offsets.desc as usize,
+    };
+    let mapping = Mapping::shared(fd, layout.entries + RING as usize * size_of::<T>(), page)?;
+    Ok((mapping, layout))
+}
