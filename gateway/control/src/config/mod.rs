@@ -1,0 +1,253 @@
+//! The configuration: one TOML file, read into types that can hold nothing invalid.
+//!
+//! ```toml
+//! [gateway]
+//! name = "a"
+//! address = "192.0.2.1"          # or a list of one IPv4 and one IPv6 address
+//! wan = "eth0"
+//! lan = ["eth1"]                 # the same interface as wan on a one-armed gateway
+//! # local_id = "a.example.net"   # the gateway's address
+//!
+//! [api]
+//! # socket = "/run/adit/adit.sock"
+//! # metrics = "127.0.0.1:9360"   # none: /metrics on the socket only
+//!
+//! [[peer]]
+//! name = "b"
+//! address = "198.51.100.1"       # or a name, or "any"
+//!
+//! [[tunnel]]
+//! name = "a-b"
+//! peer = "b"
+//! local_subnets = ["10.1.0.0/16"]
+//! remote_subnets = ["10.2.0.0/16"]
+//! psk = "correct-horse-battery-staple"
+//! # enabled = true
+//! # start = "immediate"          # on-demand, respond
+//! # nat_t = "auto"               # force, off
+//! # mtu = "auto"                 # largest outer packet in bytes
+//! # mss_clamp = "auto"           # largest inner TCP segment in bytes
+//! [tunnel.ike]
+//! # version = "ikev2"
+//! # encryption = "aes256gcm16"   # or a list: each of these four takes one value or an ordered list
+//! # integrity = "sha256"
+//! # prf = "sha256"
+//! # dh = [31, 19, 14]
+//! # lifetime = 86400             # seconds
+//! # local_id = "192.0.2.1"       # the gateway's local_id
+//! # peer_id = "198.51.100.1"     # the peer's address
+//! [tunnel.ipsec]
+//! # protocol = "esp"
+//! # encryption = "aes256gcm16"
+//! # integrity = "sha256"
+//! # pfs = "disabled"
+//! # lifetime = 3600
+//! # esn = true
+//! # replay_window = 1024         # packets
+//! [tunnel.dpd]
+//! # enabled = true
+//! # delay = 8
+//! # timeout = 13
+//! # action = "restart"           # clear, hold
+//! ```
+//!
+//! The values after `#` are the defaults. Fields and words of the product that this version does not have are refused
+//! by name. Two of the product's defaults are narrowed until what they name exists: `psk` is required, because a
+//! generated one would have nowhere to be kept, and `ipsec.pfs` is `disabled`, because the one Child SA of a tunnel
+//! takes its keys from the IKE SA.
+
+mod check;
+mod diagnostic;
+mod reader;
+mod sections;
+mod subnet;
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{ConfigError, Diagnostic};
+pub use subnet::Subnet;
+
+use adit_ike::{Dpd, Id, IkePolicy, IpsecPolicy, NatT, Psk};
+use diagnostic::lines;
+use reader::{Section, Source};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+use toml_edit::Document;
+use zeroize::Zeroizing;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This machine.
+    pub gateway: Gateway,
+    /// Where status and metrics are served.
+    pub api: Api,
+    /// The tunnels, in the order of the file.
+    pub tunnels: Vec<Tunnel>,
+    /// What works and should not be used.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// The local end of every tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// Its public addresses: one, or one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The interface that faces the peers.
+    pub wan: String,
+    /// The interfaces that face the protected networks.
+    pub lan: Vec<String>,
+    /// What it calls itself unless a tunnel says otherwise; `None` is the address.
+    pub local_id: Option<Id>,
+}
+
+/// Where status and metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Address of `/metrics` over TCP, if any.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Where the peer of a tunnel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// At this address.
+    Ip(IpAddr),
+    /// At whatever address the name has when a negotiation starts.
+    Name(String),
+    /// Not known beforehand: it comes to us.
+    Any,
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerAddress::Ip(ip) => write!(f, "{ip}"),
+            PeerAddress::Name(name) => f.write_str(name),
+            PeerAddress::Any => f.write_str("any"),
+        }
+    }
+}
+
+/// Who begins a negotiation, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// We, at once.
+    Immediate,
+    /// We, with the first packet for the remote subnets.
+    OnDemand,
+    /// The peer.
+    Respond,
+}
+
+/// What follows when a peer is found dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DpdAction {
+    /// Negotiate again at once.
+    Restart,
+    /// Forget the SAs and wait for the peer.
+    Clear,
+    /// Forget the SAs and wait for traffic.
+    Hold,
+}
+
+/// One tunnel, with the gateway and the peer that it names looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its name.
+    pub name: String,
+    /// Whether it is to be up at all.
+    pub enabled: bool,
+    /// Our address.
+    pub local: IpAddr,
+    /// The peer's name in the configuration.
+    pub peer_name: String,
+    /// Where the peer is.
+    pub peer: PeerAddress,
+    /// What we call ourselves.
+    pub local_id: Id,
+    /// What the peer must call itself.
+    pub peer_id: Id,
+    /// What is protected on our side.
+    pub local_subnets: Vec<Subnet>,
+    /// What is protected on the peer's side.
+    pub remote_subnets: Vec<Subnet>,
+    /// The pre-shared key; its `Debug` does not show it.
+    pub psk: Psk,
+    /// Who begins.
+    pub start: Start,
+    /// NAT traversal.
+    pub nat_t: NatT,
+    /// Largest outer packet in bytes; `None` takes the interface's MTU.
+    pub mtu: Option<u16>,
+    /// Largest inner TCP segment in bytes; `None` derives it from the MTU.
+    pub mss_clamp: Option<u16>,
+    /// Phase 1.
+    pub ike: IkePolicy,
+    /// Phase 2.
+    pub ipsec: IpsecPolicy,
+    /// Anti-replay window in packets, 0 for off.
+    pub replay_window: u16,
+    /// Dead peer detection, if it is on.
+    pub dpd: Option<Dpd>,
+    /// What follows when it strikes.
+    pub dpd_action: DpdAction,
+}
+
+impl Tunnel {
+    /// Whether the two differ in nothing but what people call the peer.
+    pub fn is_same_traffic(&self, other: &Tunnel) -> bool {
+        self == &Tunnel { peer_name: self.peer_name.clone(), ..other.clone() }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`], or [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => Config::parse(file, &Zeroizing::new(text)),
+            Err(source) => Err(ConfigError::Unreadable { file: file.to_owned(), source }),
+        }
+    }
+
+    /// Reads and checks a text; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+        let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
+        let document = Document::parse(text).map_err(|e| {
+            // Only the message: the rest of what the parser says quotes the line, which may hold a key.
+            let at = Diagnostic::at(text, &e.span().unwrap_or(0..0), "");
+            let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
+            invalid(vec![Diagnostic { message, ..at }])
+        })?;
+        let source = Source::new(text);
+        let read = {
+            let root = Section::new(&source, "", Some(document.as_table()), 0..0);
+            sections::read(root, &source)
+        };
+        let (problems, warnings) = source.into_diagnostics();
+        match read {
+            Some((gateway, api, tunnels)) if problems.is_empty() => {
+                Ok(Config { gateway, api, tunnels, warnings })
+            }
+            _ => Err(invalid(problems)),
+        }
+    }
+
+    /// The warnings, a line each, led by the file's name.
+    pub fn warnings_for(&self, file: &Path) -> String {
+        lines(file, &self.warnings)
+    }
+}

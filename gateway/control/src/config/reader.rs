@@ -1,0 +1,345 @@
+//! Reads typed fields out of a TOML table and collects everything that is wrong with them.
+
+use super::diagnostic::Diagnostic;
+use std::{
+    cell::RefCell,
+    ops::{Range, RangeInclusive},
+};
+use toml_edit::{Item, TableLike, Value};
+
+const NOT_AVAILABLE: &str = "is not available in this version";
+
+/// The text that is read, and what there is to say about it.
+pub(super) struct Source<'a> {
+    text: &'a str,
+    problems: RefCell<Vec<Diagnostic>>,
+    warnings: RefCell<Vec<Diagnostic>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Source { text, problems: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    pub(super) fn problem(&self, span: &Range<usize>, field: impl Into<String>, message: impl Into<String>) {
+        let diagnostic = Diagnostic::at(self.text, span, field);
+        self.problems.borrow_mut().push(Diagnostic { message: message.into(), ..diagnostic });
+    }
+
+    /// Problems and warnings, each in the order of the file.
+    pub(super) fn into_diagnostics(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        let sorted = |mut list: Vec<Diagnostic>| {
+            list.sort_by_key(|d| (d.line, d.column));
+            list
+        };
+        (sorted(self.problems.into_inner()), sorted(self.warnings.into_inner()))
+    }
+}
+
+/// A table, and which of its fields somebody has asked for.
+pub(super) struct Section<'a> {
+    source: &'a Source<'a>,
+    path: String,
+    table: Option<&'a dyn TableLike>,
+    span: Range<usize>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        source: &'a Source<'a>,
+        path: impl Into<String>,
+        table: Option<&'a dyn TableLike>,
+        span: Range<usize>,
+    ) -> Self {
+        Section { source, path: path.into(), table, span, asked: RefCell::default() }
+    }
+
+    pub(super) fn rename(&mut self, path: impl Into<String>) {
+        self.path = path.into();
+    }
+
+    pub(super) fn get(&self, name: &'static str) -> Option<Field<'a>> {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&name) {
+            asked.push(name);
+        }
+        let item = self.table?.get(name)?;
+        Some(Field {
+            source: self.source,
+            path: self.path_of(name),
+            span: item.span().unwrap_or(self.span.clone()),
+            node: Node::Item(item),
+            secret: false,
+        })
+    }
+
+    pub(super) fn require(&self, name: &'static str) -> Option<Field<'a>> {
+        let field = self.get(name);
+        if field.is_none() {
+            self.source.problem(&self.span, self.path_of(name), "is required");
+        }
+        field
+    }
+
+    /// The table under `name`; an empty one when there is none.
+    pub(super) fn section(&self, name: &'static str) -> Section<'a> {
+        let field = self.get(name);
+        let table = field.as_ref().and_then(|field| {
+            let table = field.item().and_then(Item::as_table_like);
+            if table.is_none() {
+                field.fail("must be a table", None);
+            }
+            table
+        });
+        let span = field.map_or(self.span.clone(), |f| f.span);
+        Section::new(self.source, self.path_of(name), table, span)
+    }
+
+    /// The tables of `[[name]]`.
+    pub(super) fn sections(&self, name: &'static str) -> Vec<Section<'a>> {
+        let Some(field) = self.get(name) else { return Vec::new() };
+        match field.item() {
+            Some(Item::ArrayOfTables(tables)) => tables
+                .iter()
+                .map(|table| {
+                    let span = table.span().unwrap_or(field.span.clone());
+                    Section::new(self.source, self.path_of(name), Some(table), span)
+                })
+                .collect(),
+            _ => {
+                field.fail(&format!("must be a list of tables, each under [[{name}]]"), None);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Refuses every field that nobody asked for: by name those of `unavailable`, which the product knows and this
+    /// version does not have.
+    pub(super) fn finish(self, unavailable: &[&str]) {
+        let Some(table) = self.table else { return };
+        let asked = self.asked.into_inner();
+        for (name, item) in table.iter().filter(|(name, _)| !asked.contains(name)) {
+            let span =
+                table.key(name).and_then(toml_edit::Key::span).or(item.span()).unwrap_or(self.span.clone());
+            let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+            let mut diagnostic = Diagnostic::at(self.source.text, &span, path);
+            diagnostic.allowed = Some(asked.join(", "));
+            diagnostic.message = if unavailable.contains(&name) {
+                NOT_AVAILABLE.to_owned()
+            } else {
+                match nearest(name, asked.iter().chain(unavailable).copied()) {
+                    Some(meant) => format!("is not a field; did you mean {meant}?"),
+                    None => "is not a field".to_owned(),
+                }
+            };
+            self.source.problems.borrow_mut().push(diagnostic);
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// A field that is there, or an element of its list.
+pub(super) struct Field<'a> {
+    source: &'a Source<'a>,
+    path: String,
+    node: Node<'a>,
+    span: Range<usize>,
+    secret: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Node<'a> {
+    Item(&'a Item),
+    Value(&'a Value),
+}
+
+impl<'a> Field<'a> {
+    /// Never show the value.
+    pub(super) fn secret(self) -> Self {
+        Field { secret: true, ..self }
+    }
+
+    pub(super) fn fail(&self, message: &str, allowed: Option<String>) {
+        let diagnostic = self.diagnostic(message, allowed);
+        self.source.problems.borrow_mut().push(diagnostic);
+    }
+
+    /// As [`Field::fail`] for a value that is too long to be shown.
+    pub(super) fn refuse_whole(&self, message: &str, allowed: &str) {
+        let diagnostic = Diagnostic { value: None, ..self.diagnostic(message, Some(allowed.to_owned())) };
+        self.source.problems.borrow_mut().push(diagnostic);
+    }
+
+    pub(super) fn warn(&self, message: &str) {
+        let diagnostic = self.diagnostic(message, None);
+        self.source.warnings.borrow_mut().push(diagnostic);
+    }
+
+    /// The elements of a list, or the one value.
+    pub(super) fn elements(&self) -> Vec<Field<'a>> {
+        let of = |value: &'a Value| Field {
+            source: self.source,
+            path: self.path.clone(),
+            span: value.span().unwrap_or(self.span.clone()),
+            node: Node::Value(value),
+            secret: self.secret,
+        };
+        match self.value() {
+            Some(Value::Array(list)) => {
+                if list.is_empty() {
+                    self.fail("must not be empty", None);
+                }
+                list.iter().map(of).collect()
+            }
+            Some(value) => vec![of(value)],
+            None => {
+                self.fail("must be a value or a list of values", None);
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&'a str> {
+        let text = self.value().and_then(Value::as_str);
+        if text.is_none() {
+            self.fail("must be text in quotes", None);
+        }
+        text
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let value = self.value().and_then(Value::as_bool);
+        if value.is_none() {
+            self.fail("must be a truth value", Some("true, false".into()));
+        }
+        value
+    }
+
+    /// A whole number of `unit` within `range`.
+    pub(super) fn number(&self, range: RangeInclusive<u32>, unit: &str) -> Option<u32> {
+        let allowed = format!("{}..{} {unit}", range.start(), range.end());
+        self.number_or(range, &allowed)
+    }
+
+    /// A whole number within `range`, where `allowed` says what else might be here.
+    pub(super) fn number_or(&self, range: RangeInclusive<u32>, allowed: &str) -> Option<u32> {
+        let value = self.value().and_then(Value::as_integer);
+        let number = value.and_then(|n| u32::try_from(n).ok()).filter(|n| range.contains(n));
+        if number.is_none() {
+            let message = if value.is_some() { "is out of range" } else { "must be a whole number" };
+            self.fail(message, Some(allowed.to_owned()));
+        }
+        number
+    }
+
+    /// Whether the value is this text.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        self.value().and_then(Value::as_str) == Some(text)
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn span(&self) -> &Range<usize> {
+        &self.span
+    }
+
+    /// One of `known`; `unavailable` are words of the product that this version does not have.
+    pub(super) fn word<T: Clone>(&self, known: &[(String, T)], unavailable: &[&str]) -> Option<T> {
+        let word = match self.value() {
+            Some(Value::String(s)) => s.value().clone(),
+            Some(Value::Integer(n)) => n.value().to_string(),
+            _ => String::new(),
+        };
+        if let Some((_, meaning)) = known.iter().find(|(name, _)| *name == word) {
+            return Some(meaning.clone());
+        }
+        let allowed = known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let message = if unavailable.contains(&word.as_str()) {
+            NOT_AVAILABLE.to_owned()
+        } else {
+            let all = known.iter().map(|(name, _)| name.as_str()).chain(unavailable.iter().copied());
+            match nearest(&word, all) {
+                Some(meant) => format!("is unknown; did you mean {meant}?"),
+                None => "is unknown".to_owned(),
+            }
+        };
+        self.fail(&message, Some(allowed));
+        None
+    }
+
+    /// One of `known`, or a list of them without repetition.
+    pub(super) fn words<T: Clone + PartialEq>(&self, known: &[(String, T)], unavailable: &[&str]) -> Vec<T> {
+        let mut out = Vec::new();
+        for element in self.elements() {
+            match element.word(known, unavailable) {
+                Some(meaning) if out.contains(&meaning) => element.fail("is in the list twice", None),
+                Some(meaning) => out.push(meaning),
+                None => {}
+            }
+        }
+        out
+    }
+
+    fn item(&self) -> Option<&'a Item> {
+        match self.node {
+            Node::Item(item) => Some(item),
+            Node::Value(_) => None,
+        }
+    }
+
+    fn value(&self) -> Option<&'a Value> {
+        match self.node {
+            Node::Item(item) => item.as_value(),
+            Node::Value(value) => Some(value),
+        }
+    }
+
+    fn diagnostic(&self, message: &str, allowed: Option<String>) -> Diagnostic {
+        let diagnostic = Diagnostic::at(self.source.text, &self.span, self.path.clone());
+        let value = self.value().filter(|_| !self.secret).map(shown);
+        Diagnostic { value, message: message.into(), allowed, ..diagnostic }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(s) => format!("{:?}", s.value()),
+        Value::Integer(n) => n.value().to_string(),
+        Value::Float(x) => x.value().to_string(),
+        Value::Boolean(b) => b.value().to_string(),
+        Value::Datetime(d) => d.value().to_string(),
+        Value::Array(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        Value::InlineTable(_) => "a table".into(),
+    }
+}
+
+/// The candidate that a slip of the finger turns into `word`; of two characters anything may be a slip of anything.
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (1 + word.chars().count()) / 4;
+    candidates
+        .map(|c| (distance(word, c), c))
+        .filter(|(d, _)| *d <= limit)
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, c)| c)
+}
+
+/// Levenshtein's distance, in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

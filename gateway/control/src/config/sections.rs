@@ -1,0 +1,459 @@
+//! The tables of the file, field by field.
+
+use super::{
+    Api, DpdAction, Gateway, PeerAddress, Start, Subnet, Tunnel, check,
+    reader::{Field, Section, Source},
+};
+use adit_ike::{Dpd, Encryption, Group, Id, IkePolicy, Integrity, IpsecPolicy, NatT, Prf, Psk};
+use adit_maps::policy::MAX_POLICIES;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Where the socket is unless the file says otherwise.
+pub(super) const SOCKET: &str = "/run/adit/adit.sock";
+
+const RESOURCE: [&str; 5] = ["id", "remark", "labels", "created_at", "updated_at"];
+const ENCRYPTIONS: [&str; 4] = ["null", "des", "3des", "chacha20poly1305"];
+const HASHES: [&str; 3] = ["md5", "sha384", "sha512"];
+const GROUPS: [&str; 8] = ["1", "5", "15", "16", "20", "21", "24", "mlkem768"];
+
+/// A peer, and where the file says so.
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) address: PeerAddress,
+}
+
+/// Reads everything; `None` when a part without which there is nothing to check is missing.
+pub(super) fn read(root: Section<'_>, source: &Source<'_>) -> Option<(Gateway, Api, Vec<Tunnel>)> {
+    let gateway = gateway(root.section("gateway"));
+    let api = api(root.section("api"));
+    let mut names = Vec::new();
+    let peers: Vec<_> = root.sections("peer").into_iter().filter_map(|s| peer(s, &mut names)).collect();
+    let mut names = Vec::new();
+    let mut pairs = Vec::new();
+    let tunnels: Vec<_> = root
+        .sections("tunnel")
+        .into_iter()
+        .filter_map(|s| tunnel(s, gateway.as_ref(), &peers, &mut names, &mut pairs))
+        .collect();
+    if tunnels.len() > MAX_POLICIES
+        && let Some(f) = root.get("tunnel")
+    {
+        f.fail(&format!("are {}", tunnels.len()), Some(format!("at most {MAX_POLICIES}")));
+    }
+    root.finish(&["group", "alarm", "bgp"]);
+    check::tunnels(&pairs, source);
+    Some((gateway?, api?, tunnels))
+}
+
+fn gateway(s: Section<'_>) -> Option<Gateway> {
+    let name = s.require("name").and_then(|f| name(&f));
+    let addresses = s.require("address").map(|f| {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for element in f.elements() {
+            let Some(ip) = parsed::<IpAddr>(&element, "is not an IP address", None) else { continue };
+            if !is_of_a_host(ip) {
+                element.fail("is no address that a gateway can have", None);
+            } else if addresses.iter().any(|a| a.is_ipv4() == ip.is_ipv4()) {
+                element.fail("is a second address of its family", Some("one IPv4, one IPv6 address".into()));
+            } else {
+                addresses.push(ip);
+            }
+        }
+        addresses
+    });
+    let wan = s.require("wan").and_then(|f| interface(&f));
+    let lan = s.require("lan").map(|f| {
+        let mut lan = Vec::new();
+        for element in f.elements() {
+            match interface(&element) {
+                Some(name) if lan.contains(&name) => element.fail("is in the list twice", None),
+                Some(name) => lan.push(name),
+                None => {}
+            }
+        }
+        lan
+    });
+    let local_id = s.get("local_id").and_then(|f| id(&f));
+    if let Some(f) = s.get("model") {
+        f.word(&[("standalone".into(), ())], &["primary-backup"]);
+    }
+    s.finish(&[&RESOURCE[..], &["alarm_template", "bgp", "asn"]].concat());
+    let addresses = addresses.filter(|a| !a.is_empty())?;
+    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id })
+}
+
+fn api(s: Section<'_>) -> Option<Api> {
+    let socket = match s.get("socket") {
+        None => Some(PathBuf::from(SOCKET)),
+        Some(f) => f.text().map(PathBuf::from).filter(|path| {
+            // sun_path holds 108 bytes with the final zero; the socket is made under another name of up to 8.
+            let fits = path.is_absolute() && path.file_name().is_some() && path.as_os_str().len() <= 100;
+            if !fits {
+                f.fail("is not a path for a socket", Some("an absolute path of at most 100 bytes".into()));
+            }
+            fits
+        }),
+    };
+    let metrics = match s.get("metrics") {
+        None => Some(None),
+        Some(f) => {
+            parsed::<SocketAddr>(&f, "is not an address with a port", Some("as in 127.0.0.1:9360")).map(Some)
+        }
+    };
+    s.finish(&["listen", "https", "tokens"]);
+    Some(Api { socket: socket?, metrics: metrics? })
+}
+
+fn peer(mut s: Section<'_>, names: &mut Vec<String>) -> Option<Peer> {
+    let name = unique_name(&mut s, "peer", names);
+    let address = s.require("address").and_then(|f| {
+        let text = f.text()?;
+        let address = peer_address(text);
+        if address.is_none() {
+            f.fail("is not where a peer can be", Some("an IP address, a host name, \"any\"".into()));
+        }
+        address
+    });
+    s.finish(&[&RESOURCE[..], &["asn"]].concat());
+    Some(Peer { name: name?, address: address? })
+}
+
+fn tunnel<'a>(
+    mut s: Section<'a>,
+    gateway: Option<&Gateway>,
+    peers: &[Peer],
+    names: &mut Vec<String>,
+    pairs: &mut Vec<check::Subnets<'a>>,
+) -> Option<Tunnel> {
+    let name = unique_name(&mut s, "tunnel", names);
+    let peer = s.require("peer").and_then(|f| {
+        let text = f.text()?;
+        let found = peers.iter().find(|p| p.name == text);
+        if found.is_none() {
+            let known = peers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+            f.fail("is no [[peer]] of this file", Some(known).filter(|k| !k.is_empty()));
+        }
+        found
+    });
+    let local_field = s.require("local_subnets");
+    let local_subnets = local_field.as_ref().map_or_else(Vec::new, subnets);
+    let remote_field = s.require("remote_subnets");
+    let remote_subnets = remote_field.as_ref().map_or_else(Vec::new, subnets);
+    let psk = s.require("psk").and_then(|f| psk(&f.secret()));
+    let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
+    let start = s.get("start").map_or(Some(Start::Immediate), |f| {
+        let words =
+            [("immediate", Start::Immediate), ("on-demand", Start::OnDemand), ("respond", Start::Respond)];
+        let start = f.word(&words.map(|(w, m)| (w.to_owned(), m)), &[]);
+        let comes_to_us = peer.is_some_and(|p| p.address == PeerAddress::Any);
+        if comes_to_us && start.is_some_and(|s| s != Start::Respond) {
+            f.fail("needs a peer whose address is known", Some("respond".into()));
+        }
+        start
+    });
+    let nat_t = s.get("nat_t").map_or(Some(NatT::Auto), |f| {
+        let words = [("auto", NatT::Auto), ("force", NatT::Force), ("off", NatT::Off)];
+        f.word(&words.map(|(w, m)| (w.to_owned(), m)), &[])
+    });
+    let mtu = s.get("mtu").map_or(Some(None), |f| automatic(&f, 576..=9216));
+    let mss_clamp = s.get("mss_clamp").map_or(Some(None), |f| automatic(&f, 88..=9156));
+    if let Some(f) = s.get("routing_mode") {
+        f.word(&[("protected".into(), ())], &["route"]);
+    }
+    let local = gateway.map(|g| {
+        if let (Some(PeerAddress::Ip(ip)), Some(f)) = (peer.map(|p| &p.address), s.get("peer"))
+            && g.addresses.contains(ip)
+        {
+            f.fail("has an address of this gateway", None);
+        }
+        let family = match peer.map(|p| &p.address) {
+            Some(PeerAddress::Ip(ip)) => Some(ip.is_ipv4()),
+            _ => None,
+        };
+        let found = g.addresses.iter().copied().find(|a| family.is_none_or(|v4| a.is_ipv4() == v4));
+        if let (None, Some(f)) = (found, s.get("peer")) {
+            f.fail("has an address of a family in which the gateway has none", None);
+        }
+        found
+    });
+    let (ike, local_id, peer_id) = ike(s.section("ike"));
+    let (ipsec, replay_window) = ipsec(s.section("ipsec"));
+    let (dpd, dpd_action) = dead_peer_detection(s.section("dpd"));
+    let local_id = match local_id {
+        None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
+        Some(given) => given,
+    };
+    let peer_id = match (peer_id, peer.map(|p| &p.address)) {
+        (Some(given), _) => given,
+        (None, Some(PeerAddress::Ip(ip))) => Some(Id::from(*ip)),
+        (None, Some(PeerAddress::Name(host))) => Some(Id::Fqdn(host.clone())),
+        (None, Some(PeerAddress::Any)) => {
+            if let Some(f) = s.get("peer") {
+                f.fail("has the address any, so the tunnel needs ike.peer_id to know it by", None);
+            }
+            None
+        }
+        (None, None) => None,
+    };
+    if let (Some(name), Some(local), Some(remote)) = (&name, local_field, remote_field) {
+        let peer = peer.map(|p| p.address.clone());
+        pairs.push(check::Subnets {
+            tunnel: name.clone(),
+            peer,
+            local: (local, local_subnets.clone()),
+            remote: (remote, remote_subnets.clone()),
+        });
+    }
+    s.finish(&[&RESOURCE[..], &["bgp", "health_check", "group", "alarm_template"]].concat());
+    let peer = peer?;
+    let respond = peer.address == PeerAddress::Any;
+    Some(Tunnel {
+        name: name?,
+        enabled: enabled?,
+        local: local??,
+        peer_name: peer.name.clone(),
+        peer: peer.address.clone(),
+        local_id: local_id?,
+        peer_id: peer_id?,
+        local_subnets,
+        remote_subnets,
+        psk: psk?,
+        start: if respond { Start::Respond } else { start? },
+        nat_t: nat_t?,
+        mtu: mtu?,
+        mss_clamp: mss_clamp?,
+        ike: ike?,
+        ipsec: ipsec?,
+        replay_window: replay_window?,
+        dpd: dpd?,
+        dpd_action: dpd_action?,
+    })
+}
+
+/// Phase 1, and the two identities: `None` where the file has none, `Some(None)` where it has a wrong one.
+fn ike(s: Section<'_>) -> (Option<IkePolicy>, Option<Option<Id>>, Option<Option<Id>>) {
+    if let Some(f) = s.get("version") {
+        f.word(&[("ikev2".into(), ())], &["ikev1"]);
+    }
+    let known = Encryption::ALL.into_iter().filter(|e| *e != Encryption::Aes192Gcm16);
+    let encryption = encryptions(&s, known, &ENCRYPTIONS[1..]);
+    let integrity = integrities(&s, &encryption);
+    let prf = s.get("prf").map_or(vec![Prf::Sha256], |f| {
+        let known: Vec<_> =
+            Prf::ALL.map(|p| (p.to_string().trim_start_matches("prf").to_owned(), p)).into_iter().collect();
+        let list = f.words(&known, &HASHES);
+        if list.contains(&Prf::Sha1) {
+            f.warn("sha1 is deprecated; use sha256 where the peer can");
+        }
+        list
+    });
+    let dh = s.get("dh").map_or(vec![Group::X25519, Group::P256, Group::Modp2048], |f| {
+        let known: Vec<_> = Group::ALL.into_iter().map(|g| (g.number().to_string(), g)).collect();
+        let list = f.words(&known, &GROUPS);
+        if list.contains(&Group::Modp1024) {
+            f.warn("group 2 (1024 bits) can be broken; use 31, 19 or 14 where the peer can");
+        }
+        list
+    });
+    let lifetime = s.get("lifetime").map_or(Some(86400), |f| f.number(60..=86400, "seconds"));
+    let local_id = s.get("local_id").map(|f| id(&f));
+    let peer_id = s.get("peer_id").map(|f| id(&f));
+    s.finish(&["mode", "additional_ke", "reauth", "childless"]);
+    let policy = lifetime.map(|l| IkePolicy {
+        encryption,
+        integrity,
+        prf,
+        dh,
+        lifetime: Duration::from_secs(l.into()),
+    });
+    (policy, local_id, peer_id)
+}
+
+fn ipsec(s: Section<'_>) -> (Option<IpsecPolicy>, Option<u16>) {
+    if let Some(f) = s.get("protocol") {
+        f.word(&[("esp".into(), ())], &["ah"]);
+    }
+    let encryption = encryptions(&s, Encryption::ALL.into_iter(), &ENCRYPTIONS);
+    let integrity = integrities(&s, &encryption);
+    if let Some(f) = s.get("pfs") {
+        let groups: Vec<_> = Group::ALL.into_iter().map(|g| g.number().to_string()).collect();
+        let unavailable: Vec<_> = groups.iter().map(String::as_str).chain(GROUPS).collect();
+        f.words(&[("disabled".into(), ())], &unavailable);
+    }
+    let lifetime = s.get("lifetime").map_or(Some(3600), |f| f.number(60..=86400, "seconds"));
+    let esn = s.get("esn").map_or(Some(true), |f| f.boolean());
+    let replay_window = s.get("replay_window").map_or(Some(1024), |f| {
+        let packets = f.number(0..=4096, "packets")?;
+        if packets == 0 {
+            f.warn("0 turns protection against replays off");
+        }
+        u16::try_from(packets).ok()
+    });
+    s.finish(&["lifetime_bytes", "lifetime_packets", "mode", "tfc"]);
+    let policy = lifetime.zip(esn).map(|(lifetime, esn)| IpsecPolicy {
+        encryption,
+        integrity,
+        esn,
+        lifetime: Duration::from_secs(lifetime.into()),
+    });
+    (policy, replay_window)
+}
+
+fn dead_peer_detection(s: Section<'_>) -> (Option<Option<Dpd>>, Option<DpdAction>) {
+    let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
+    let delay = s.get("delay").map_or(Some(8), |f| f.number(1..=3600, "seconds"));
+    let timeout = s.get("timeout").map_or(Some(13), |f| f.number(1..=3600, "seconds"));
+    let action = s.get("action").map_or(Some(DpdAction::Restart), |f| {
+        let words = [("restart", DpdAction::Restart), ("clear", DpdAction::Clear), ("hold", DpdAction::Hold)];
+        f.word(&words.map(|(w, m)| (w.to_owned(), m)), &[])
+    });
+    s.finish(&[]);
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    let dpd = enabled.zip(delay.zip(timeout)).map(|(enabled, (delay, timeout))| {
+        enabled.then_some(Dpd { delay: seconds(delay), timeout: seconds(timeout) })
+    });
+    (dpd, action)
+}
+
+fn encryptions(
+    s: &Section<'_>,
+    known: impl Iterator<Item = Encryption>,
+    unavailable: &[&str],
+) -> Vec<Encryption> {
+    let known: Vec<_> = known.map(|e| (e.to_string(), e)).collect();
+    s.get("encryption").map_or(vec![Encryption::Aes256Gcm16], |f| f.words(&known, unavailable))
+}
+
+fn integrities(s: &Section<'_>, encryption: &[Encryption]) -> Vec<Integrity> {
+    let Some(f) = s.get("integrity") else { return vec![Integrity::Sha256] };
+    let list = f.words(&Integrity::ALL.map(|i| (i.to_string(), i)), &HASHES);
+    if list.contains(&Integrity::Sha1) {
+        f.warn("sha1 is deprecated; use sha256 where the peer can");
+    }
+    if !encryption.is_empty() && encryption.iter().all(|e| e.is_aead()) {
+        f.warn("says nothing: every encryption algorithm of the list authenticates by itself");
+    }
+    list
+}
+
+fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut Vec<String>) -> Option<String> {
+    let field = s.require("name")?;
+    let name = name(&field)?;
+    s.rename(format!("{kind} {name:?}"));
+    if names.contains(&name) {
+        field.fail(&format!("is the name of another {kind} above"), None);
+        return None;
+    }
+    names.push(name.clone());
+    Some(name)
+}
+
+fn name(f: &Field<'_>) -> Option<String> {
+    let text = f.text()?;
+    let fits = (1..=64).contains(&text.chars().count())
+        && text.trim() == text
+        && !text.chars().any(char::is_control);
+    if !fits {
+        f.fail("is not a name", Some("1..64 printable characters, no space at either end".into()));
+    }
+    fits.then(|| text.to_owned())
+}
+
+fn interface(f: &Field<'_>) -> Option<String> {
+    let text = f.text()?;
+    let fits = (1..=15).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != ':')
+        && text != "."
+        && text != "..";
+    if !fits {
+        f.fail("is not the name of an interface", Some("1..15 characters, as `ip link` shows them".into()));
+    }
+    fits.then(|| text.to_owned())
+}
+
+fn id(f: &Field<'_>) -> Option<Id> {
+    parsed(f, "is not an identity", Some("an IP address, a host name, user@host, keyid:HEX"))
+}
+
+fn parsed<T: std::str::FromStr>(f: &Field<'_>, message: &str, allowed: Option<&str>) -> Option<T> {
+    let value = f.text()?.parse().ok();
+    if value.is_none() {
+        f.fail(message, allowed.map(str::to_owned));
+    }
+    value
+}
+
+fn psk(f: &Field<'_>) -> Option<Psk> {
+    let text = f.text()?;
+    if !(1..=128).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        f.fail("is not a pre-shared key", Some("1..128 printable ASCII characters without space".into()));
+        return None;
+    }
+    if text.len() < 16 {
+        f.warn("is shorter than 16 characters: it can be guessed");
+    }
+    if text.len() > 100 || text.contains(['\'', '?']) {
+        f.warn("is refused by some clouds, which take at most 100 characters and neither ' nor ?");
+    }
+    Some(Psk::new(text))
+}
+
+fn subnets(f: &Field<'_>) -> Vec<Subnet> {
+    let mut subnets: Vec<Subnet> = Vec::new();
+    let elements = f.elements();
+    // A traffic selector payload counts them in one byte (RFC 7296 section 3.13).
+    if elements.len() > 255 {
+        let message = format!("are {}, more than IKEv2 can name at once", elements.len());
+        f.refuse_whole(&message, "1..255 CIDR prefixes");
+    }
+    for element in elements {
+        match element.text().map(str::parse::<Subnet>) {
+            Some(Ok(subnet)) if subnets.contains(&subnet) => element.fail("is in the list twice", None),
+            Some(Ok(subnet)) => subnets.push(subnet),
+            Some(Err(e)) => element.fail(&e.to_string(), None),
+            None => {}
+        }
+    }
+    subnets
+}
+
+/// `"auto"` as `None`, or a number of bytes.
+fn automatic(f: &Field<'_>, range: std::ops::RangeInclusive<u32>) -> Option<Option<u16>> {
+    if f.is_text("auto") {
+        return Some(None);
+    }
+    let allowed = format!("\"auto\" or {}..{}", range.start(), range.end());
+    f.number_or(range, &allowed).and_then(|n| u16::try_from(n).ok()).map(Some)
+}
+
+/// Whether one machine may have the address. IPv4 in IPv6 notation would be of one family here and of the other on the wire.
+fn is_of_a_host(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some()),
+    }
+}
+
+fn peer_address(text: &str) -> Option<PeerAddress> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return match ip {
+            _ if ip.is_unspecified() => Some(PeerAddress::Any),
+            _ => is_of_a_host(ip).then_some(PeerAddress::Ip(ip)),
+        };
+    }
+    if text == "any" {
+        return Some(PeerAddress::Any);
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    // A last label of digits only is a mistyped address, not a name (RFC 3696 section 2).
+    let numeric =
+        text.trim_end_matches('.').rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    let fits = text.len() <= 253 && text.trim_end_matches('.').split('.').all(label) && !numeric;
+    fits.then(|| PeerAddress::Name(text.trim_end_matches('.').to_owned()))
+}

@@ -1,0 +1,129 @@
+//! Meeting the data plane: its maps, its events, and the SPD in them.
+
+use super::ControlError;
+use crate::{
+    maps::Pinned,
+    sadb::{Sadb, Totals},
+    spd::{CompileError, Policy, Tables, Transition, compile},
+};
+use adit_ike::TunnelId;
+use adit_maps::{
+    event::Event,
+    user::{Directory, Error, Events, name},
+};
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Longer than any lookup in the XDP program takes.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// The maps, and what is known of their contents.
+pub(super) struct DataPlane {
+    pub(super) maps: Pinned,
+    pub(super) sadb: Sadb,
+    events: AsyncFd<Events>,
+    spd: Tables,
+    /// Where the maps are pinned, and which they are.
+    pinned: (PathBuf, (u64, u64)),
+}
+
+impl DataPlane {
+    /// Opens the maps and takes them over from an earlier `control`: first no policy has an SA any more, so that
+    /// nothing is sealed for the wrong tunnel; then the policies are replaced; then the SAs are forgotten. `None` as long
+    /// as the maps are not all there.
+    ///
+    /// # Errors
+    /// When they are there, and cannot be used.
+    pub(super) async fn meet(
+        bpf_dir: &Path,
+        policies: &[Policy],
+        totals: HashMap<TunnelId, Totals>,
+    ) -> Result<Option<Self>, ControlError> {
+        let dir = Directory::new(bpf_dir);
+        let pin = dir.pin(name::LAYOUT);
+        // Before they are opened: what is pinned there later is then found to be another.
+        let Some(identity) = identity(&pin) else { return Ok(None) };
+        let opened = Pinned::open(&dir).and_then(|maps| Events::open(&dir).map(|events| (maps, events)));
+        let (mut maps, events) = match opened {
+            Ok(opened) => opened,
+            Err(Error::Absent(_)) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        maps.withdraw_outbound();
+        let spd = maps.spd()?;
+        let sadb = Sadb::new(&maps, totals);
+        // SAFETY: `Events` owns its ring buffer and returns that one descriptor for as long as it lives.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
+        let events = events.map_err(|e| ControlError::Events(e.into()))?;
+        let mut met = DataPlane { maps, sadb, events, spd, pinned: (pin, identity) };
+        met.protect(policies).await?;
+        match met.maps.forget_sas()? {
+            0 => {}
+            count => tracing::info!("{count} SAs of an earlier run are forgotten"),
+        }
+        Ok(Some(met))
+    }
+
+    /// What the XDP program has told; waits until it tells something.
+    pub(super) async fn next_events(&mut self) -> Vec<Event> {
+        let Ok(mut ready) = self.events.readable_mut().await else {
+            // Only while the runtime shuts down.
+            return std::future::pending().await;
+        };
+        let mut events = Vec::new();
+        while let Some(event) = ready.get_inner_mut().next_event() {
+            events.push(event);
+        }
+        ready.clear_ready();
+        events
+    }
+
+    /// Makes the SPD say `policies`. Whatever both the old ones and the new ones protect is protected throughout.
+    ///
+    /// # Errors
+    /// When the tables do not fit, before anything is written; or when a map refuses.
+    pub(super) async fn protect(&mut self, policies: &[Policy]) -> Result<(), ControlError> {
+        let (next, way) = self.plan(policies)?;
+        if way.is_empty() {
+            return Ok(());
+        }
+        let changed = self.change(&way).await;
+        // Where a map refused in the middle, the next change has to begin with what is there.
+        self.spd = if changed.is_ok() { next } else { self.maps.spd()? };
+        Ok(changed?)
+    }
+
+    /// The tables for `policies`, and the way to them.
+    ///
+    /// # Errors
+    /// When they, or what lies on the way, do not fit.
+    pub(super) fn plan(&self, policies: &[Policy]) -> Result<(Tables, Transition), CompileError> {
+        let next = compile(policies, &self.spd)?;
+        let way = Transition::between(&self.spd, &next);
+        way.fits(&self.spd)?;
+        Ok((next, way))
+    }
+
+    async fn change(&mut self, way: &Transition) -> Result<(), Error> {
+        self.maps.change_spd(&way.publish)?;
+        tokio::time::sleep(GRACE).await;
+        self.maps.change_spd(&way.retire)
+    }
+
+    /// Whether the data plane still works with these maps: `adit unload` takes them away, and whoever starts a data
+    /// plane then makes others.
+    pub(super) fn is_current(&self) -> bool {
+        let (pin, met) = &self.pinned;
+        identity(pin) == Some(*met)
+    }
+}
+
+/// Tells a pin from another of the same name: device and inode of its file.
+fn identity(pin: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(pin).ok().map(|m| (m.dev(), m.ino()))
+}

@@ -1,0 +1,149 @@
+//! The task that owns everything: the IKE endpoint, its sockets, the maps and the tunnels. [`Control`] talks to it.
+
+mod data_plane;
+mod negotiate;
+mod reload;
+mod run;
+mod sockets;
+
+pub use reload::ReloadError;
+
+use crate::{
+    config::Config,
+    status::{LogEntry, Status},
+};
+use std::{net::SocketAddr, path::PathBuf};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// What `control` needs to begin.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, read again at every reload.
+    pub file: PathBuf,
+    /// What it says now.
+    pub config: Config,
+    /// Where the data plane pins its maps.
+    pub bpf_dir: PathBuf,
+}
+
+/// Why `control` does not start, or stops by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A UDP socket cannot be opened.
+    #[error("cannot listen on UDP {address}: {source}{}", remedy(source))]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The maps are there, and cannot be used.
+    #[error(transparent)]
+    Maps(#[from] adit_maps::user::Error),
+    /// The system refuses to tell of events in the maps.
+    #[error("cannot wait for events of the data plane: {0}")]
+    Events(std::io::Error),
+    /// Without routes, what the gateway itself sends to a remote subnet would leave in clear.
+    #[error("routes to the remote subnets are no longer kept: {0}")]
+    Routes(std::io::Error),
+    /// The tunnels do not fit into the SPD.
+    #[error("the tunnels do not fit into the SPD: {0}")]
+    Spd(#[from] crate::spd::CompileError),
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another IKE daemon (strongSwan, Libreswan, Adit) is running: stop it"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; gateway.address must be an address of this machine",
+        std::io::ErrorKind::PermissionDenied => "; run as root, or with CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// `control` has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("control has stopped")]
+pub struct Stopped;
+
+/// A handle to a running `control`.
+#[derive(Clone, Debug)]
+pub struct Control(mpsc::Sender<Command>);
+
+enum Command {
+    Status(oneshot::Sender<Status>),
+    Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
+    Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// What a reload did, by the names of tunnels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reloaded {
+    /// New.
+    pub added: Vec<String>,
+    /// Negotiated anew, because something about them changed.
+    pub changed: Vec<String>,
+    /// No longer configured.
+    pub removed: Vec<String>,
+    /// Left alone.
+    pub unchanged: usize,
+    /// The file's warnings, a line each.
+    pub warnings: Vec<String>,
+}
+
+impl Control {
+    /// Opens the sockets and starts the task. It waits for the data plane's maps, whenever they come, and runs until
+    /// [`Control::shutdown`].
+    ///
+    /// # Errors
+    /// [`ControlError::Socket`], [`ControlError::Spd`].
+    pub async fn start(
+        options: Options,
+    ) -> Result<(Control, JoinHandle<Result<(), ControlError>>), ControlError> {
+        let (commands, receiver) = mpsc::channel(16);
+        let daemon = run::Daemon::new(options).await?;
+        Ok((Control(commands), tokio::spawn(daemon.run(receiver))))
+    }
+
+    /// Everything at this moment.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        self.ask(Command::Status).await
+    }
+
+    /// The connection log of a tunnel, oldest first; `None` when there is no such tunnel.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
+        self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// Reads the configuration file again and applies what differs. Tunnels that are the same go on untouched; when
+    /// anything is wrong with the file, everything does.
+    ///
+    /// # Errors
+    /// [`Stopped`], and inside it [`ReloadError`].
+    pub async fn reload(&self) -> Result<Result<Reloaded, ReloadError>, Stopped> {
+        self.ask(Command::Reload).await
+    }
+
+    /// Says good-bye to every peer and stops. The policies stay in the maps: what they protect is dropped from then on.
+    pub async fn shutdown(&self) {
+        // One that has stopped already has said good-bye.
+        let _ = self.ask(Command::Shutdown).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (answer, received) = oneshot::channel();
+        self.0.send(command(answer)).await.map_err(|_| Stopped)?;
+        received.await.map_err(|_| Stopped)
+    }
+}

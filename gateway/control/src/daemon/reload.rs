@@ -1,0 +1,146 @@
+//! From one configuration to another: what differs, tunnel by tunnel.
+
+use super::{ControlError, Reloaded, run::Daemon};
+use crate::{
+    config::{Config, ConfigError},
+    routes::Wanted,
+    spd::{CompileError, Tables, compile},
+    tunnel::{Tunnel, policies},
+};
+use adit_ike::TunnelId;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
+
+/// Why a reload is refused. The running configuration goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Something changed that is only taken at a start.
+    #[error("{0} changed, which takes a restart; everything goes on as it was")]
+    Restart(String),
+    /// The tunnels do not fit into the SPD.
+    #[error("the tunnels do not fit into the SPD: {0}; everything goes on as it was")]
+    Spd(#[from] CompileError),
+    /// The maps refused in the middle of it.
+    #[error("the tunnels are applied, their policies in part: {0}; the next reload completes them")]
+    Applied(ControlError),
+}
+
+impl Daemon {
+    /// Reads the file again and applies what differs.
+    pub(super) async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let file = self.options.file.clone();
+        let loaded = tokio::task::spawn_blocking(move || Config::load(&file)).await;
+        let result = match loaded.expect("reading a configuration does not panic, and is not cancelled") {
+            Ok(config) => self.apply(config).await,
+            Err(e) => Err(e.into()),
+        };
+        match &result {
+            Ok(done) => tracing::info!(
+                added = done.added.len(),
+                changed = done.changed.len(),
+                removed = done.removed.len(),
+                unchanged = done.unchanged,
+                "configuration reloaded"
+            ),
+            Err(e) => tracing::error!("reload refused: {e}"),
+        }
+        self.refused_reload = result.as_ref().err().map(ToString::to_string);
+        result
+    }
+
+    async fn apply(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        if let Some(fields) = needs_restart(&self.options.config, &config) {
+            return Err(ReloadError::Restart(fields));
+        }
+        let now = Instant::now();
+        let mut done = Reloaded {
+            warnings: config.warnings_for(&self.options.file).lines().map(str::to_owned).collect(),
+            ..Reloaded::default()
+        };
+        // Whatever can be refused is refused before anything is touched.
+        let mut taken: BTreeSet<u32> = self.tunnels.keys().chain(&self.gone).map(|id| id.0).collect();
+        let known: HashMap<String, TunnelId> =
+            self.tunnels.values().map(|t| (t.config().name.clone(), t.id())).collect();
+        let mut next = Vec::new();
+        for tunnel in &config.tunnels {
+            let id = match known.get(tunnel.name.as_str()) {
+                Some(id) => *id,
+                None => self.free_id(&mut taken)?,
+            };
+            next.push(Tunnel::new(id, tunnel.clone()));
+        }
+        match &self.data_plane {
+            Some(data_plane) => drop(data_plane.plan(&policies(next.iter()))?),
+            None => drop(compile(&policies(next.iter()), &Tables::default())?),
+        }
+
+        let kept: BTreeSet<_> = next.iter().map(Tunnel::id).collect();
+        let removed: Vec<_> = self.tunnels.keys().copied().filter(|id| !kept.contains(id)).collect();
+        let order: Vec<_> = next.iter().map(Tunnel::id).collect();
+        let mut begin = Vec::new();
+        for tunnel in next {
+            let id = tunnel.id();
+            match self.tunnels.get_mut(&id) {
+                Some(running) if running.config().is_same_traffic(tunnel.config()) => {
+                    running.rename_peer(tunnel.config());
+                    done.unchanged += 1;
+                }
+                Some(running) => {
+                    done.changed.push(tunnel.config().name.clone());
+                    self.endpoint.remove_tunnel(now, id);
+                    running.reconfigure(tunnel.config().clone());
+                    running.reset("configured anew");
+                    self.discard_events(id);
+                    begin.push(id);
+                }
+                None => {
+                    done.added.push(tunnel.config().name.clone());
+                    self.tunnels.insert(id, tunnel);
+                    begin.push(id);
+                }
+            }
+        }
+        for id in removed {
+            self.endpoint.remove_tunnel(now, id);
+            self.discard_events(id);
+            done.removed.extend(self.tunnels.remove(&id).map(|t| t.config().name.clone()));
+            self.gone.push(id);
+        }
+        self.order = order;
+        self.options.config = config;
+        let wanted = Wanted::of(&self.options.config);
+        self.wanted.send_replace(wanted);
+        let protected = self.protect().await;
+        if protected.is_ok() {
+            for id in std::mem::take(&mut self.gone) {
+                self.totals.remove(&id);
+                if let Some(data_plane) = &mut self.data_plane {
+                    data_plane.sadb.forget(id);
+                }
+            }
+        }
+        for id in begin {
+            self.begin(now, id);
+        }
+        self.drain(now);
+        protected.map(|()| done).map_err(ReloadError::Applied)
+    }
+}
+
+/// What the two differ in that a running `control` does not change.
+fn needs_restart(running: &Config, next: &Config) -> Option<String> {
+    let fields = [
+        ("gateway.address", running.gateway.addresses != next.gateway.addresses),
+        ("gateway.wan", running.gateway.wan != next.gateway.wan),
+        ("gateway.lan", running.gateway.lan != next.gateway.lan),
+        ("api.socket", running.api.socket != next.api.socket),
+        ("api.metrics", running.api.metrics != next.api.metrics),
+    ];
+    let changed: Vec<_> = fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+    (!changed.is_empty()).then(|| changed.join(", "))
+}

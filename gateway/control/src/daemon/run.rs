@@ -1,0 +1,331 @@
+//! The task's state and its loop.
+
+use super::{Command, ControlError, Options, data_plane::DataPlane, negotiate::Done, sockets::Sockets};
+use crate::{
+    routes::{self, Interfaces, Wanted},
+    sadb::Totals,
+    spd::{CompileError, Tables, compile},
+    status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
+    tunnel::{Tunnel, policies},
+};
+use adit_ike::{Endpoint, EndpointConfig, ExchangeResult, ExchangeType, Path, TunnelId};
+use adit_maps::{event::Event, policy::MAX_POLICIES};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
+};
+
+/// How often the maps are looked for until they are there.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often counters are looked at.
+const POLL: Duration = Duration::from_secs(1);
+/// How long peers have to answer our good-bye.
+const GOOD_BYE: Duration = Duration::from_secs(1);
+
+/// Everything that the task owns.
+pub(super) struct Daemon {
+    pub(super) options: Options,
+    pub(super) endpoint: Endpoint,
+    pub(super) sockets: Sockets,
+    pub(super) tunnels: BTreeMap<TunnelId, Tunnel>,
+    /// The tunnels in the order of the configuration.
+    pub(super) order: Vec<TunnelId>,
+    pub(super) data_plane: Option<DataPlane>,
+    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) done: mpsc::UnboundedSender<Done>,
+    pub(super) refused_reload: Option<String>,
+    /// Removed tunnels whose policies may still be in the maps.
+    pub(super) gone: Vec<TunnelId>,
+    /// What the tunnels had done in all when there last was a data plane.
+    pub(super) totals: HashMap<TunnelId, Totals>,
+    next_id: u32,
+    interfaces: Interfaces,
+    routes: JoinHandle<std::io::Result<()>>,
+    started: SystemTime,
+    datagrams: mpsc::Receiver<(Path, Vec<u8>)>,
+    finished: mpsc::UnboundedReceiver<Done>,
+}
+
+impl Daemon {
+    pub(super) async fn new(options: Options) -> Result<Self, ControlError> {
+        let ike = EndpointConfig::default();
+        // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
+        let (received, datagrams) = mpsc::channel(256);
+        let sockets = Sockets::open(&options.config.gateway.addresses, &ike, &received).await?;
+        let (done, finished) = mpsc::unbounded_channel();
+        let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config));
+        let interfaces = Interfaces::default();
+        let routes = tokio::spawn(routes::keep(wanted_receiver, interfaces.clone()));
+        let mut daemon = Daemon {
+            // Without randomness no key may be made: SysRng fails only where the kernel has no getrandom(2).
+            endpoint: Endpoint::new(ike, Box::new(UnwrapErr(SysRng))),
+            sockets,
+            tunnels: BTreeMap::new(),
+            order: Vec::new(),
+            data_plane: None,
+            wanted,
+            done,
+            refused_reload: None,
+            gone: Vec::new(),
+            totals: HashMap::new(),
+            next_id: 0,
+            interfaces,
+            routes,
+            started: SystemTime::now(),
+            datagrams,
+            finished,
+            options,
+        };
+        let mut taken = BTreeSet::new();
+        for tunnel in daemon.options.config.tunnels.clone() {
+            let id = daemon.free_id(&mut taken)?;
+            daemon.tunnels.insert(id, Tunnel::new(id, tunnel));
+            daemon.order.push(id);
+        }
+        compile(&policies(daemon.tunnels.values()), &Tables::default())?;
+        Ok(daemon)
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), ControlError> {
+        let mut look = interval(LOOK);
+        let mut poll = interval(POLL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said = false;
+        loop {
+            let wake_at = self.next_wake();
+            let wake = wake_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Shutdown(answer)) => {
+                        self.good_bye().await;
+                        // Who asked need not wait for the answer.
+                        let _ = answer.send(());
+                        return Ok(());
+                    }
+                    Some(command) => self.handle_command(command).await,
+                    None => {
+                        self.good_bye().await;
+                        return Ok(());
+                    }
+                },
+                _ = look.tick(), if self.data_plane.is_none() => {
+                    self.meet_data_plane().await?;
+                    if self.data_plane.is_none() && !said {
+                        said = true;
+                        tracing::info!("{}", self.waiting_for());
+                    }
+                }
+                Some((path, datagram)) = self.datagrams.recv(), if self.data_plane.is_some() => {
+                    self.endpoint.handle_datagram(Instant::now(), path, &datagram);
+                }
+                Some(done) = self.finished.recv() => match done {
+                    Done::Job(result) => self.endpoint.handle_job(Instant::now(), result),
+                    Done::Resolved(id, name, found) => self.resolved(Instant::now(), id, name, found),
+                },
+                events = next_events(&mut self.data_plane) => {
+                    let now = Instant::now();
+                    events.iter().for_each(|event| self.handle_map_event(now, event));
+                }
+                _ = poll.tick() => {
+                    let now = Instant::now();
+                    self.leave_data_plane(now);
+                    self.look_at_traffic(now);
+                }
+                ended = &mut self.routes => {
+                    let why = ended.map_err(std::io::Error::other).and_then(|result| result).err();
+                    return Err(ControlError::Routes(why.unwrap_or_else(|| std::io::Error::other("it ended"))));
+                }
+                () = sleep_until(wake.into()), if wake_at.is_some() => {}
+            }
+            self.step(Instant::now());
+        }
+    }
+
+    /// A tunnel's number that no other has, and that was free for as long as possible.
+    ///
+    /// # Errors
+    /// When every number is taken.
+    pub(super) fn free_id(&mut self, taken: &mut BTreeSet<u32>) -> Result<TunnelId, CompileError> {
+        let slots = MAX_POLICIES as u32;
+        let from = self.next_id;
+        let id = (0..slots).map(|i| (from + i) % slots).find(|id| !taken.contains(id));
+        let id = id.ok_or(CompileError::TooManyTunnels(taken.len() + 1))?;
+        self.next_id = (id + 1) % slots;
+        taken.insert(id);
+        Ok(TunnelId(id))
+    }
+
+    /// Tells the endpoint of a tunnel and lets it begin, once its SAs have somewhere to go.
+    pub(super) fn begin(&mut self, now: Instant, id: TunnelId) {
+        let (Some(data_plane), Some(tunnel)) = (&mut self.data_plane, self.tunnels.get_mut(&id)) else {
+            return;
+        };
+        data_plane.sadb.begin(id);
+        if tunnel.config().enabled {
+            self.endpoint.set_tunnel(now, tunnel.ike_config());
+        }
+        tunnel.begin(now);
+    }
+
+    /// Makes the SPD say what the tunnels say.
+    pub(super) async fn protect(&mut self) -> Result<(), ControlError> {
+        let policies = policies(self.order.iter().filter_map(|id| self.tunnels.get(id)));
+        match &mut self.data_plane {
+            Some(data_plane) => data_plane.protect(&policies).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets everything whose time has come happen, and brings out what follows.
+    fn step(&mut self, now: Instant) {
+        if self.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        self.negotiate(now);
+        self.drain(now);
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
+        self.tunnels.values().filter_map(Tunnel::due).chain(endpoint).min()
+    }
+
+    async fn meet_data_plane(&mut self) -> Result<(), ControlError> {
+        let policies = policies(self.order.iter().filter_map(|id| self.tunnels.get(id)));
+        self.data_plane = DataPlane::meet(&self.options.bpf_dir, &policies, self.totals.clone()).await?;
+        if self.data_plane.is_some() {
+            tracing::info!(tunnels = self.tunnels.len(), "the data plane is there");
+            let now = Instant::now();
+            for id in self.order.clone() {
+                self.begin(now, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of maps that no data plane works with any more, as after `adit unload`; the next ones are met as the first
+    /// ones were.
+    fn leave_data_plane(&mut self, now: Instant) {
+        let Some(data_plane) = self.data_plane.as_ref().filter(|d| !d.is_current()) else { return };
+        self.totals = data_plane.sadb.totals(&data_plane.maps);
+        tracing::warn!("the maps of the data plane are gone: every tunnel begins anew when there are others");
+        for id in self.order.clone() {
+            self.endpoint.remove_tunnel(now, id);
+            if let Some(tunnel) = self.tunnels.get_mut(&id) {
+                tunnel.reset("the data plane is gone");
+            }
+            self.discard_events(id);
+        }
+        self.data_plane = None;
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        // Who asked may have gone away: then nobody needs the answer.
+        match command {
+            Command::Status(answer) => drop(answer.send(self.status())),
+            Command::Log(name, answer) => {
+                let log = self.tunnels.values().find(|t| t.config().name == name).map(Tunnel::log);
+                drop(answer.send(log));
+            }
+            Command::Reload(answer) => drop(answer.send(self.reload().await)),
+            Command::Shutdown(answer) => drop::<oneshot::Sender<()>>(answer),
+        }
+    }
+
+    /// Closes every tunnel and takes its SAs out of the maps, giving the peers a moment to answer.
+    async fn good_bye(&mut self) {
+        let answered =
+            |e: &Endpoint| e.counters().exchanges(ExchangeType::Informational, ExchangeResult::Done);
+        let now = Instant::now();
+        let up = self.tunnels.values().filter(|t| t.has_ike()).count() as u64;
+        let goal = answered(&self.endpoint) + up;
+        for id in self.order.clone() {
+            self.endpoint.close(now, id);
+        }
+        self.drain(now);
+        let answers = async {
+            while answered(&self.endpoint) < goal {
+                let Some((path, datagram)) = self.datagrams.recv().await else { return };
+                let now = Instant::now();
+                self.endpoint.handle_datagram(now, path, &datagram);
+                self.drain(now);
+            }
+        };
+        // A peer that does not answer finds out by itself.
+        let _ = timeout(GOOD_BYE, answers).await;
+    }
+
+    fn waiting_for(&self) -> String {
+        format!("waits for the data plane: no maps are pinned in {}", self.options.bpf_dir.display())
+    }
+
+    fn status(&self) -> Status {
+        let gateway = &self.options.config.gateway;
+        let data_plane = self.data_plane.as_ref();
+        let totals = data_plane.map_or_else(|| self.totals.clone(), |d| d.sadb.totals(&d.maps));
+        let ports = data_plane.and_then(|d| d.maps.verdicts().ok()).unwrap_or_default();
+        Status {
+            gateway: GatewayStatus {
+                name: gateway.name.clone(),
+                addresses: gateway.addresses.clone(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                started_at: timestamp(self.started),
+                waiting_for: self.data_plane.is_none().then(|| self.waiting_for()),
+                refused_reload: self.refused_reload.clone(),
+            },
+            tunnels: self
+                .order
+                .iter()
+                .filter_map(|id| self.tunnels.get(id))
+                .map(|t| t.status(totals.get(&t.id()).copied().unwrap_or_default()))
+                .collect(),
+            ike: ike_status(&self.endpoint),
+            ports: ports
+                .into_iter()
+                .map(|(ifindex, verdicts)| PortStatus {
+                    interface: self.interfaces.name(ifindex),
+                    verdicts: verdicts.into_iter().map(|(v, n)| (v.label().to_owned(), n)).collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+async fn next_events(data_plane: &mut Option<DataPlane>) -> Vec<Event> {
+    match data_plane {
+        Some(data_plane) => data_plane.next_events().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ike_status(endpoint: &Endpoint) -> IkeStatus {
+    let counters = endpoint.counters();
+    let result = |r| match r {
+        ExchangeResult::Done => "done",
+        ExchangeResult::Refused => "refused",
+        ExchangeResult::TimedOut => "timed_out",
+    };
+    let exchanges =
+        ExchangeType::ALL.into_iter().flat_map(|e| ExchangeResult::ALL.into_iter().map(move |r| (e, r)));
+    IkeStatus {
+        received: counters.received,
+        sent: counters.sent,
+        retransmissions: counters.retransmissions,
+        dropped: counters.drops().into_iter().map(|(cause, n)| (cause.to_owned(), n)).collect(),
+        exchanges: exchanges
+            .map(|(e, r)| ExchangeCount {
+                exchange: e.to_string().to_lowercase(),
+                result: result(r).into(),
+                count: counters.exchanges(e, r),
+            })
+            .collect(),
+    }
+}

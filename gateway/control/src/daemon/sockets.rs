@@ -1,0 +1,72 @@
+//! The UDP sockets of IKE.
+
+use super::ControlError;
+use adit_ike::{EndpointConfig, Path, Transmit};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tokio::{net::UdpSocket, sync::mpsc, task::JoinHandle};
+
+/// Largest UDP payload.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// Port 500 and port 4500 on each of the gateway's addresses, each with a task that reads it.
+pub(super) struct Sockets(BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>);
+
+impl Sockets {
+    /// Opens those of `addresses`; what is received goes to `received`.
+    pub(super) async fn open(
+        addresses: &[IpAddr],
+        ike: &EndpointConfig,
+        received: &mpsc::Sender<(Path, Vec<u8>)>,
+    ) -> Result<Self, ControlError> {
+        let mut sockets = Sockets(BTreeMap::new());
+        for ip in addresses {
+            for port in [ike.port, ike.nat_t_port] {
+                let address = SocketAddr::new(*ip, port);
+                let socket = UdpSocket::bind(address)
+                    .await
+                    .map_err(|source| ControlError::Socket { address, source })?;
+                let socket = Arc::new(socket);
+                let task = tokio::spawn(read(socket.clone(), address, received.clone()));
+                sockets.0.insert(address, (socket, task));
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Sends a datagram. One that the system does not take is lost like any other: IKE sends it again.
+    pub(super) fn send(&self, transmit: &Transmit) {
+        let Some((socket, _)) = self.0.get(&transmit.path.local) else {
+            tracing::debug!(path = %transmit.path, "no socket to send from");
+            return;
+        };
+        if let Err(e) = socket.try_send_to(&transmit.payload, transmit.path.remote) {
+            tracing::debug!(path = %transmit.path, "cannot send: {e}");
+        }
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.0.values().for_each(|(_, task)| task.abort());
+    }
+}
+
+async fn read(socket: Arc<UdpSocket>, local: SocketAddr, received: mpsc::Sender<(Path, Vec<u8>)>) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((len, remote)) => {
+                let path = Path { local, remote };
+                if received.send((path, buffer[..len].to_vec())).await.is_err() {
+                    return;
+                }
+            }
+            // An ICMP error about an earlier datagram; the socket works on.
+            Err(e) => tracing::debug!(%local, "cannot receive: {e}"),
+        }
+    }
+}

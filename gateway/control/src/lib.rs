@@ -1,0 +1,28 @@
+//! The part of the gateway that decides: it reads the configuration, drives IKE, and writes what was negotiated into
+//! the maps, where the XDP program and the workers of the data plane find it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | the TOML file as types; every mistake in it with its line, its field and what is allowed |
+//! | [`spd`] | ordered policies compiled into the tables of the SPD, and the way from one to the other without a gap |
+//! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
+//! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
+//! | [`routes`] | routes to the remote subnets |
+//! | [`maps`] | the maps as this crate uses them, behind a trait |
+//! | [`status`] | what it says about itself |
+//!
+//! [`Control::start`] runs all of it in one task. The IKE endpoint has no socket and no clock; the task gives it both,
+//! runs its Diffie-Hellman jobs on other threads, and does what its events say. A packet whose tunnel has no SA is
+//! dropped, whether `control` runs or not: policies and routes stay when it stops.
+
+pub mod config;
+mod daemon;
+pub mod maps;
+pub mod routes;
+pub mod sadb;
+pub mod spd;
+pub mod status;
+pub mod tunnel;
+
+pub use config::{Config, ConfigError};
+pub use daemon::{Control, ControlError, Options, ReloadError, Reloaded, Stopped};

@@ -1,0 +1,213 @@
+//! The pinned maps as `control` writes and reads them, behind a trait that tests implement in memory.
+
+use crate::spd::{Change, Tables};
+use adit_maps::{
+    policy::Selector,
+    sa::{DropCause, SaRef, SadConfig, SpiKey},
+    user::{Directory, Error, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Verdicts},
+    verdict::Verdict,
+};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What one SA, or a whole tunnel in one direction, has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets sealed or opened.
+    pub packets: u64,
+    /// Bytes of the inner packets.
+    pub bytes: u64,
+    /// Packets dropped, by the number of the [`DropCause`].
+    pub drops: [u64; DropCause::ALL.len()],
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
+    }
+}
+
+/// Packets by verdict.
+pub type PerVerdict = Vec<(Verdict, u64)>;
+
+/// The part of the maps that SAs live in.
+pub trait SaMaps {
+    /// SAs that fit.
+    fn sa_capacity(&self) -> u32;
+    /// Entries of SELECTORS.
+    fn selector_capacity(&self) -> u32;
+    /// Publishes an entry with fresh state; `None` when the index does not exist.
+    fn install(&mut self, index: u32, config: &SadConfig) -> Option<SaRef>;
+    /// A copy of an entry, which the caller wipes; `None` when it is free.
+    fn config(&self, index: u32) -> Option<SadConfig>;
+    /// Frees an entry and overwrites its keys.
+    fn free(&mut self, index: u32);
+    /// The next sequence number that an outbound SA hands out, less one.
+    fn sequence(&self, index: u32) -> u64;
+    /// Sets it, before anybody uses the SA.
+    fn set_sequence(&mut self, index: u32, sequence: u64);
+    /// What the SA has done so far.
+    fn counters(&self, index: u32) -> Counters;
+    /// Adds an entry to SPI_INDEX.
+    ///
+    /// # Errors
+    /// When the map is full.
+    fn insert_spi(&mut self, key: SpiKey, sa: SaRef) -> Result<(), Error>;
+    /// Removes an entry of SPI_INDEX.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn remove_spi(&mut self, key: &SpiKey) -> Result<(), Error>;
+    /// The SA that seals for a slot of OUTBOUND.
+    fn outbound(&self, slot: u32) -> Option<SaRef>;
+    /// Replaces it; generation 0 is none.
+    fn set_outbound(&mut self, slot: u32, sa: SaRef);
+    /// Writes an entry of SELECTORS.
+    fn set_selector(&mut self, index: u32, selector: Selector);
+}
+
+/// Every map that `control` uses, but EVENTS.
+pub struct Pinned {
+    sad: Sad,
+    spi: SpiIndex,
+    outbounds: Outbounds,
+    selectors: Selectors,
+    spd: SpdTables,
+    verdicts: Verdicts,
+    ports: Ports,
+}
+
+impl Pinned {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// As [`Directory::check`]; [`Error::Absent`] as long as the data plane has not made all of them.
+    pub fn open(dir: &Directory) -> Result<Self, Error> {
+        Ok(Pinned {
+            sad: Sad::open(dir)?,
+            spi: SpiIndex::open(dir)?,
+            outbounds: Outbounds::open(dir)?,
+            selectors: Selectors::open(dir)?,
+            spd: SpdTables::open(dir)?,
+            verdicts: Verdicts::open(dir)?,
+            ports: Ports::open(dir)?,
+        })
+    }
+
+    /// Leaves every policy without an SA, so that what it protects is dropped.
+    pub fn withdraw_outbound(&mut self) {
+        for slot in 0..self.outbounds.capacity() {
+            if self.outbounds.get(slot).is_some() {
+                self.outbounds.set(slot, SaRef::default());
+            }
+        }
+    }
+
+    /// Forgets every SA of an earlier `control`, which nobody here knows the negotiation of. Returns how many.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_sas(&mut self) -> Result<usize, Error> {
+        for (key, _) in self.spi.entries()? {
+            self.spi.remove(&key)?;
+        }
+        let stale: Vec<u32> = (0..self.sad.capacity()).filter(|i| self.sad.generation(*i) != 0).collect();
+        stale.iter().for_each(|index| self.sad.free(*index));
+        Ok(stale.len())
+    }
+
+    /// What the maps of the SPD hold.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn spd(&self) -> Result<Tables, Error> {
+        let (sources, destinations, rules) = self.spd.entries()?;
+        Ok(Tables {
+            sources: sources.into_iter().collect(),
+            destinations: destinations.into_iter().collect(),
+            rules: rules.into_iter().collect(),
+        })
+    }
+
+    /// Writes changes to the maps of the SPD, in their order.
+    ///
+    /// # Errors
+    /// When a map is full; what came before is written.
+    pub fn change_spd(&mut self, changes: &[Change]) -> Result<(), Error> {
+        for change in changes {
+            match change {
+                Change::SetRules(pair, list) => self.spd.insert_rules(*pair, *list)?,
+                Change::RemoveRules(pair) => self.spd.remove_rules(pair)?,
+                Change::SetSource(prefix, class) => self.spd.insert_source(prefix, *class)?,
+                Change::RemoveSource(prefix) => self.spd.remove_source(prefix)?,
+                Change::SetDestination(prefix, class) => self.spd.insert_destination(prefix, *class)?,
+                Change::RemoveDestination(prefix) => self.spd.remove_destination(prefix)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets per verdict of every interface that carries the XDP program, by interface index.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn verdicts(&self) -> Result<Vec<(u32, PerVerdict)>, Error> {
+        let mut ports = self.ports.entries()?;
+        ports.sort_by_key(|(ifindex, _)| *ifindex);
+        ports
+            .into_iter()
+            .map(|(ifindex, port)| {
+                let read = |v: &Verdict| self.verdicts.read(port.slot, *v).map(|n| (*v, n));
+                Ok((ifindex, Verdict::ALL.iter().map(read).collect::<Result<_, _>>()?))
+            })
+            .collect()
+    }
+}
+
+impl SaMaps for Pinned {
+    fn sa_capacity(&self) -> u32 {
+        self.sad.capacity()
+    }
+    fn selector_capacity(&self) -> u32 {
+        self.selectors.capacity()
+    }
+    fn install(&mut self, index: u32, config: &SadConfig) -> Option<SaRef> {
+        self.sad.install(index, config)
+    }
+    fn config(&self, index: u32) -> Option<SadConfig> {
+        self.sad.read(index)
+    }
+    fn free(&mut self, index: u32) {
+        self.sad.free(index);
+    }
+    fn sequence(&self, index: u32) -> u64 {
+        self.sad.state(index).map_or(0, |s| s.last_sequence.load(Relaxed))
+    }
+    fn set_sequence(&mut self, index: u32, sequence: u64) {
+        if let Some(state) = self.sad.state(index) {
+            state.last_sequence.store(sequence, Relaxed);
+        }
+    }
+    fn counters(&self, index: u32) -> Counters {
+        let Some(state) = self.sad.state(index) else { return Counters::default() };
+        let mut drops = [0; DropCause::ALL.len()];
+        drops.iter_mut().zip(&state.drops).for_each(|(to, from)| *to = from.load(Relaxed));
+        Counters { packets: state.packets.load(Relaxed), bytes: state.bytes.load(Relaxed), drops }
+    }
+    fn insert_spi(&mut self, key: SpiKey, sa: SaRef) -> Result<(), Error> {
+        self.spi.insert(key, sa)
+    }
+    fn remove_spi(&mut self, key: &SpiKey) -> Result<(), Error> {
+        self.spi.remove(key)
+    }
+    fn outbound(&self, slot: u32) -> Option<SaRef> {
+        self.outbounds.get(slot)
+    }
+    fn set_outbound(&mut self, slot: u32, sa: SaRef) {
+        self.outbounds.set(slot, sa);
+    }
+    fn set_selector(&mut self, index: u32, selector: Selector) {
+        self.selectors.set(index, selector);
+    }
+}

@@ -1,0 +1,331 @@
+//! Routes to the remote subnets, through the TUN device of the data plane.
+//!
+//! They are there as long as a tunnel is configured, whether it is up or not: traffic that the gateway itself sends to
+//! a remote subnet always meets the data plane, which seals it or drops it, and never leaves in clear. Behind each stands
+//! an unreachable route of the worst metric, for when the device is not there. All carry a protocol number of their own
+//! ([`PROTOCOL`]), by which stale ones are found and removed; whatever removes or changes one is answered by putting it
+//! back.
+
+use crate::config::{Config, Subnet};
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::AddressAttribute,
+        link::LinkAttribute,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::timeout};
+
+/// rtm_protocol of our routes, as in `ip route show proto 173`.
+pub const PROTOCOL: u8 = 173;
+
+/// The TUN device of the data plane.
+pub const DEVICE: &str = "adit0";
+
+/// Metric of the unreachable routes: every other is better.
+const LAST: u32 = u32::MAX;
+
+/// How long changes are collected before routes are looked at again.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long until the next try after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What is to be routed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// To the TUN device.
+    pub remote: BTreeSet<Subnet>,
+    /// Where the preferred source address must lie, for each remote subnet that has one there.
+    pub local: BTreeMap<Subnet, Vec<Subnet>>,
+}
+
+impl Wanted {
+    /// What the tunnels of a configuration want.
+    pub fn of(config: &Config) -> Self {
+        let mut wanted = Wanted::default();
+        for tunnel in &config.tunnels {
+            for remote in &tunnel.remote_subnets {
+                wanted.remote.insert(*remote);
+                wanted.local.entry(*remote).or_default().extend(&tunnel.local_subnets);
+            }
+        }
+        wanted
+    }
+
+    /// The routes, each with the source address that traffic from this machine takes.
+    fn routes(&self, device: Option<u32>, addresses: &[IpAddr]) -> BTreeMap<(Subnet, Way), Option<IpAddr>> {
+        let source = |remote: &Subnet| {
+            let local = self.local.get(remote)?;
+            addresses.iter().copied().find(|a| local.iter().any(|l| l.holds(*a)))
+        };
+        let mut routes = BTreeMap::new();
+        for remote in &self.remote {
+            routes.insert((*remote, Way::Nowhere), None);
+            routes.extend(device.map(|index| ((*remote, Way::Through(index)), source(remote))));
+        }
+        routes
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// The sender is told that nothing is there.
+    Nowhere,
+    /// To the interface of this index.
+    Through(u32),
+}
+
+/// Names of the interfaces by index, kept current by the task that keeps the routes.
+#[derive(Clone, Debug, Default)]
+pub struct Interfaces(Arc<Mutex<BTreeMap<u32, String>>>);
+
+impl Interfaces {
+    /// The name of an interface; its number where it is not known.
+    pub fn name(&self, index: u32) -> String {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(&index).cloned().unwrap_or_else(|| index.to_string())
+    }
+
+    fn replace(&self, names: BTreeMap<u32, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+}
+
+/// Keeps the routes as `wanted` says until its sender is gone; the routes stay then.
+///
+/// # Errors
+/// When no netlink socket can be opened, or the one that was breaks.
+pub async fn keep(mut wanted: watch::Receiver<Wanted>, interfaces: Interfaces) -> std::io::Result<()> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, handle, mut changes) = rtnetlink::new_multicast_connection(&groups)?;
+    let connection = tokio::spawn(connection);
+    let mut said = None;
+    loop {
+        let goal = wanted.borrow_and_update().clone();
+        let wait = match reconcile(&handle, &goal, &interfaces).await {
+            Ok(()) => {
+                said = None;
+                Duration::MAX
+            }
+            Err(problem) => {
+                if said.as_ref() != Some(&problem) {
+                    tracing::warn!("routes: {problem}");
+                    said = Some(problem);
+                }
+                RETRY
+            }
+        };
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { break },
+            change = changes.next() => {
+                if change.is_none() {
+                    return Err(std::io::Error::other("the connection to the kernel's routing (netlink) broke"));
+                }
+                let settled = async { while changes.next().await.is_some() {} };
+                // A burst of changes is looked at once, also when it does not end.
+                let _ = timeout(SETTLE, settled).await;
+            }
+            () = tokio::time::sleep(wait.min(Duration::from_secs(3600))) => {}
+        }
+    }
+    connection.abort();
+    Ok(())
+}
+
+async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) -> Result<(), String> {
+    let words = |what: &'static str| move |e: rtnetlink::Error| format!("{what}: {e}");
+    let names = link_names(handle).await.map_err(words("cannot list interfaces"))?;
+    let device = names.iter().find(|(_, name)| *name == DEVICE).map(|(index, _)| *index);
+    interfaces.replace(names);
+    let addresses = addresses(handle).await.map_err(words("cannot list addresses"))?;
+    let goal = wanted.routes(device, &addresses);
+    let (mut present, mut stale) = (BTreeSet::new(), Vec::new());
+    for found in ours(handle).await.map_err(words("cannot list routes"))? {
+        match goal.get(&(found.subnet, found.way)) {
+            Some(source) if *source == found.source => drop(present.insert((found.subnet, found.way))),
+            // Replaced below.
+            Some(_) => {}
+            None => stale.push(found),
+        }
+    }
+    let mut problems = Vec::new();
+    for ((subnet, way), source) in goal.iter().filter(|(route, _)| !present.contains(route)) {
+        match handle.route().add(message(subnet, *source, *way)).replace().execute().await {
+            Ok(()) if *way == Way::Nowhere => tracing::debug!("route {subnet} nowhere, as the last resort"),
+            Ok(()) => tracing::info!("route {subnet} through {DEVICE}"),
+            Err(e) => problems.push(format!("{subnet}: {e}")),
+        }
+    }
+    for found in stale {
+        // A route that another actor removed in the meantime is as good as removed.
+        if let Err(e) = handle.route().del(found.message).execute().await {
+            tracing::debug!("route {}: {e}", found.subnet);
+        }
+    }
+    if device.is_none() {
+        problems.push(format!("{DEVICE} is not there yet; the data plane makes it"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+struct Found {
+    subnet: Subnet,
+    way: Way,
+    source: Option<IpAddr>,
+    message: RouteMessage,
+}
+
+/// Our routes.
+async fn ours(handle: &Handle) -> Result<Vec<Found>, rtnetlink::Error> {
+    let mut found = Vec::new();
+    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    for all in [v4, v6] {
+        let mut routes = handle.route().get(all).execute();
+        while let Some(message) = routes.try_next().await? {
+            if message.header.protocol == RouteProtocol::Other(PROTOCOL) {
+                found.extend(read(message));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read(message: RouteMessage) -> Option<Found> {
+    let ip = |address: &RouteAddress| match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    };
+    let (mut destination, mut source, mut device) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => destination = ip(a),
+            RouteAttribute::PrefSource(a) => source = ip(a),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            _ => {}
+        }
+    }
+    // A default route has no destination attribute.
+    let destination = destination.unwrap_or(match message.header.address_family {
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    });
+    let subnet = format!("{destination}/{}", message.header.destination_prefix_length).parse().ok()?;
+    let way = match message.header.kind {
+        RouteType::Unreachable => Way::Nowhere,
+        _ => Way::Through(device?),
+    };
+    Some(Found { subnet, way, source, message })
+}
+
+fn message(subnet: &Subnet, source: Option<IpAddr>, way: Way) -> RouteMessage {
+    let mut message = match subnet.address() {
+        IpAddr::V4(address) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, subnet.length());
+            match source {
+                Some(IpAddr::V4(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+        IpAddr::V6(address) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, subnet.length());
+            match source {
+                Some(IpAddr::V6(source)) => route.pref_source(source).build(),
+                _ => route.build(),
+            }
+        }
+    };
+    message.header.protocol = RouteProtocol::Other(PROTOCOL);
+    match way {
+        Way::Through(index) => message.attributes.push(RouteAttribute::Oif(index)),
+        Way::Nowhere => {
+            message.header.kind = RouteType::Unreachable;
+            message.attributes.push(RouteAttribute::Priority(LAST));
+        }
+    }
+    message
+}
+
+async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, rtnetlink::Error> {
+    let mut names = BTreeMap::new();
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links.try_next().await? {
+        let name = link.attributes.into_iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        });
+        names.extend(name.map(|name| (link.header.index, name)));
+    }
+    Ok(names)
+}
+
+async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, rtnetlink::Error> {
+    let mut found = Vec::new();
+    let mut list = handle.address().get().execute();
+    while let Some(message) = list.try_next().await? {
+        let (mut local, mut address) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(ip),
+                AddressAttribute::Address(ip) => address = Some(ip),
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the peer's.
+        found.extend(local.or(address));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_address_lies_in_the_local_subnets_of_the_same_tunnel() {
+        let subnet = |s: &str| s.parse::<Subnet>().unwrap();
+        let mut wanted = Wanted::default();
+        for (local, remote) in [("10.1.0.0/16", "10.2.0.0/16"), ("10.9.0.0/16", "10.3.0.0/16")] {
+            wanted.remote.insert(subnet(remote));
+            wanted.local.insert(subnet(remote), vec![subnet(local)]);
+        }
+        let addresses = ["192.0.2.1".parse().unwrap(), "10.1.0.1".parse().unwrap()];
+        let routes = wanted.routes(Some(7), &addresses);
+        let through = Way::Through(7);
+        assert_eq!(routes[&(subnet("10.2.0.0/16"), through)], Some("10.1.0.1".parse().unwrap()));
+        assert_eq!(routes[&(subnet("10.3.0.0/16"), through)], None);
+        let without = wanted.routes(None, &addresses);
+        assert!(without.len() == 2 && without.keys().all(|(_, way)| *way == Way::Nowhere));
+    }
+
+    #[test]
+    fn a_route_reads_back_as_it_was_written() {
+        for (subnet, source) in [("10.2.0.0/16", Some("10.1.0.1")), ("2001:db8::/32", None)] {
+            let subnet = subnet.parse::<Subnet>().unwrap();
+            let source = source.map(|s| s.parse().unwrap());
+            for way in [Way::Through(7), Way::Nowhere] {
+                let found = read(message(&subnet, source, way)).unwrap();
+                assert_eq!((found.subnet, found.source, found.way), (subnet, source, way));
+                assert_eq!(found.message.header.protocol, RouteProtocol::Other(PROTOCOL));
+            }
+        }
+    }
+}

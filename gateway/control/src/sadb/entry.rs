@@ -1,0 +1,76 @@
+//! Entries of SAD_CONFIG from a negotiated pair.
+
+use super::Limits;
+use adit_ike::{ChildSa, DirectionKeys, Encryption, Integrity, TunnelId};
+use adit_maps::{
+    address::Address,
+    sa::{SadConfig, auth, cipher, direction, flags},
+};
+
+/// ESP's protocol number.
+pub(super) const ESP: u32 = 50;
+
+/// The inbound and the outbound entry; the caller wipes both. `None` when a key has another length than its algorithm's.
+pub(super) fn pair(
+    tunnel: TunnelId,
+    child: &ChildSa,
+    limits: Limits,
+    selectors: u32,
+) -> Option<[SadConfig; 2]> {
+    let mut common = SadConfig::free();
+    common.tunnel = tunnel.0;
+    common.policy = tunnel.0;
+    common.selectors = selectors;
+    common.local_selectors = u16::try_from(child.local_ts.len()).ok()?;
+    common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
+    common.protocol = ESP as u8;
+    common.cipher = match child.encryption {
+        Encryption::Aes128 => cipher::AES128_CBC,
+        Encryption::Aes192 => cipher::AES192_CBC,
+        Encryption::Aes256 => cipher::AES256_CBC,
+        Encryption::Aes128Gcm16 => cipher::AES128_GCM16,
+        Encryption::Aes192Gcm16 => cipher::AES192_GCM16,
+        Encryption::Aes256Gcm16 => cipher::AES256_GCM16,
+    };
+    common.auth = match child.integrity {
+        None => auth::NONE,
+        Some(Integrity::Sha1) => auth::HMAC_SHA1_96,
+        Some(Integrity::Sha256) => auth::HMAC_SHA256_128,
+    };
+    common.flags = if child.esn { flags::ESN } else { 0 };
+    common.local = child.local.into();
+    common.mtu = limits.mtu;
+    common.mss = limits.mss;
+    set_peer(&mut common, child.peer.into(), child.encapsulation);
+    let mut inbound = SadConfig { direction: direction::INBOUND, ..common };
+    inbound.replay_window = limits.replay_window.into();
+    let mut outbound = SadConfig { direction: direction::OUTBOUND, ..common };
+    if set_keys(&mut inbound, child, &child.inbound) && set_keys(&mut outbound, child, &child.outbound) {
+        return Some([inbound, outbound]);
+    }
+    inbound.wipe();
+    outbound.wipe();
+    None
+}
+
+/// Writes where the peer is and how ESP gets there.
+pub(super) fn set_peer(entry: &mut SadConfig, peer: Address, encapsulation: Option<(u16, u16)>) {
+    entry.peer = peer;
+    (entry.local_port, entry.peer_port) = encapsulation.unwrap_or_default();
+    entry.flags = match encapsulation {
+        Some(_) => entry.flags | flags::UDP,
+        None => entry.flags & !flags::UDP,
+    };
+}
+
+fn set_keys(entry: &mut SadConfig, child: &ChildSa, keys: &DirectionKeys) -> bool {
+    let auth_len = child.integrity.map_or(0, Integrity::key_len);
+    if keys.encryption_key.len() != child.encryption.key_len() || keys.integrity_key.len() != auth_len {
+        return false;
+    }
+    entry.spi = keys.spi;
+    entry.salt = keys.salt;
+    entry.key[..keys.encryption_key.len()].copy_from_slice(&keys.encryption_key);
+    entry.auth_key[..auth_len].copy_from_slice(&keys.integrity_key);
+    true
+}

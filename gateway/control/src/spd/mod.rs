@@ -1,0 +1,237 @@
+//! Compiles an ordered list of policies into the tables of the SPD (RFC 4301 section 4.4.1).
+//!
+//! A prefix's class stands for the set of policies whose own prefix on that side contains it. The longest prefix that
+//! holds an address is contained in every other that does, so its class knows every policy that could cover the
+//! address; the rules of a pair of classes are the policies that are in both sets, in order.
+
+#[cfg(test)]
+mod tests;
+mod transition;
+
+pub use transition::{Change, Transition};
+
+use adit_maps::{
+    address::{Address, Prefix},
+    policy::{
+        ClassPair, MAX_PAIRS, MAX_POLICIES, MAX_PREFIXES, MAX_RULES, PortRange, Rule, RuleList, action,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// One entry of the ordered SPD. The order of a list of them decides: the first that covers a flow is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Sources on our side.
+    pub local: Prefix,
+    /// Destinations on the peer's side.
+    pub remote: Prefix,
+    /// Upper-layer protocol, 0 for any.
+    pub protocol: u8,
+    /// Ports on our side.
+    pub local_ports: PortRange,
+    /// Ports on the peer's side.
+    pub remote_ports: PortRange,
+    /// One of [`action`].
+    pub action: u8,
+    /// Slot of OUTBOUND when the action is `PROTECT`.
+    pub slot: u32,
+}
+
+impl Policy {
+    /// Protects everything between two prefixes with the SA of `slot`.
+    pub fn protect(local: Prefix, remote: Prefix, slot: u32) -> Self {
+        let any = PortRange::ANY;
+        Policy {
+            local,
+            remote,
+            protocol: 0,
+            local_ports: any,
+            remote_ports: any,
+            action: action::PROTECT,
+            slot,
+        }
+    }
+
+    fn rule(&self) -> Rule {
+        Rule {
+            action: self.action,
+            protocol: self.protocol,
+            reserved: 0,
+            source_ports: self.local_ports,
+            destination_ports: self.remote_ports,
+            policy: self.slot,
+        }
+    }
+}
+
+/// What the three maps of the SPD hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// SPD_SOURCE.
+    pub sources: BTreeMap<Prefix, u32>,
+    /// SPD_DESTINATION.
+    pub destinations: BTreeMap<Prefix, u32>,
+    /// SPD_RULES.
+    pub rules: BTreeMap<ClassPair, RuleList>,
+}
+
+/// Why a list of policies has no tables.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// More policies meet between two prefixes than a rule list holds.
+    #[error("more than {MAX_RULES} policies with protocols or ports meet between two of their prefixes")]
+    TooManyRules,
+    /// More prefixes than a trie holds.
+    #[error("{0} different prefixes on one side (before and after a change together), {MAX_PREFIXES} fit")]
+    TooManyPrefixes(usize),
+    /// More pairs of classes than the hash holds.
+    #[error("{0} pairs of classes (before and after a change together), {MAX_PAIRS} fit")]
+    TooManyPairs(usize),
+    /// More tunnels than OUTBOUND has slots.
+    #[error("{0} tunnels (before and after a change together), {MAX_POLICIES} fit")]
+    TooManyTunnels(usize),
+}
+
+/// Compiles `policies`. Prefixes that are together in one class both in `previous` and in the result keep its number, so
+/// that a [`Transition`] between the two touches only what differs.
+///
+/// # Errors
+/// When the tables of the maps cannot hold the result.
+pub fn compile(policies: &[Policy], previous: &Tables) -> Result<Tables, CompileError> {
+    let sources = Side::new(policies.iter().map(|p| p.local));
+    let destinations = Side::new(policies.iter().map(|p| p.remote));
+    for side in [&sources, &destinations] {
+        if side.class_of.len() > MAX_PREFIXES {
+            return Err(CompileError::TooManyPrefixes(side.class_of.len()));
+        }
+    }
+    let source_numbers = sources.numbers(&previous.sources);
+    let destination_numbers = destinations.numbers(&previous.destinations);
+    let mut rules = BTreeMap::new();
+    for policy in 0..policies.len() {
+        for &source in &sources.classes_with[policy] {
+            for &destination in &destinations.classes_with[policy] {
+                let pair = ClassPair {
+                    source: source_numbers[source],
+                    destination: destination_numbers[destination],
+                };
+                if let std::collections::btree_map::Entry::Vacant(vacant) = rules.entry(pair) {
+                    let common = common(&sources.members[source], &destinations.members[destination]);
+                    vacant.insert(rule_list(common.map(|i| policies[i].rule()))?);
+                }
+            }
+        }
+    }
+    if rules.len() > MAX_PAIRS {
+        return Err(CompileError::TooManyPairs(rules.len()));
+    }
+    let numbered = |side: &Side, numbers: &[u32]| {
+        side.class_of.iter().map(|(prefix, class)| (*prefix, numbers[*class])).collect()
+    };
+    Ok(Tables {
+        sources: numbered(&sources, &source_numbers),
+        destinations: numbered(&destinations, &destination_numbers),
+        rules,
+    })
+}
+
+/// The prefixes of one side and their classes, numbered from 0 until they are given numbers that are free in the maps.
+struct Side {
+    class_of: BTreeMap<Prefix, usize>,
+    /// Of each class: the policies that contain its prefixes, in order.
+    members: Vec<Vec<usize>>,
+    /// Of each policy: the classes that it is a member of.
+    classes_with: Vec<Vec<usize>>,
+}
+
+impl Side {
+    fn new(prefixes: impl Iterator<Item = Prefix>) -> Self {
+        let mut policies_of: BTreeMap<Prefix, Vec<usize>> = BTreeMap::new();
+        let mut policies = 0;
+        for (policy, prefix) in prefixes.enumerate() {
+            policies_of.entry(prefix).or_default().push(policy);
+            policies = policy + 1;
+        }
+        // To a trie the IPv4 space is a part of every IPv6 prefix that covers ::ffff:0:0/96. This entry, in whose class
+        // no IPv6 policy is, keeps IPv4 addresses from being found under such a prefix.
+        let v4 = Prefix { address: Address::v4([0; 4]), len: Address::V4_PREFIX };
+        if policies_of.keys().any(|p| !p.is_v4() && p.len < v4.len && ancestor(&v4, p.len) == *p) {
+            policies_of.entry(v4).or_default();
+        }
+        let lengths: BTreeSet<u32> = policies_of.keys().map(|p| p.len).collect();
+        let mut side =
+            Side { class_of: BTreeMap::new(), members: Vec::new(), classes_with: vec![Vec::new(); policies] };
+        let mut known: HashMap<Vec<usize>, usize> = HashMap::new();
+        for prefix in policies_of.keys() {
+            let mut members: Vec<usize> = lengths
+                .range(..=prefix.len)
+                .map(|&len| ancestor(prefix, len))
+                .filter(|a| a.contains(prefix))
+                .filter_map(|a| policies_of.get(&a))
+                .flatten()
+                .copied()
+                .collect();
+            members.sort_unstable();
+            let class = *known.entry(members.clone()).or_insert_with(|| {
+                let class = side.members.len();
+                members.iter().for_each(|&policy| side.classes_with[policy].push(class));
+                side.members.push(members);
+                class
+            });
+            side.class_of.insert(*prefix, class);
+        }
+        side
+    }
+
+    /// The number of each class: the one it had, or one that is not in use.
+    fn numbers(&self, previous: &BTreeMap<Prefix, u32>) -> Vec<u32> {
+        let mut groups: HashMap<u32, Vec<Prefix>> = HashMap::new();
+        for (prefix, class) in previous {
+            groups.entry(*class).or_default().push(*prefix);
+        }
+        let mut prefixes: Vec<Vec<Prefix>> = vec![Vec::new(); self.members.len()];
+        for (prefix, class) in &self.class_of {
+            prefixes[*class].push(*prefix);
+        }
+        let mut unused = (0..).filter(|number| !groups.contains_key(number));
+        prefixes
+            .iter()
+            .map(|mine| {
+                let old = mine.first().and_then(|p| previous.get(p));
+                let kept = old.filter(|number| groups.get(*number).is_some_and(|g| g == mine));
+                kept.copied()
+                    .or_else(|| unused.next())
+                    .expect("32 bits number more classes than prefixes fit")
+            })
+            .collect()
+    }
+}
+
+/// The prefix of `len` bits that covers `prefix`; `len` is at most its own.
+fn ancestor(prefix: &Prefix, len: u32) -> Prefix {
+    let mask = if len == 0 { 0 } else { u128::MAX << (128 - len) };
+    Prefix { address: Address((u128::from_be_bytes(prefix.address.0) & mask).to_be_bytes()), len }
+}
+
+/// What is in both of two ascending lists.
+fn common<'a>(a: &'a [usize], b: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    let (few, many) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    few.iter().copied().filter(|i| many.binary_search(i).is_ok())
+}
+
+/// A list that ends with the first rule after which none is reached.
+fn rule_list(rules: impl Iterator<Item = Rule>) -> Result<RuleList, CompileError> {
+    let mut list = RuleList { len: 0, rules: [Rule::NONE; MAX_RULES] };
+    for rule in rules {
+        let slot = list.rules.get_mut(list.len as usize).ok_or(CompileError::TooManyRules)?;
+        *slot = rule;
+        list.len += 1;
+        if rule.is_total() {
+            break;
+        }
+    }
+    Ok(list)
+}
+
+/// Discards whatever comes.
+const DISCARD: Rule = Rule { action: action::DISCARD, ..Rule::NONE };

@@ -1,0 +1,166 @@
+//! What `control` says about itself: plain values that serialise, without any secret.
+
+pub use crate::tunnel::State;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Seconds since 1970 (UTC).
+pub type Timestamp = u64;
+
+/// Everything at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This machine.
+    pub gateway: GatewayStatus,
+    /// Every configured tunnel, in the order of the configuration.
+    pub tunnels: Vec<TunnelStatus>,
+    /// IKE as a whole.
+    pub ike: IkeStatus,
+    /// The interfaces that carry the XDP program.
+    pub ports: Vec<PortStatus>,
+}
+
+/// The gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Its name.
+    pub name: String,
+    /// Its public addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Version of this build.
+    pub version: String,
+    /// When `control` started.
+    pub started_at: Timestamp,
+    /// Why no packet can pass yet; `None` when the data plane's maps are there.
+    pub waiting_for: Option<String>,
+    /// Why the last reload was refused; `None` when it was not.
+    pub refused_reload: Option<String>,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// Its name.
+    pub name: String,
+    /// The connection status.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// The peer's name.
+    pub peer: String,
+    /// The peer's address as configured.
+    pub peer_address: String,
+    /// The address that the IKE SA has, or the last attempt had.
+    pub remote: Option<IpAddr>,
+    /// Our address.
+    pub local: IpAddr,
+    /// What is protected on our side.
+    pub local_subnets: Vec<String>,
+    /// What is protected on the peer's side.
+    pub remote_subnets: Vec<String>,
+    /// Algorithms of the IKE SA.
+    pub ike_suite: Option<String>,
+    /// From the first message of the negotiation to the last, in milliseconds.
+    pub handshake_ms: Option<f64>,
+    /// Who is behind a NAT: `local`, `peer`, `both`.
+    pub nat: Option<String>,
+    /// The Child SAs.
+    pub children: Vec<ChildStatus>,
+    /// Packets opened since the tunnel was configured.
+    pub inbound: Traffic,
+    /// Packets sealed since the tunnel was configured.
+    pub outbound: Traffic,
+    /// Packets dropped in both directions, by cause; every cause is there.
+    pub drops: BTreeMap<String, u64>,
+    /// What went wrong last, until a negotiation succeeds.
+    pub last_error: Option<Failure>,
+}
+
+/// A pair of Child SAs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildStatus {
+    /// SPI of packets from the peer, as `0x` and eight digits.
+    pub inbound_spi: String,
+    /// SPI of packets to the peer.
+    pub outbound_spi: String,
+    /// Algorithms of ESP.
+    pub suite: String,
+    /// Whether ESP goes in UDP.
+    pub encapsulated: bool,
+    /// When it ends at the latest.
+    pub expires_at: Timestamp,
+}
+
+/// Packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the inner packets.
+    pub bytes: u64,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// 1 or 2; `None` where it is not a matter of negotiation.
+    pub phase: Option<u8>,
+    /// In which exchange, where there was one.
+    pub exchange: Option<String>,
+    /// Why, for people.
+    pub cause: String,
+}
+
+/// IKE as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IkeStatus {
+    /// Datagrams that came.
+    pub received: u64,
+    /// Datagrams that went.
+    pub sent: u64,
+    /// Requests sent again.
+    pub retransmissions: u64,
+    /// Datagrams dropped, by cause.
+    pub dropped: BTreeMap<String, u64>,
+    /// Exchanges by kind and result.
+    pub exchanges: Vec<ExchangeCount>,
+}
+
+/// Exchanges of one kind that ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeCount {
+    /// `ike_sa_init`, `ike_auth`, …
+    pub exchange: String,
+    /// `done`, `refused`, `timed_out`.
+    pub result: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// An interface that carries the XDP program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Its name.
+    pub interface: String,
+    /// Packets by verdict; every verdict is there.
+    pub verdicts: BTreeMap<String, u64>,
+}
+
+/// One line of a tunnel's connection log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What happened, for people.
+    pub text: String,
+}
+
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

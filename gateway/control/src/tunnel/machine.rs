@@ -1,0 +1,343 @@
+//! When a tunnel negotiates, and what its connection status is. Time comes in as an argument.
+//!
+//! ```text
+//!             begin: immediate                 child up
+//! disabled  ───────────────────▶ connecting ──────────────▶ connected
+//!             begin: on-demand,      ▲  │ fourth failure        │ peer dead, closed, expired
+//!             respond                │  ▼                       ▼
+//!            idle ───────────────────┘ phase1-failed,      connecting, or idle
+//!                     acquire          phase2-failed       by dpd.action and start
+//!                                      every 12 s again
+//! ```
+
+use crate::config::{DpdAction, Start};
+use adit_ike::{DownReason, Phase};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// Waits before the first, second and third retry.
+const BACK_OFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// The wait before every further one.
+const STEADY: Duration = Duration::from_secs(12);
+
+/// The wait after a tunnel that was up went down for a reason that might come back at once.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The connection status of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// A negotiation is under way or about to be.
+    Connecting,
+    /// Packets can pass.
+    Connected,
+    /// The IKE SA cannot be agreed on; tried again all the same.
+    #[serde(rename = "phase1-failed")]
+    Phase1Failed,
+    /// The Child SA cannot be agreed on; tried again all the same.
+    #[serde(rename = "phase2-failed")]
+    Phase2Failed,
+    /// Waits for traffic, or for the peer.
+    Idle,
+    /// Switched off.
+    Disabled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 6] = [
+        State::Connecting,
+        State::Connected,
+        State::Phase1Failed,
+        State::Phase2Failed,
+        State::Idle,
+        State::Disabled,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Connecting => "connecting",
+            State::Connected => "connected",
+            State::Phase1Failed => "phase1-failed",
+            State::Phase2Failed => "phase2-failed",
+            State::Idle => "idle",
+            State::Disabled => "disabled",
+        })
+    }
+}
+
+/// One tunnel's state.
+#[derive(Debug)]
+pub struct Machine {
+    start: Start,
+    dpd_action: DpdAction,
+    state: State,
+    children: BTreeSet<u32>,
+    /// Failed negotiations since the last that succeeded.
+    failures: usize,
+    /// When to negotiate.
+    due: Option<Instant>,
+    /// Whether a negotiation that we began has neither failed nor succeeded yet.
+    attempting: bool,
+    /// Whether traffic begins a negotiation.
+    trap: bool,
+}
+
+impl Machine {
+    /// A tunnel that does nothing yet.
+    pub fn new(enabled: bool, start: Start, dpd_action: DpdAction) -> Self {
+        let state = match (enabled, start) {
+            (false, _) => State::Disabled,
+            (true, Start::Immediate) => State::Connecting,
+            (true, _) => State::Idle,
+        };
+        let children = BTreeSet::new();
+        Machine { start, dpd_action, state, children, failures: 0, due: None, attempting: false, trap: false }
+    }
+
+    /// The connection status.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When [`Machine::handle_timeout`] has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// From now on the tunnel is to be up, as its configuration says.
+    pub fn begin(&mut self, now: Instant) {
+        match self.state {
+            State::Disabled => {}
+            State::Connecting => self.due = Some(now),
+            _ => self.trap = self.start == Start::OnDemand,
+        }
+    }
+
+    /// Whether it is time to negotiate.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let due = self.due.is_some_and(|at| at <= now);
+        if due {
+            (self.due, self.attempting) = (None, true);
+        }
+        due
+    }
+
+    /// Traffic found no SA.
+    pub fn acquire(&mut self, now: Instant) {
+        if self.trap && self.state == State::Idle {
+            (self.state, self.due) = (State::Connecting, Some(now));
+        }
+    }
+
+    /// A Child SA is installed.
+    pub fn child_up(&mut self, inbound_spi: u32) {
+        self.children.insert(inbound_spi);
+        (self.state, self.failures, self.due, self.attempting) = (State::Connected, 0, None, false);
+    }
+
+    /// A Child SA is gone. The IKE SA's end, which follows where it was the last, decides what comes next.
+    pub fn child_down(&mut self, inbound_spi: u32) {
+        self.children.remove(&inbound_spi);
+        if self.children.is_empty() && self.state == State::Connected {
+            self.state = State::Connecting;
+        }
+    }
+
+    /// The last IKE SA is gone.
+    pub fn ike_down(&mut self, now: Instant, reason: DownReason) {
+        if reason == DownReason::Replaced || self.state == State::Disabled {
+            return;
+        }
+        self.children.clear();
+        // What is left of a negotiation that failed goes down after it: the retry is planned already, or under way.
+        let retried = self.due.is_some() || self.attempting;
+        if matches!(reason, DownReason::ClosedByUs | DownReason::NoChild) && retried {
+            return;
+        }
+        let (again, trap) = match (self.start, reason, self.dpd_action) {
+            (Start::Respond, ..) => (None, false),
+            (_, DownReason::PeerDead, DpdAction::Restart) => (Some(now), false),
+            (_, DownReason::PeerDead, DpdAction::Hold) => (None, true),
+            (Start::Immediate, DownReason::PeerDead, DpdAction::Clear) => (None, false),
+            (Start::Immediate, DownReason::Expired, _) => (Some(now), false),
+            (Start::Immediate, ..) => (Some(now + AGAIN), false),
+            (Start::OnDemand, ..) => (None, true),
+        };
+        self.state = if again.is_some() { State::Connecting } else { State::Idle };
+        (self.due, self.trap) = (again, trap);
+    }
+
+    /// What was negotiated, by whichever side, is of no use here; the caller closes it.
+    pub fn not_installed(&mut self, now: Instant) {
+        self.attempting = self.children.is_empty();
+        self.failed(now, Phase::Two);
+    }
+
+    /// A negotiation failed in this phase.
+    pub fn failed(&mut self, now: Instant, phase: Phase) {
+        if !self.children.is_empty() || self.state == State::Disabled {
+            return;
+        }
+        let failed = match phase {
+            Phase::One => State::Phase1Failed,
+            Phase::Two => State::Phase2Failed,
+        };
+        if self.start == Start::Respond {
+            self.state = failed;
+            return;
+        }
+        // Both ends may be trying: the failure of the peer's attempt is none of ours.
+        if !std::mem::take(&mut self.attempting) {
+            return;
+        }
+        let wait = BACK_OFF.get(self.failures).copied();
+        self.failures += 1;
+        self.state = if wait.is_some() { State::Connecting } else { failed };
+        self.due = Some(now + wait.unwrap_or(STEADY));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn machine(start: Start, action: DpdAction) -> (Machine, Instant) {
+        let now = Instant::now();
+        let mut m = Machine::new(true, start, action);
+        m.begin(now);
+        (m, now)
+    }
+
+    #[test]
+    fn three_retries_then_every_twelve_seconds_for_ever() {
+        let (mut m, mut now) = machine(Start::Immediate, DpdAction::Restart);
+        let mut seen = Vec::new();
+        for _ in 0..40 {
+            assert!(m.handle_timeout(now));
+            assert!(!m.handle_timeout(now));
+            m.failed(now, Phase::One);
+            let next = m.due().unwrap();
+            seen.push(((next - now).as_secs(), m.state()));
+            now = next;
+        }
+        let connecting = State::Connecting;
+        assert_eq!(seen[..3], [(1, connecting), (2, connecting), (4, connecting)]);
+        assert!(seen[3..].iter().all(|s| *s == (12, State::Phase1Failed)));
+        m.failed(now, Phase::Two);
+        assert_eq!(m.state(), State::Phase1Failed, "the peer's attempt is not ours");
+        assert!(m.handle_timeout(now));
+        m.failed(now, Phase::Two);
+        assert_eq!(m.state(), State::Phase2Failed);
+        m.child_up(1);
+        assert_eq!((m.state(), m.due()), (State::Connected, None));
+        m.child_down(1);
+        m.ike_down(now, DownReason::ClosedByPeer);
+        assert_eq!((m.state(), m.due()), (State::Connecting, Some(now + SECOND)));
+    }
+
+    #[test]
+    fn traffic_begins_an_on_demand_tunnel_once() {
+        let (mut m, now) = machine(Start::OnDemand, DpdAction::Restart);
+        assert_eq!((m.state(), m.due()), (State::Idle, None));
+        m.acquire(now);
+        assert!(m.handle_timeout(now));
+        m.acquire(now);
+        assert!(!m.handle_timeout(now));
+        m.child_up(1);
+        m.acquire(now);
+        assert_eq!((m.state(), m.due()), (State::Connected, None));
+        m.ike_down(now, DownReason::Expired);
+        assert_eq!((m.state(), m.due()), (State::Idle, None));
+        m.acquire(now);
+        assert!(m.handle_timeout(now));
+    }
+
+    #[test]
+    fn a_responder_never_begins() {
+        let (mut m, now) = machine(Start::Respond, DpdAction::Restart);
+        m.acquire(now);
+        m.failed(now, Phase::Two);
+        assert_eq!((m.state(), m.due()), (State::Phase2Failed, None));
+        m.child_up(1);
+        m.ike_down(now, DownReason::PeerDead);
+        m.acquire(now);
+        assert_eq!((m.state(), m.due()), (State::Idle, None));
+    }
+
+    #[test]
+    fn a_dead_peer_is_met_as_configured() {
+        for (action, state, due, trap) in [
+            (DpdAction::Restart, State::Connecting, true, false),
+            (DpdAction::Clear, State::Idle, false, false),
+            (DpdAction::Hold, State::Idle, false, true),
+        ] {
+            let (mut m, now) = machine(Start::Immediate, action);
+            m.child_up(1);
+            m.ike_down(now, DownReason::PeerDead);
+            assert_eq!((m.state(), m.due().is_some()), (state, due));
+            m.acquire(now);
+            assert_eq!(m.due().is_some(), due || trap);
+        }
+    }
+
+    #[test]
+    fn what_fails_beside_a_tunnel_that_is_up_changes_nothing() {
+        let (mut m, now) = machine(Start::Immediate, DpdAction::Restart);
+        m.child_up(1);
+        m.child_up(2);
+        m.failed(now, Phase::One);
+        m.ike_down(now, DownReason::Replaced);
+        m.child_down(1);
+        assert_eq!(m.state(), State::Connected);
+    }
+
+    #[test]
+    fn what_cannot_be_installed_is_tried_again_later() {
+        let (mut m, now) = machine(Start::Immediate, DpdAction::Restart);
+        m.child_up(1);
+        m.child_down(1);
+        m.not_installed(now);
+        m.ike_down(now, DownReason::ClosedByUs);
+        assert_eq!((m.state(), m.due()), (State::Connecting, Some(now + SECOND)));
+        m.child_up(2);
+        m.not_installed(now);
+        m.child_down(2);
+        m.ike_down(now, DownReason::ClosedByUs);
+        assert_eq!((m.state(), m.due()), (State::Connecting, Some(now + AGAIN)));
+    }
+
+    #[test]
+    fn what_the_peer_began_in_vain_does_not_hide_our_failure() {
+        let (mut m, mut now) = machine(Start::Immediate, DpdAction::Restart);
+        for _ in 0..4 {
+            assert!(m.handle_timeout(now));
+            m.failed(now, Phase::Two);
+            now = m.due().unwrap();
+        }
+        assert!(m.handle_timeout(now));
+        m.ike_down(now, DownReason::NoChild);
+        assert_eq!((m.state(), m.due()), (State::Phase2Failed, None), "our attempt is under way");
+        m.failed(now, Phase::Two);
+        assert_eq!(m.due(), Some(now + STEADY));
+    }
+
+    #[test]
+    fn a_disabled_tunnel_stays_so() {
+        let now = Instant::now();
+        let mut m = Machine::new(false, Start::Immediate, DpdAction::Restart);
+        m.begin(now);
+        m.acquire(now);
+        m.failed(now, Phase::One);
+        assert_eq!((m.state(), m.due()), (State::Disabled, None));
+    }
+}
