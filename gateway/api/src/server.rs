@@ -1,0 +1,214 @@
+//! The HTTP server.
+
+use crate::{Problem, metrics};
+use adit_control::{Control, Stopped};
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// Connections over TCP at a time.
+const CONNECTIONS: usize = 16;
+
+/// How long a connection over TCP may take in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes that are kept of a request over TCP; hyper's least.
+const REQUEST: usize = 8192;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket cannot be made.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Somebody listens there already.
+    #[error("another Adit listens on {}: stop it, or give this one another api.socket", .0.display())]
+    Taken(PathBuf),
+    /// The address of the metrics cannot be listened on.
+    #[error("cannot listen on {address} for metrics: {source}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A running server. It stops when it is dropped, and its socket goes with it.
+pub struct Server {
+    socket: PathBuf,
+    metrics: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens on the Unix socket, made with mode 0600, and for metrics on a TCP address.
+    ///
+    /// # Errors
+    /// When one of the two cannot be listened on.
+    pub async fn start(
+        control: Control,
+        socket: &Path,
+        metrics: Option<SocketAddr>,
+    ) -> Result<Server, ServeError> {
+        let listener = listen(socket)?;
+        let all = Router::new()
+            .route("/v1/status", get(status))
+            .route("/v1/tunnels/{name}/log", get(log))
+            .route("/v1/reload", post(reload))
+            .route("/metrics", get(scrape))
+            .fallback(not_found)
+            .with_state(control.clone());
+        let mut server = Server { socket: socket.to_owned(), metrics: None, tasks: Vec::new() };
+        server.tasks.push(tokio::spawn(async move {
+            if let Err(e) = axum::serve(listener, all).await {
+                tracing::error!("the API has stopped: {e}");
+            }
+        }));
+        if let Some(address) = metrics {
+            let failed = |source| ServeError::Metrics { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            server.metrics = Some(listener.local_addr().map_err(failed)?);
+            let scraped =
+                Router::new().route("/metrics", get(scrape)).fallback(not_found).with_state(control);
+            server.tasks.push(tokio::spawn(serve_strangers(listener, scraped)));
+        }
+        Ok(server)
+    }
+
+    /// Where metrics are served over TCP.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // It may have been removed by somebody else.
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+/// Serves whoever comes over TCP: a few at a time, each for a short time, so that nobody can take the process its memory,
+/// its descriptors or the attention of `control`.
+async fn serve_strangers(listener: TcpListener, app: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Nobody closes the semaphore.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::debug!("cannot accept a connection for metrics: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .max_buf_size(REQUEST)
+                .serve_connection(TokioIo::new(stream), service);
+            // One that breaks or takes too long is the client's loss.
+            let _ = timeout(PATIENCE, connection).await;
+            drop(place);
+        });
+    }
+}
+
+/// Makes the socket under another name and moves it in place once only its owner may open it.
+fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Socket { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
+    }
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(failed(io::Error::other("there is a file of that name that is not a socket")));
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(ServeError::Taken(path.to_owned()));
+        }
+    }
+    let making = path.with_file_name(format!(".{}", std::process::id()));
+    // Left over from a process of the same number that ended between the two steps.
+    let _ = fs::remove_file(&making);
+    let listener = UnixListener::bind(&making).map_err(failed)?;
+    fs::set_permissions(&making, fs::Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&making, path))
+        .inspect_err(|_| drop(fs::remove_file(&making)))
+        .map_err(failed)?;
+    Ok(listener)
+}
+
+async fn status(State(control): State<Control>) -> Response {
+    control.status().await.map_or_else(stopped, |status| Json(status).into_response())
+}
+
+async fn log(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+    match control.log(&name).await {
+        Ok(Some(entries)) => Json(entries).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, format!("there is no tunnel {name:?}")),
+        Err(e) => stopped(e),
+    }
+}
+
+async fn reload(State(control): State<Control>) -> Response {
+    match control.reload().await {
+        Ok(Ok(done)) => Json(done).into_response(),
+        Ok(Err(e)) => problem(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()),
+        Err(e) => stopped(e),
+    }
+}
+
+async fn scrape(State(control): State<Control>) -> Response {
+    let status = match control.status().await {
+        Ok(status) => status,
+        Err(e) => return stopped(e),
+    };
+    match metrics::render(&status) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(e) => problem(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+    }
+}
+
+async fn not_found() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is nothing at this path".into())
+}
+
+fn stopped(e: Stopped) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, e.to_string())
+}
+
+fn problem(code: StatusCode, error: String) -> Response {
+    (code, Json(Problem { error })).into_response()
+}

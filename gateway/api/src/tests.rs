@@ -1,0 +1,216 @@
+use crate::{CONTENT_TYPE, Client, ClientError, ServeError, Server, render};
+use adit_control::{Config, Control, Options, status::State};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const SECRET: &str = "Sentinel-0f-the-secret-key";
+
+/// A control without a data plane, on a loopback address of its own, with a server before it.
+struct Gateway {
+    dir: PathBuf,
+    control: Control,
+    server: Server,
+}
+
+impl Gateway {
+    async fn start(host: u8) -> Gateway {
+        let dir = std::env::temp_dir().join(format!("adit-api-{}-{host}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("adit.toml");
+        fs::write(&file, config(host, &["a-b"])).unwrap();
+        let config = Config::load(&file).unwrap();
+        let options = Options { file, config, bpf_dir: dir.join("bpf") };
+        let (control, _) = Control::start(options).await.unwrap();
+        let metrics = Some("127.0.0.1:0".parse().unwrap());
+        let server = Server::start(control.clone(), &dir.join("adit.sock"), metrics).await.unwrap();
+        Gateway { dir, control, server }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.dir.join("adit.sock"))
+    }
+
+    fn rewrite(&self, text: &str) {
+        fs::write(self.dir.join("adit.toml"), text).unwrap();
+    }
+
+    async fn stop(self) {
+        self.control.shutdown().await;
+        drop(self.server);
+        assert!(!self.dir.join("adit.sock").exists());
+        fs::remove_dir_all(self.dir).unwrap();
+    }
+}
+
+fn config(host: u8, tunnels: &[&str]) -> String {
+    let mut text = format!(
+        "[gateway]\nname = \"a\"\naddress = \"127.83.17.{host}\"\nwan = \"lo\"\nlan = [\"lo\"]\n\
+         [[peer]]\nname = \"b\"\naddress = \"198.51.100.1\"\n"
+    );
+    for (i, name) in tunnels.iter().enumerate() {
+        text += &format!(
+            "[[tunnel]]\nname = \"{name}\"\npeer = \"b\"\nlocal_subnets = \"10.1.0.0/16\"\n\
+             remote_subnets = \"10.{}.0.0/16\"\npsk = \"{SECRET}\"\n",
+            i + 2
+        );
+    }
+    text
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_down_is_in_the_metrics_with_zeros() {
+    let gateway = Gateway::start(1).await;
+    let text = gateway.client().metrics().await.unwrap();
+    for line in [
+        "adit_tunnel_bytes_total{tunnel=\"a-b\",direction=\"in\"} 0",
+        "adit_tunnel_bytes_total{tunnel=\"a-b\",direction=\"out\"} 0",
+        "adit_tunnel_packets_total{tunnel=\"a-b\",direction=\"in\"} 0",
+        "adit_tunnel_health{tunnel=\"a-b\"} 0",
+        "adit_tunnel_state{tunnel=\"a-b\",state=\"connecting\"} 1",
+        "adit_tunnel_state{tunnel=\"a-b\",state=\"connected\"} 0",
+        "adit_tunnel_drops_total{tunnel=\"a-b\",cause=\"replay\"} 0",
+        "adit_tunnel_drops_total{tunnel=\"a-b\",cause=\"authentication\"} 0",
+        "adit_ike_datagrams_dropped_total{cause=\"malformed\"} 0",
+        "adit_ike_exchanges_total{exchange=\"ike_sa_init\",result=\"done\"} 0",
+        "adit_data_plane_up 0",
+        "# TYPE adit_tunnel_bytes_total counter",
+        "# TYPE adit_tunnel_health gauge",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_alone_are_served_over_tcp() {
+    let gateway = Gateway::start(2).await;
+    let address = gateway.server.metrics_address().unwrap();
+    let answer = get(address, "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("adit_build_info"), "{answer}");
+    assert!(answer.contains(&format!("content-type: {CONTENT_TYPE}")), "{answer}");
+    assert_eq!(CONTENT_TYPE, "text/plain; version=0.0.4");
+    assert!(get(address, "/v1/status").await.starts_with("HTTP/1.0 404"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_holds_connections_open_does_not_shut_the_scraper_out() {
+    let gateway = Gateway::start(7).await;
+    let address = gateway.server.metrics_address().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    tokio::time::pause();
+    let answer = get(address, "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    let mut closed = [0];
+    assert_eq!(idle[0].read(&mut closed).await.unwrap(), 0, "the first to come was let go");
+    tokio::time::resume();
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_process_that_died_is_no_obstacle() {
+    let gateway = Gateway::start(8).await;
+    let socket = gateway.dir.join("other.sock");
+    for stale in [socket.clone(), gateway.dir.join(format!(".{}", std::process::id()))] {
+        drop(std::os::unix::net::UnixListener::bind(stale).unwrap());
+    }
+    let second = Server::start(gateway.control.clone(), &socket, None).await.unwrap();
+    assert!(Client::new(&socket).status().await.is_ok());
+    drop(second);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn another_name_of_the_peer_touches_nothing() {
+    let gateway = Gateway::start(9).await;
+    gateway.rewrite(&config(9, &["a-b"]).replace("\"b\"", "\"berlin\""));
+    let done = gateway.client().reload().await.unwrap();
+    assert_eq!((done.changed.len(), done.unchanged), (0, 1));
+    assert_eq!(gateway.client().status().await.unwrap().tunnels[0].peer, "berlin");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_and_for_one_gateway() {
+    let gateway = Gateway::start(3).await;
+    let socket = gateway.dir.join("adit.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let second = Server::start(gateway.control.clone(), &socket, None).await;
+    assert!(matches!(second, Err(ServeError::Taken(_))));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_applies_what_differs_or_nothing() {
+    let gateway = Gateway::start(4).await;
+    let client = gateway.client();
+    gateway.rewrite(&config(4, &["a-b", "a-c"]));
+    let done = client.reload().await.unwrap();
+    assert_eq!(
+        (done.added, done.changed, done.removed, done.unchanged),
+        (vec!["a-c".into()], vec![], vec![], 1)
+    );
+
+    gateway.rewrite(&config(4, &["a-b"]).replace("10.2.0.0/16", "10.2.0.0/33"));
+    let Err(ClientError::Refused(why)) = client.reload().await else { panic!() };
+    assert!(why.contains("adit.toml:13:18: tunnel \"a-b\".remote_subnets: \"10.2.0.0/33\""), "{why}");
+    let status = client.status().await.unwrap();
+    assert_eq!(status.tunnels.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a-b", "a-c"]);
+    assert_eq!(status.gateway.refused_reload, Some(why));
+
+    gateway.rewrite(&config(5, &["a-b"]));
+    let Err(ClientError::Refused(why)) = client.reload().await else { panic!() };
+    assert!(why.starts_with("gateway.address changed"), "{why}");
+
+    gateway.rewrite(&config(4, &["a-c"]));
+    let done = client.reload().await.unwrap();
+    assert_eq!((done.added, done.changed, done.removed), (vec![], vec!["a-c".into()], vec!["a-b".into()]));
+    assert_eq!(client.status().await.unwrap().gateway.refused_reload, None);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_holds_a_secret() {
+    let gateway = Gateway::start(6).await;
+    let client = gateway.client();
+    gateway.rewrite(&config(6, &["odd name/ä"]));
+    client.reload().await.unwrap();
+    let log = client.log("odd name/ä").await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!(status.tunnels[0].state, State::Connecting);
+    gateway.rewrite(&config(6, &["odd name/ä"]).replace("psk = ", "pks = "));
+    let refused = client.reload().await.unwrap_err();
+    let everything = [
+        serde_json::to_string(&status).unwrap(),
+        format!("{status:?} {log:?} {refused} {refused:?}"),
+        render(&status).unwrap(),
+    ];
+    assert!(everything.iter().all(|text| !text.contains(SECRET)));
+    let Err(ClientError::Refused(why)) = client.log("none").await else { panic!() };
+    assert_eq!(why, "there is no tunnel \"none\"");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_gateway_the_client_says_what_to_do() {
+    let e = Client::new(Path::new("/nonexistent/adit.sock")).status().await.unwrap_err();
+    assert!(e.to_string().contains("is `adit run` running?"), "{e}");
+}
