@@ -1,0 +1,142 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A site-to-site IPsec VPN gateway on XDP.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// What to log, to stderr: error, warn, info, debug, trace, or per module as in `info,adit_control=debug`.
+    #[arg(long, env = "ADIT_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    pub(crate) log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole gateway: data plane and control. SIGHUP reloads the configuration, SIGTERM and SIGINT stop.
+    Run(Gateway),
+    /// Run control alone: IKE, policies, routes, API. It waits for the data plane, whenever that comes.
+    Control(Gateway),
+    /// Run the data plane alone: it reads the interfaces from the file and goes on with every SA in the maps.
+    Dataplane(Gateway),
+    /// Show what is up, what is not, and why.
+    Status {
+        #[command(flatten)]
+        socket: Socket,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Show the metrics as Prometheus reads them.
+    Metrics {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Have a running gateway read its configuration again. Tunnels that are the same go on untouched.
+    Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Look at one tunnel.
+    Tunnel {
+        /// What to look at.
+        #[command(subcommand)]
+        command: TunnelCommand,
+    },
+    /// Say what is wrong with a configuration file, and what had better be changed.
+    Check {
+        /// The configuration file.
+        #[arg(short, long, default_value = CONFIG, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Take the XDP program, its maps and the TUN device away. From then on nothing is protected and nothing dropped.
+    Unload {
+        /// Where the maps are pinned.
+        #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
+        bpf_dir: PathBuf,
+    },
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TunnelCommand {
+    /// Show the connection log: the last 1,000 events, oldest first.
+    Log {
+        /// The tunnel's name.
+        name: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+/// What a gateway runs with.
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// The configuration file.
+    #[arg(short, long, default_value = CONFIG, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where the maps are pinned: a directory in a bpffs, or one to mount a bpffs at.
+    #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
+    pub(crate) bpf_dir: PathBuf,
+}
+
+/// Where a running gateway listens.
+#[derive(Debug, Args)]
+pub(crate) struct Socket {
+    /// The gateway's socket: api.socket of its configuration.
+    #[arg(long, default_value = "/run/adit/adit.sock", value_name = "PATH")]
+    socket: PathBuf,
+}
+
+impl From<Socket> for PathBuf {
+    fn from(socket: Socket) -> PathBuf {
+        socket.socket
+    }
+}
+
+/// How to show something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+const CONFIG: &str = "/etc/adit/adit.toml";
+const BPF_DIR: &str = "/run/adit/bpf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_parse() {
+        for line in [
+            "adit run --config a.toml --bpf-dir /tmp/bpf",
+            "adit control --config a.toml",
+            "adit dataplane",
+            "adit status -o json --socket /tmp/s",
+            "adit reload",
+            "adit tunnel log a-b --socket /tmp/s",
+            "adit check --config a.toml --log debug",
+            "adit unload --bpf-dir /tmp/bpf",
+            "adit metrics",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}

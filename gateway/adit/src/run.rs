@@ -1,0 +1,150 @@
+//! The gateway's processes.
+
+use crate::cli;
+use adit_api::Server;
+use adit_control::{Config, Control, ControlError, Options};
+use adit_dataplane::{Dataplane, PortConfig, XdpMode};
+use adit_maps::{port::role, sa::DEFAULT_CAPACITY};
+use anyhow::Context;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+/// How often the workers are looked after.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs control, the data plane, or both, until a signal or until one of them cannot go on.
+pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool) -> anyhow::Result<()> {
+    let config = Config::load(&arguments.config)?;
+    for line in config.warnings_for(&arguments.config).lines() {
+        tracing::warn!("{line}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let workers = data_plane.then(|| start_data_plane(&config, arguments)).transpose()?;
+        let result = match control {
+            true => run_control(config, arguments, workers.as_ref(), &mut signals).await,
+            false => watch(workers.as_ref(), None, &mut signals).await,
+        };
+        let stopped = workers.map_or(Ok(()), Dataplane::stop).context("stopping the data plane");
+        // What stopped the data plane explains why control found it stopped.
+        stopped.and(result)
+    })
+}
+
+fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result<Dataplane> {
+    let mut roles = BTreeMap::from([(config.gateway.wan.as_str(), role::WAN)]);
+    for lan in &config.gateway.lan {
+        *roles.entry(lan).or_default() |= role::LAN;
+    }
+    let ports =
+        roles.into_iter().map(|(name, roles)| PortConfig { interface: name.to_owned(), roles }).collect();
+    let data_plane = Dataplane::start(adit_dataplane::Config {
+        bpf_dir: arguments.bpf_dir.clone(),
+        ports,
+        tun: adit_control::routes::DEVICE.to_owned(),
+        workers: None,
+        max_sas: DEFAULT_CAPACITY,
+        mode: XdpMode::Auto,
+    })
+    .context("the data plane does not start")?;
+    for port in data_plane.report().ports {
+        let fallback = port.fallback.map_or(String::new(), |why| format!(" ({why})"));
+        tracing::info!("{}: {} queues, {} mode{fallback}", port.interface, port.queues, port.xdp_mode);
+    }
+    Ok(data_plane)
+}
+
+async fn run_control(
+    config: Config,
+    arguments: &cli::Gateway,
+    workers: Option<&Dataplane>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let api = config.api.clone();
+    let options = Options { file: arguments.config.clone(), config, bpf_dir: arguments.bpf_dir.clone() };
+    let (control, mut task) = Control::start(options).await?;
+    let server = match Server::start(control.clone(), &api.socket, api.metrics).await {
+        Ok(server) => server,
+        Err(e) => {
+            control.shutdown().await;
+            return Err(e.into());
+        }
+    };
+    match server.metrics_address() {
+        Some(address) => {
+            tracing::info!("API on {}, metrics on http://{address}/metrics", api.socket.display())
+        }
+        None => tracing::info!("API on {}", api.socket.display()),
+    }
+    let result = watch(workers, Some((&control, &mut task)), signals).await;
+    control.shutdown().await;
+    drop(server);
+    result
+}
+
+/// Goes on until a signal says stop, or something that runs has ended by itself.
+async fn watch(
+    workers: Option<&Dataplane>,
+    mut control: Option<(&Control, &mut JoinHandle<Result<(), ControlError>>)>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let ended = async {
+            match &mut control {
+                Some((_, task)) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = ended => {
+                result.context("control has panicked")?.context("control cannot go on")?;
+                return Ok(());
+            }
+            stop = signals.next() => {
+                if stop {
+                    tracing::info!("stopping");
+                    return Ok(());
+                }
+                if let Some((control, _)) = &control {
+                    // It has logged what it did, or why not.
+                    let _ = control.reload().await;
+                }
+            }
+            _ = look.tick() => {
+                if let Some(dead) = workers.and_then(|w| w.report().workers.into_iter().find(|w| !w.running)) {
+                    anyhow::bail!("worker {} of the data plane has ended", dead.id);
+                }
+            }
+        }
+    }
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for a signal: whether it says stop.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.hangup.recv() => false,
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+        }
+    }
+}

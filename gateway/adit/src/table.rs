@@ -1,0 +1,152 @@
+//! The status on one screen: what is up, what is not, and why.
+
+use adit_control::status::{State, Status, Timestamp, TunnelStatus};
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The status as text without a final line break.
+pub(crate) fn status(status: &Status, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let gateway = &status.gateway;
+    let addresses = gateway.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let up = status.tunnels.iter().filter(|t| t.state == State::Connected).count();
+    let mut out = vec![format!(
+        "gateway {} ({addresses}), Adit {}, up {}: {up} of {} tunnels connected",
+        gateway.name,
+        gateway.version,
+        ago(now, gateway.started_at),
+        status.tunnels.len()
+    )];
+    out.extend(gateway.waiting_for.iter().cloned());
+    out.extend(gateway.refused_reload.iter().map(|why| format!("the last reload was refused: {why}")));
+    if !status.tunnels.is_empty() {
+        out.push(String::new());
+        out.push(tunnels(&status.tunnels, now));
+    }
+    let reasons: Vec<_> = status.tunnels.iter().filter_map(|t| reason(t, now)).collect();
+    if !reasons.is_empty() {
+        out.push(String::new());
+        out.extend(reasons);
+    }
+    out.join("\n")
+}
+
+fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["TUNNEL", "STATE", "FOR", "PEER", "LOCAL", "REMOTE", "ESP", "IN", "OUT"]);
+    for t in tunnels {
+        let peer = match t.remote {
+            Some(ip) if ip.to_string() != t.peer_address => format!("{} ({ip})", t.peer_address),
+            _ => t.peer_address.clone(),
+        };
+        let esp = t.children.last().map_or("-".into(), |c| {
+            if c.encapsulated { format!("{} in UDP", c.suite) } else { c.suite.clone() }
+        });
+        table.add_row([
+            t.name.clone(),
+            t.state.to_string(),
+            ago(now, t.since),
+            peer,
+            few(&t.local_subnets),
+            few(&t.remote_subnets),
+            esp,
+            bytes(t.inbound.bytes),
+            bytes(t.outbound.bytes),
+        ]);
+    }
+    let text = table.to_string();
+    text.lines().map(str::trim).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a tunnel is not up, or what it drops.
+fn reason(t: &TunnelStatus, now: Timestamp) -> Option<String> {
+    if let Some(error) = &t.last_error {
+        let phase = error.phase.map_or(String::new(), |n| format!("phase {n}"));
+        let exchange = error.exchange.as_ref().map_or(String::new(), |e| format!(" in {e}"));
+        let place = if phase.is_empty() { String::new() } else { format!("{phase}{exchange}, ") };
+        return Some(format!("{}: {place}{} ago: {}", t.name, ago(now, error.at), error.cause));
+    }
+    let drops: Vec<_> =
+        t.drops.iter().filter(|(_, n)| **n > 0).map(|(cause, n)| format!("{cause} {n}")).collect();
+    (!drops.is_empty()).then(|| format!("{}: packets dropped: {}", t.name, drops.join(", ")))
+}
+
+fn few(list: &[String]) -> String {
+    match list {
+        [first, second, _, ..] => format!("{first}, {second}, +{}", list.len() - 2),
+        _ => list.join(", "),
+    }
+}
+
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    match now.saturating_sub(then) {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min", s / 60),
+        s @ 3600..86400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        s => format!("{} d {} h", s / 86400, s % 86400 / 3600),
+    }
+}
+
+fn bytes(n: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (n as f64, 0);
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A time as `2026-01-31 23:59:59Z`.
+pub(crate) fn utc(time: Timestamp) -> String {
+    let (days, seconds) = (time / 86400, time % 86400);
+    // Years that begin in March put the leap day last; 719468 days lie between 0000-03-01 and 1970-01-01.
+    let day = days + 719_468;
+    let era = day / 146_097;
+    let day_of_era = day % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (time, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_709_251_199, "2024-02-29 23:59:59Z"),
+            (1_709_251_200, "2024-03-01 00:00:00Z"),
+            (4_107_542_400, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(utc(time), text);
+        }
+    }
+
+    #[test]
+    fn figures_are_short() {
+        let list = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        assert_eq!([few(&list(1)), few(&list(2)), few(&list(5))], ["0", "0, 1", "0, 1, +3"]);
+        assert_eq!(
+            [bytes(999), bytes(1000), bytes(999_950), bytes(u64::MAX)],
+            ["999 B", "1.0 kB", "1.0 MB", "18.4 EB"]
+        );
+        assert_eq!([ago(60, 1), ago(60, 0), ago(90_000, 0), ago(0, 9)], ["59 s", "1 min", "1 d 1 h", "0 s"]);
+    }
+
+    #[test]
+    fn one_screen_says_what_is_up_what_is_not_and_why() {
+        let status: Status = serde_json::from_str(include_str!("../tests/status.json")).unwrap();
+        let text = super::status(&status, UNIX_EPOCH + std::time::Duration::from_secs(1_000_090));
+        assert_eq!(text, include_str!("../tests/status.txt").trim_end());
+    }
+}
