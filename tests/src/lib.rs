@@ -1,0 +1,33 @@
+//! The lab: sites, gateways and the Internet between them, made of network namespaces on one machine, and what it
+//! takes to start real peers in them, send traffic, damage it, and look at the wire.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`run`] | one run: its name, its temporary files, and the promise that nothing is left behind |
+//! | [`namespace`] | network namespaces, the links between them, programs in them |
+//! | [`topology`] | the ready-made networks: two sites, and two sites with NAT in between |
+//! | [`capture`] | tcpdump on a link, and what each packet was |
+//! | [`traffic`] | ping and TCP streams, with their figures |
+//! | [`inject`] | packets nobody should send: random, forged, replayed |
+//! | [`metrics`] | scraping and reading `/metrics` |
+//! | [`site`] | the two ends of the tunnel, told once for every kind of peer |
+//! | [`adit`] | an Adit in a namespace |
+//! | [`strongswan`] | a strongSwan in a namespace, the peer of the interoperability tests |
+//! | [`demo`] | the main job from end to end, as `cargo xtask demo` shows it |
+//! | [`scenario`] | what the scenario binaries share |
+//!
+//! Everything happens in namespaces that the lab makes itself; the machine's own interfaces are never touched.
+
+pub mod adit;
+pub mod capture;
+pub mod demo;
+pub mod inject;
+pub mod metrics;
+pub mod namespace;
+pub mod run;
+pub mod scenario;
+pub mod site;
+pub mod strongswan;
+mod sys;
+pub mod topology;
+pub mod traffic;

@@ -1,0 +1,101 @@
+//! The few system calls that the standard library does not have.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// Moves the calling thread into the network namespace that `file` names.
+pub(crate) fn enter_network_namespace(file: &File) -> io::Result<()> {
+    // SAFETY: setns takes a descriptor, which `file` keeps open, and touches no memory of ours.
+    match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends `signal` to the process `pid`.
+pub(crate) fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: kill touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends IPv4 packets, headers and all, through the routes of the calling thread's namespace.
+pub(crate) struct RawIpv4(OwnedFd);
+
+impl RawIpv4 {
+    pub(crate) fn open() -> io::Result<RawIpv4> {
+        // SAFETY: socket touches no memory of ours.
+        let fd =
+            unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened and belongs to nobody else.
+        Ok(RawIpv4(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends `packet` towards `destination`, which its header should name too.
+    pub(crate) fn send(&self, packet: &[u8], destination: Ipv4Addr) -> io::Result<()> {
+        let to = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: 0,
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(destination.octets()) },
+            sin_zero: [0; 8],
+        };
+        let length = size_of_val(&to) as libc::socklen_t;
+        // SAFETY: `packet` and `to` are valid for their lengths for as long as the call lasts.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const to).cast(),
+                length,
+            )
+        };
+        match sent {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Write end of the pipe that tells of SIGINT and SIGTERM; -1 before [`on_interrupt`].
+static INTERRUPTED: AtomicI32 = AtomicI32::new(-1);
+
+/// Calls `then` on a thread of its own when SIGINT, SIGTERM or SIGHUP arrives. Programs started from here have the default
+/// handlers again.
+pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut ends = [0; 2];
+    // SAFETY: pipe2 writes two descriptors into `ends`, which has room for them.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the read end was just opened and belongs to nobody else; the write end stays open for good.
+    let mut reader = unsafe { File::from_raw_fd(ends[0]) };
+    INTERRUPTED.store(ends[1], Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let handler = tell as extern "C" fn(libc::c_int);
+        // SAFETY: `tell` does only what a signal handler may: an atomic load and write(2).
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+    std::thread::spawn(move || {
+        if io::Read::read_exact(&mut reader, &mut [0]).is_ok() {
+            then();
+        }
+    });
+    Ok(())
+}
+
+extern "C" fn tell(_signal: libc::c_int) {
+    let end = INTERRUPTED.load(Ordering::Relaxed);
+    // SAFETY: one byte is read from a constant; write(2) may be called from a signal handler.
+    unsafe { libc::write(end, [1u8].as_ptr().cast(), 1) };
+}
