@@ -1,0 +1,120 @@
+//! Every developer command of Adit: `cargo xtask --help` lists them. Each says what it does, installs what it lacks,
+//! and is safe to repeat.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod lab;
+mod load;
+mod packages;
+mod shell;
+mod tally;
+mod test;
+mod toolchain;
+
+/// Every developer command of Adit.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing: system packages and the eBPF toolchain
+    Setup,
+    /// Build the XDP object and the `adit` binary that carries it
+    Build {
+        /// With optimisation
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build, load and attach the XDP program to interfaces of this machine
+    Load {
+        /// An interface: the first is the WAN, the others are LANs
+        #[arg(long = "iface", required = true)]
+        interfaces: Vec<String>,
+        /// Where the maps, the program and its links are pinned
+        #[arg(long, default_value = "/run/adit/bpf")]
+        bpf_dir: PathBuf,
+    },
+    /// Detach the XDP program and remove its maps
+    Unload {
+        /// Where they are pinned
+        #[arg(long, default_value = "/run/adit/bpf")]
+        bpf_dir: PathBuf,
+    },
+    /// Show the main job: two sites, a tunnel, traffic through it, counters scraped; leave nothing behind
+    Demo {
+        /// One JSON object on the last line of stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// The test topologies, to play in
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Run the tests; the last line is `N passed, N failed, N skipped`
+    Test {
+        /// Which
+        #[arg(value_enum, default_value = "all")]
+        selection: test::Selection,
+    },
+}
+
+#[derive(Subcommand)]
+enum Lab {
+    /// Make a topology and leave it up
+    Up {
+        /// `two-sites` or `nat`
+        name: String,
+    },
+    /// Remove topologies that are up, and what killed runs left behind
+    Down {
+        /// Only this one
+        name: Option<String>,
+    },
+    /// A shell on a host of the topology that is up
+    Shell {
+        /// `ha`, `ga`, `rt`, `gb` or `hb`
+        host: String,
+    },
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Err(error) = run(arguments.command) {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup => setup(),
+        Verb::Build { release } => build::build(release).map(|_| ()),
+        Verb::Load { interfaces, bpf_dir } => load::load(&interfaces, &bpf_dir),
+        Verb::Unload { bpf_dir } => load::unload(&bpf_dir),
+        Verb::Demo { json } => lab::demo(json),
+        Verb::Lab(Lab::Up { name }) => lab::up(&name),
+        Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),
+        Verb::Lab(Lab::Shell { host }) => lab::shell(&host),
+        Verb::Test { selection } => {
+            test::test(selection);
+            Ok(())
+        }
+    }
+}
+
+/// Installs what is missing.
+fn setup() -> Result<()> {
+    packages::install(&packages::missing()?)?;
+    let toolchain = toolchain::ensure()?;
+    shell::announce("everything is here");
+    shell::note(&format!("rustc for BPF: {} ({})", toolchain.rustc.path.display(), toolchain.rustc.version));
+    shell::note(&format!("linker: {}", toolchain.linker.display()));
+    Ok(())
+}

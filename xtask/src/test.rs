@@ -1,0 +1,105 @@
+//! `cargo xtask test`: everything that must hold, summed up in one line.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::shell::{self, Step, Stream};
+use crate::tally::Tally;
+use crate::{build, setup};
+
+/// Which tests to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Selection {
+    /// Formatting, lints, unit and property tests
+    Unit,
+    /// The XDP program in the kernel, and two Adits in network namespaces
+    Lab,
+    /// Adit and strongSwan in network namespaces
+    Interop,
+    /// All of it: what CI runs
+    All,
+}
+
+/// Runs the selected tests and ends with the line `N passed, N failed, N skipped`; exits with 1 when anything failed.
+pub(crate) fn test(selection: Selection) {
+    let mut tests = Tests::default();
+    tests.run(selection);
+    println!("{}", tests.tally.summary());
+    if tests.tally.failed() > 0 {
+        std::process::exit(1);
+    }
+}
+
+#[derive(Default)]
+struct Tests {
+    tally: Tally,
+}
+
+impl Tests {
+    fn run(&mut self, selection: Selection) {
+        let chosen = |what| selection == what || selection == Selection::All;
+        if !self.holds("setup", setup) || !self.holds("build", || build::build(true).map(|_| ())) {
+            return;
+        }
+        if chosen(Selection::Unit) {
+            self.checks();
+            self.harness("run the unit tests", &["--no-fail-fast"]);
+        }
+        let scenarios = [(Selection::Lab, "xdp"), (Selection::Lab, "lab"), (Selection::Interop, "interop")];
+        for (wanted, scenarios) in scenarios {
+            if chosen(wanted) {
+                let what = format!("run the scenarios of tests/scenarios/{scenarios}.rs");
+                self.harness(&what, &["--package", "adit-tests", "--test", scenarios]);
+            }
+        }
+    }
+
+    fn checks(&mut self) {
+        self.holds("cargo fmt --check", || {
+            let mut command = shell::cargo();
+            command.args(["fmt", "--all", "--check"]);
+            Step::new("check the formatting", command, "`cargo fmt --all` puts it right").shown()
+        });
+        self.holds("cargo clippy", || {
+            let mut command = shell::cargo();
+            command.args([
+                "clippy",
+                "--workspace",
+                "--exclude",
+                "adit-ebpf",
+                "--all-targets",
+                "--all-features",
+            ]);
+            command.args(["--", "-D", "warnings"]);
+            Step::new("run the lints", command, "mend what clippy names above").shown()
+        });
+    }
+
+    /// Does something that is not a test, and counts it as a failure when it fails.
+    fn holds(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
+        match work() {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                self.tally.fail(name);
+                false
+            }
+        }
+    }
+
+    /// Runs `cargo test` with these arguments, and counts what its harnesses tell.
+    fn harness(&mut self, what: &str, arguments: &[&str]) {
+        let before = self.tally.failed();
+        let mut command = shell::cargo();
+        command.arg("test").args(arguments).env("ADIT_BIN", build::binary_path(true));
+        let step = Step::new(what, command, "read what failed above");
+        let done = step.watched(Stream::Stdout, |line| self.tally.read(line));
+        self.tally.harness_ended();
+        if let Err(error) = done
+            && self.tally.failed() == before
+        {
+            eprintln!("error: {error:#}");
+            self.tally.fail(what);
+        }
+    }
+}
