@@ -11,7 +11,6 @@ use adit_esp::{Outcome, Packet};
 use adit_maps::{
     address::Address,
     decode::{self, ETHERNET, Headers},
-    policy::Flow,
     sa::{DropCause, direction},
 };
 use arrayvec::ArrayVec;
@@ -120,18 +119,17 @@ impl Worker {
         let buf = self.wire.umem.bytes(&mut job.frame);
         let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;
         job.end = headers.end;
-        let flow = decode::flow(&buf[..job.end], &headers).map_err(|_| DropCause::BadInner)?;
         let inner_len = job.end - job.start;
         if inner_len > longest {
             if !forbids_fragmentation(buf, &headers) {
                 return Err(DropCause::TooBig);
             }
-            self.answer(job, &headers, &flow, Problem::TooBig(longest.min(usize::from(u16::MAX)) as u16));
+            self.answer(job, &headers, Problem::TooBig(longest.min(usize::from(u16::MAX)) as u16));
             return Err(DropCause::TooBig);
         }
         // What the kernel hands over has been counted down by it, or started here (RFC 4301 section 5.1.2.1).
         if job.origin != Origin::Tun && !decrement_hop_limit(buf, &headers) {
-            self.answer(job, &headers, &flow, Problem::HopLimit);
+            self.answer(job, &headers, Problem::HopLimit);
             return Err(DropCause::HopLimit);
         }
         clamp_mss(buf, &headers, mss.unwrap_or_else(|| largest_segment(longest, &headers)));
@@ -149,10 +147,13 @@ impl Worker {
     }
 
     /// Answers the sender of an inner packet with an ICMP error.
-    fn answer(&mut self, job: &mut Job, headers: &Headers, flow: &Flow, problem: Problem) {
+    fn answer(&mut self, job: &mut Job, headers: &Headers, problem: Problem) {
         if self.icmp_left == 0 {
             return;
         }
+        let Ok(flow) = decode::flow(&self.wire.umem.bytes(&mut job.frame)[..job.end], headers) else {
+            return;
+        };
         let from = self.wire.own_address(job.origin, &flow.source).unwrap_or(flow.destination);
         let macs = match job.origin {
             Origin::Socket(_) => mac_addresses(&self.wire.umem.bytes(&mut job.frame)[job.ethernet..]),
@@ -165,7 +166,7 @@ impl Worker {
         let Some(mut reply) = self.wire.umem.take() else { return };
         let packet = self.wire.umem.bytes(&mut job.frame);
         let out = self.wire.umem.bytes(&mut reply);
-        let Some(len) = answer(&mut out[HEADROOM..], packet, headers, flow, &from, problem) else {
+        let Some(len) = answer(&mut out[HEADROOM..], packet, headers, &flow, &from, problem) else {
             return self.wire.umem.give(reply);
         };
         let sent = match macs {
