@@ -48,6 +48,9 @@ pub struct EndpointConfig {
     pub overlap: Duration,
     /// How long a closed IKE SA still answers retransmitted requests.
     pub linger: Duration,
+    /// Largest IP packet in bytes that an IKE message is sent in; longer messages are fragmented where the peer
+    /// can put them together (RFC 7383, and the vendor extension of IKEv1).
+    pub fragment_size: usize,
 }
 
 impl Default for EndpointConfig {
@@ -62,6 +65,7 @@ impl Default for EndpointConfig {
             keepalive: Duration::from_secs(20),
             overlap: Duration::from_secs(2),
             linger: Duration::from_secs(30),
+            fragment_size: 1280,
         }
     }
 }
@@ -129,11 +133,63 @@ pub struct TunnelConfig {
     pub nat_t: NatT,
     /// Dead peer detection; `None` turns it off.
     pub dpd: Option<Dpd>,
+    /// Whether this side may begin an IKE SA by itself, as it does to reauthenticate. An SA that is up is rekeyed
+    /// by either side.
+    pub initiates: bool,
+    /// Whether the IKE SA is begun without a Child SA where the peer can do so (RFC 6023); IKEv2 only.
+    pub childless: bool,
+    /// A post-quantum pre-shared key mixed into the keys (RFC 8784); IKEv2 only.
+    pub ppk: Option<Ppk>,
+}
+
+/// A version of IKE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// RFC 7296.
+    #[default]
+    Ikev2,
+    /// RFC 2408 and RFC 2409.
+    Ikev1,
+}
+
+/// How phase 1 of IKEv1 goes (RFC 2409 section 5); says nothing in IKEv2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Six messages; identities are protected.
+    #[default]
+    Main,
+    /// Three messages; identities go in clear, and so does a hash of the PSK.
+    Aggressive,
+}
+
+/// What protects the packets of a Child SA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 4303.
+    #[default]
+    Esp,
+    /// RFC 4302.
+    Ah,
+}
+
+/// A post-quantum pre-shared key (RFC 8784).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ppk {
+    /// PPK_ID: by which both sides name the key.
+    pub id: Vec<u8>,
+    /// The key.
+    pub key: Psk,
+    /// Whether a peer without it is refused.
+    pub required: bool,
 }
 
 /// Parameters of phase 1, each list in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkePolicy {
+    /// The version spoken, and the only one taken.
+    pub version: Version,
+    /// IKEv1: how phase 1 goes.
+    pub mode: Mode,
     /// Encryption.
     pub encryption: Vec<Encryption>,
     /// Integrity, used with the encryption algorithms that are not AEAD.
@@ -142,21 +198,66 @@ pub struct IkePolicy {
     pub prf: Vec<Prf>,
     /// Diffie-Hellman groups; the first is guessed in IKE_SA_INIT.
     pub dh: Vec<Group>,
+    /// Additional key exchanges (RFC 9370), one of which is made where this is not empty; IKEv2 only.
+    pub additional_ke: Vec<Group>,
     /// Life of an IKE SA.
     pub lifetime: Duration,
+    /// Whether an IKE SA is renewed by a new one that is authenticated, made before the old one goes, rather than
+    /// by a rekey.
+    pub reauthenticate: bool,
+}
+
+/// What a tunnel has where its configuration says nothing.
+impl Default for IkePolicy {
+    fn default() -> Self {
+        Self {
+            version: Version::Ikev2,
+            mode: Mode::Main,
+            encryption: vec![Encryption::Aes256Gcm16],
+            integrity: vec![Integrity::Sha256],
+            prf: vec![Prf::Sha256],
+            dh: vec![Group::X25519, Group::P256, Group::Modp2048],
+            additional_ke: Vec::new(),
+            lifetime: Duration::from_secs(86_400),
+            reauthenticate: false,
+        }
+    }
 }
 
 /// Parameters of phase 2, each list in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpsecPolicy {
-    /// Encryption.
+    /// What protects the packets.
+    pub protocol: Protocol,
+    /// Encryption; says nothing with AH.
     pub encryption: Vec<Encryption>,
-    /// Integrity, used with the encryption algorithms that are not AEAD.
+    /// Integrity, used with AH and with the encryption algorithms that are not AEAD.
     pub integrity: Vec<Integrity>,
-    /// Whether extended sequence numbers are offered and preferred.
+    /// Groups of the Diffie-Hellman exchange that every Child SA has of its own (perfect forward secrecy), but
+    /// for the one that IKE_AUTH makes; empty for none.
+    pub pfs: Vec<Group>,
+    /// Whether extended sequence numbers are offered and preferred; IKEv2 only.
     pub esn: bool,
     /// Life of a Child SA.
     pub lifetime: Duration,
+    /// Bytes after which a Child SA ends, as IKEv1 tells the peer in kilobytes. The caller counts them and calls
+    /// [`Endpoint::rekey_child`](crate::Endpoint::rekey_child).
+    pub lifetime_bytes: Option<u64>,
+}
+
+/// What a tunnel has where its configuration says nothing; PFS is with the groups of phase 1 there.
+impl Default for IpsecPolicy {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Esp,
+            encryption: vec![Encryption::Aes256Gcm16],
+            integrity: vec![Integrity::Sha256],
+            pfs: Vec::new(),
+            esn: true,
+            lifetime: Duration::from_secs(3600),
+            lifetime_bytes: None,
+        }
+    }
 }
 
 /// NAT traversal of a tunnel.

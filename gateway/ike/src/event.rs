@@ -10,8 +10,8 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    algorithm::{Encryption, Integrity},
-    config::TunnelId,
+    algorithm::{Encryption, Group, Integrity},
+    config::{Protocol, TunnelId},
     error::Cause,
     selector::TrafficSelector,
     wire::ExchangeType,
@@ -59,12 +59,21 @@ pub enum Event {
         /// Whether we began.
         initiator: bool,
     },
-    /// A Child SA is to be installed: inbound first, then outbound, in place of an earlier one of the tunnel.
+    /// A pair of Child SAs is to be installed, inbound first. A tunnel may have several: each serves the flows of
+    /// its selectors.
     ChildUp {
         /// The tunnel it is of.
         tunnel: TunnelId,
         /// Keys, selectors and addresses.
         child: Box<ChildSa>,
+    },
+    /// From now on what the selectors of this pair cover is sent with it, for the peer is known to be ready: follows
+    /// a [`Event::ChildUp`] whose pair was not to be used at once.
+    SwitchOutbound {
+        /// The tunnel it is of.
+        tunnel: TunnelId,
+        /// The pair, by its inbound SPI.
+        inbound_spi: u32,
     },
     /// The peer of a Child SA is now at another address or port: authenticated IKE messages come from there.
     ChildMoved {
@@ -104,6 +113,8 @@ pub enum Event {
         tunnel: Option<TunnelId>,
         /// The peer.
         peer: SocketAddr,
+        /// Whether the attempt was ours.
+        initiator: bool,
         /// Which phase failed.
         phase: Phase,
         /// In which exchange.
@@ -178,10 +189,19 @@ pub struct ChildSa {
     pub inbound: DirectionKeys,
     /// For packets to the peer.
     pub outbound: DirectionKeys,
-    /// Encryption of ESP.
-    pub encryption: Encryption,
-    /// Integrity of ESP; `None` with AEAD.
+    /// Whether what is sent goes with this pair from now on, in place of an earlier one with the same selectors;
+    /// else from [`Event::SwitchOutbound`] on.
+    pub switch_outbound: bool,
+    /// The pair it is to take the place of in a rekey, by its inbound SPI. That one is removed by an event of its own.
+    pub replaces: Option<u32>,
+    /// What protects the packets.
+    pub protocol: Protocol,
+    /// Encryption of ESP; `None` with AH.
+    pub encryption: Option<Encryption>,
+    /// Integrity; `None` with AEAD.
     pub integrity: Option<Integrity>,
+    /// The group of its own Diffie-Hellman exchange, if it had one.
+    pub pfs: Option<Group>,
     /// Whether sequence numbers have 64 bits.
     pub esn: bool,
     /// What is protected on our side.
@@ -196,6 +216,8 @@ pub struct ChildSa {
     pub encapsulation: Option<(u16, u16)>,
     /// When the pair ends at the latest, from now.
     pub lifetime: Duration,
+    /// After how many bytes the peer ends it, where it said so (IKEv1).
+    pub lifetime_bytes: Option<u64>,
     /// Whether we began the exchange that made it.
     pub initiator: bool,
 }
@@ -205,9 +227,9 @@ pub struct ChildSa {
 pub struct DirectionKeys {
     /// The SPI in packets of this direction.
     pub spi: u32,
-    /// The AES key, for GCM without the salt.
+    /// The cipher's key, without the salt; empty with AH.
     pub encryption_key: Zeroizing<Vec<u8>>,
-    /// The salt of GCM; zero otherwise.
+    /// The salt of an AEAD; zero otherwise.
     pub salt: [u8; 4],
     /// The key of integrity; empty with AEAD.
     pub integrity_key: Zeroizing<Vec<u8>>,

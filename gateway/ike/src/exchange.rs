@@ -238,7 +238,7 @@ impl Endpoint {
     pub(crate) fn report_failure(&mut self, sa: &IkeSa, phase: Phase, exchange: ExchangeType, cause: Cause) {
         let up = sa.tunnel_id().is_some_and(|tunnel| self.has_usable(tunnel, sa.spi));
         if !up && !sa.doomed {
-            self.failed(sa.tunnel_id(), sa.path, phase, exchange, cause);
+            self.failed(sa.tunnel_id(), sa.path, sa.role == Role::Initiator, phase, exchange, cause);
         }
     }
 }

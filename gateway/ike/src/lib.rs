@@ -78,8 +78,8 @@ mod words;
 
 pub use algorithm::{Encryption, Group, Integrity, Prf, UnknownAlgorithm};
 pub use config::{
-    Dpd, EndpointConfig, Id, IkePolicy, InvalidId, IpsecPolicy, NatT, Psk, Retransmission, TunnelConfig,
-    TunnelId,
+    Dpd, EndpointConfig, Id, IkePolicy, InvalidId, IpsecPolicy, Mode, NatT, Ppk, Protocol, Psk,
+    Retransmission, TunnelConfig, TunnelId, Version,
 };
 pub use counters::{Counters, ExchangeResult};
 pub use crypto::dh::{Job, JobResult};

@@ -310,8 +310,6 @@ pub(crate) fn first_difference(ours: &[Proposal], theirs: &[Proposal]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn ike(encryption: &[Encryption], integrity: &[Integrity], dh: &[Group]) -> IkePolicy {
@@ -320,13 +318,17 @@ mod tests {
             integrity: integrity.to_vec(),
             prf: vec![Prf::Sha256],
             dh: dh.to_vec(),
-            lifetime: Duration::from_secs(3600),
+            ..IkePolicy::default()
         }
     }
 
     fn ipsec(encryption: &[Encryption], integrity: &[Integrity], esn: bool) -> IpsecPolicy {
-        let lifetime = Duration::from_secs(3600);
-        IpsecPolicy { encryption: encryption.to_vec(), integrity: integrity.to_vec(), esn, lifetime }
+        IpsecPolicy {
+            encryption: encryption.to_vec(),
+            integrity: integrity.to_vec(),
+            esn,
+            ..IpsecPolicy::default()
+        }
     }
 
     #[test]

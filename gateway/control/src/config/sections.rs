@@ -269,6 +269,7 @@ fn ike(s: Section<'_>) -> (Option<IkePolicy>, Option<Option<Id>>, Option<Option<
         prf,
         dh,
         lifetime: Duration::from_secs(l.into()),
+        ..IkePolicy::default()
     });
     (policy, local_id, peer_id)
 }
@@ -299,6 +300,7 @@ fn ipsec(s: Section<'_>) -> (Option<IpsecPolicy>, Option<u16>) {
         integrity,
         esn,
         lifetime: Duration::from_secs(lifetime.into()),
+        ..IpsecPolicy::default()
     });
     (policy, replay_window)
 }

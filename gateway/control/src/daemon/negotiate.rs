@@ -82,6 +82,7 @@ impl Daemon {
                     }
                 }
             }
+            Event::SwitchOutbound { .. } => {}
             Event::ChildMoved { tunnel, inbound_spi, peer, encapsulation, .. } => {
                 let (Some(t), Some(data_plane)) = (self.tunnels.get_mut(&tunnel), &mut self.data_plane)
                 else {
@@ -111,7 +112,7 @@ impl Daemon {
                     t.ike_down(now, reason);
                 }
             }
-            Event::Failed { tunnel, peer, phase, exchange, cause } => {
+            Event::Failed { tunnel, peer, phase, exchange, cause, .. } => {
                 match tunnel.and_then(|id| self.tunnels.get_mut(&id)) {
                     Some(t) => t.failed(now, phase, Some(exchange.to_string()), &cause),
                     None => tracing::debug!(%peer, "{exchange} failed: {cause}"),
@@ -192,7 +193,7 @@ impl Daemon {
         let totals = data_plane.sadb.totals(&data_plane.maps);
         for tunnel in self.tunnels.values_mut() {
             if totals.get(&tunnel.id()).is_some_and(|totals| tunnel.heard(totals)) {
-                self.endpoint.traffic_seen(now, tunnel.id());
+                self.endpoint.traffic_seen(now, tunnel.id(), 0);
             }
         }
     }
@@ -202,6 +203,7 @@ fn of(event: &Event) -> Option<TunnelId> {
     match event {
         Event::IkeUp { tunnel, .. }
         | Event::ChildUp { tunnel, .. }
+        | Event::SwitchOutbound { tunnel, .. }
         | Event::ChildMoved { tunnel, .. }
         | Event::ChildDown { tunnel, .. }
         | Event::IkeDown { tunnel, .. } => Some(*tunnel),

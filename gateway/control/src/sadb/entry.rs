@@ -24,7 +24,7 @@ pub(super) fn pair(
     common.local_selectors = u16::try_from(child.local_ts.len()).ok()?;
     common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
     common.protocol = ESP as u8;
-    common.cipher = match child.encryption {
+    common.cipher = match child.encryption? {
         Encryption::Aes128 => cipher::AES128_CBC,
         Encryption::Aes192 => cipher::AES192_CBC,
         Encryption::Aes256 => cipher::AES256_CBC,
@@ -65,7 +65,8 @@ pub(super) fn set_peer(entry: &mut SadConfig, peer: Address, encapsulation: Opti
 
 fn set_keys(entry: &mut SadConfig, child: &ChildSa, keys: &DirectionKeys) -> bool {
     let auth_len = child.integrity.map_or(0, Integrity::key_len);
-    if keys.encryption_key.len() != child.encryption.key_len() || keys.integrity_key.len() != auth_len {
+    let key_len = child.encryption.map_or(0, Encryption::key_len);
+    if keys.encryption_key.len() != key_len || keys.integrity_key.len() != auth_len {
         return false;
     }
     entry.spi = keys.spi;

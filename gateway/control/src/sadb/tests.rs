@@ -87,8 +87,12 @@ fn child(spi: u32) -> ChildSa {
     ChildSa {
         inbound: keys(spi, 1),
         outbound: keys(spi + 1, 2),
-        encryption: Encryption::Aes256Gcm16,
+        switch_outbound: true,
+        replaces: None,
+        protocol: adit_ike::Protocol::Esp,
+        encryption: Some(Encryption::Aes256Gcm16),
         integrity: None,
+        pfs: None,
         esn: true,
         local_ts: vec![prefix([10, 1, 0, 0]), prefix([10, 3, 0, 0])],
         remote_ts: vec![prefix([10, 2, 0, 0])],
@@ -96,6 +100,7 @@ fn child(spi: u32) -> ChildSa {
         peer: [198, 51, 100, 1].into(),
         encapsulation: None,
         lifetime: Duration::from_secs(3600),
+        lifetime_bytes: None,
         initiator: true,
     }
 }

@@ -132,6 +132,9 @@ impl Tunnel {
             remote_ts: selectors(&c.remote_subnets),
             nat_t: c.nat_t,
             dpd: c.dpd,
+            initiates: c.start != config::Start::Respond,
+            childless: false,
+            ppk: None,
         }
     }
 
@@ -187,10 +190,8 @@ impl Tunnel {
 
     /// A Child SA is installed.
     pub fn child_up(&mut self, child: &ChildSa) {
-        let suite = match child.integrity {
-            Some(integrity) => format!("{}-{integrity}", child.encryption),
-            None => child.encryption.to_string(),
-        };
+        let names = [child.encryption.map(|e| e.to_string()), child.integrity.map(|i| i.to_string())];
+        let suite = names.into_iter().flatten().collect::<Vec<_>>().join("-");
         let (inbound, outbound) = (spi(child.inbound.spi), spi(child.outbound.spi));
         let (local, remote) = (list(&child.local_ts), list(&child.remote_ts));
         self.note(format!("Child SA up: {suite}, SPI in {inbound} out {outbound}, {local} to {remote}"));

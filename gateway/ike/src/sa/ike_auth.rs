@@ -388,8 +388,12 @@ impl Endpoint {
                 let child = ChildSa {
                     inbound: inbound.with_spi(agreement.inbound_spi),
                     outbound: outbound.with_spi(agreement.outbound_spi),
-                    encryption: agreement.suite.encryption,
+                    switch_outbound: true,
+                    replaces: None,
+                    protocol: tunnel.ipsec.protocol,
+                    encryption: Some(agreement.suite.encryption),
                     integrity: agreement.suite.integrity,
+                    pfs: None,
                     esn: agreement.suite.esn,
                     local_ts: agreement.local_ts,
                     remote_ts: agreement.remote_ts,
@@ -399,6 +403,7 @@ impl Endpoint {
                     encapsulation: (established.nat.any() && on_nat_t_port)
                         .then(|| (sa.path.local.port(), sa.path.remote.port())),
                     lifetime: tunnel.ipsec.lifetime.min(tunnel.ike.lifetime),
+                    lifetime_bytes: None,
                     initiator,
                 };
                 established.children.push(Child::of(&child));

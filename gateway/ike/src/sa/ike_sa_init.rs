@@ -105,10 +105,10 @@ impl Endpoint {
     pub(crate) fn initiate(&mut self, now: Instant, tunnel: Arc<TunnelConfig>, path: Path) {
         let Some(&group) = tunnel.ike.dh.first() else {
             let cause = Cause::NoProposal { ours: Vec::new(), theirs: None, first_difference: None };
-            return self.failed(Some(tunnel.id), path, Phase::One, ExchangeType::IkeSaInit, cause);
+            return self.failed(Some(tunnel.id), path, true, Phase::One, ExchangeType::IkeSaInit, cause);
         };
         if let Some(cause) = child::unsayable(&tunnel) {
-            return self.failed(Some(tunnel.id), path, Phase::Two, ExchangeType::IkeSaInit, cause);
+            return self.failed(Some(tunnel.id), path, true, Phase::Two, ExchangeType::IkeSaInit, cause);
         }
         let spi = self.draw_spi();
         let mut initiator_nonce = vec![0; NONCE_LEN];
@@ -551,7 +551,7 @@ impl Endpoint {
     /// Reports a failure that anybody can bring about, now and then.
     fn stranger_failed(&mut self, now: Instant, tunnel: Option<crate::TunnelId>, path: Path, cause: Cause) {
         if self.reports.permit(now, tunnel) {
-            self.failed(tunnel, path, Phase::One, ExchangeType::IkeSaInit, cause);
+            self.failed(tunnel, path, false, Phase::One, ExchangeType::IkeSaInit, cause);
         }
     }
 
@@ -559,11 +559,12 @@ impl Endpoint {
         &mut self,
         tunnel: Option<crate::TunnelId>,
         path: Path,
+        initiator: bool,
         phase: Phase,
         exchange: ExchangeType,
         cause: Cause,
     ) {
-        self.events.push_back(Event::Failed { tunnel, peer: path.remote, phase, exchange, cause });
+        self.events.push_back(Event::Failed { tunnel, peer: path.remote, initiator, phase, exchange, cause });
     }
 }
 

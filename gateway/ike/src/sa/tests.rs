@@ -36,17 +36,22 @@ fn tunnel(own: usize) -> TunnelConfig {
             prf: vec![Prf::Sha256],
             dh: vec![Group::X25519],
             lifetime,
+            ..IkePolicy::default()
         },
         ipsec: IpsecPolicy {
             encryption: vec![Encryption::Aes128Gcm16],
             integrity: vec![],
             esn: true,
             lifetime,
+            ..IpsecPolicy::default()
         },
         local_ts: vec![subnets[own].clone()],
         remote_ts: vec![subnets[1 - own].clone()],
         nat_t: NatT::Auto,
         dpd: Some(Dpd { delay: Duration::from_secs(8), timeout: Duration::from_secs(13) }),
+        initiates: true,
+        childless: false,
+        ppk: None,
     }
 }
 

@@ -24,7 +24,7 @@ fn every_suite_comes_up_from_either_side() {
                     world.seconds(1);
                     world.assert_up();
                     let child = world.child(A);
-                    assert_eq!(child.encryption, encryption);
+                    assert_eq!(child.encryption, Some(encryption));
                     assert_eq!(child.inbound.encryption_key.len(), encryption.key_len());
                     assert_eq!(child.inbound.integrity_key.is_empty(), encryption.is_aead());
                     assert_eq!(child.inbound.salt == [0; 4], !encryption.is_aead());

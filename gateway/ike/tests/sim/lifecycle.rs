@@ -118,7 +118,7 @@ fn traffic_counts_as_life() {
     for _ in 0..60 {
         let now = world.now;
         for side in [A, B] {
-            world.ends[side].endpoint.traffic_seen(now, TUNNEL);
+            world.ends[side].endpoint.traffic_seen(now, TUNNEL, 0);
         }
         world.seconds(1);
     }
@@ -226,7 +226,7 @@ fn a_changed_configuration_is_negotiated_without_a_gap() {
         world.ends[side].endpoint.set_tunnel(now, tunnel.clone());
     }
     world.seconds(1);
-    assert_eq!(world.child(A).encryption, Encryption::Aes256Gcm16, "a running SA is not disturbed");
+    assert_eq!(world.child(A).encryption, Some(Encryption::Aes256Gcm16), "a running SA is not disturbed");
     let (now, peer) = (world.now, world.ends[A].peer);
     world.ends[A].endpoint.reconnect(now, TUNNEL, peer);
     world.settle(A);
@@ -234,7 +234,7 @@ fn a_changed_configuration_is_negotiated_without_a_gap() {
     assert!(world.ends.iter().all(|end| end.children.len() == 2), "both for a moment");
     world.seconds(5);
     world.assert_up();
-    assert_eq!(world.child(B).encryption, Encryption::Aes128);
+    assert_eq!(world.child(B).encryption, Some(Encryption::Aes128));
     assert_eq!(world.ends[A].downs, [DownReason::Replaced]);
 }
 

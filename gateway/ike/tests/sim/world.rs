@@ -81,7 +81,7 @@ pub(crate) fn ike_policy(encryption: Encryption, integrity: Integrity, prf: Prf,
         integrity: vec![integrity],
         prf: vec![prf],
         dh: vec![dh],
-        lifetime: Duration::from_secs(86_400),
+        ..IkePolicy::default()
     }
 }
 
@@ -109,12 +109,15 @@ pub(crate) fn tunnels(addresses: [&str; 2], peers: [&str; 2]) -> [TunnelConfig; 
                 encryption: vec![Encryption::Aes256Gcm16],
                 integrity: vec![Integrity::Sha256],
                 esn: true,
-                lifetime: Duration::from_secs(3600),
+                ..IpsecPolicy::default()
             },
             local_ts: vec![subnet(subnets[own])],
             remote_ts: vec![subnet(subnets[other])],
             nat_t: NatT::Auto,
             dpd: Some(Dpd { delay: Duration::from_secs(8), timeout: Duration::from_secs(13) }),
+            initiates: true,
+            childless: false,
+            ppk: None,
         }
     })
 }
@@ -375,6 +378,10 @@ impl End {
                 let spis = (child.inbound.spi, child.outbound.spi);
                 self.log.push(format!("{at:9.3} Child up {spis:x?}"));
                 assert!(self.children.insert(spis, *child).is_none(), "installed twice");
+            }
+            Event::SwitchOutbound { inbound_spi, .. } => {
+                let child = self.children.values_mut().find(|c| c.inbound.spi == inbound_spi);
+                child.expect("only what is installed is switched to").switch_outbound = true;
             }
             Event::ChildMoved { inbound_spi, outbound_spi, peer, encapsulation, .. } => {
                 let child = self
