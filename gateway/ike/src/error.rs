@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     algorithm::Group,
-    config::Id,
+    config::{Id, Protocol, Version},
     event::Path,
     selector::TrafficSelector,
     wire::{Notify, NotifyType, WireError},
@@ -33,6 +33,20 @@ pub enum Cause {
         theirs: Option<Vec<String>>,
         /// Where they first differ.
         first_difference: Option<String>,
+    },
+    /// One side protects packets with ESP, the other with AH.
+    ProtocolMismatch {
+        /// What we are configured for.
+        ours: Protocol,
+        /// The only one the peer offers.
+        theirs: Protocol,
+    },
+    /// The peer speaks another version of IKE than the tunnel is configured for.
+    VersionMismatch {
+        /// The version that is configured.
+        ours: Version,
+        /// The version that came, or that the peer says it has.
+        theirs: Version,
     },
     /// The peer insists on a group that we do not have.
     InvalidGroup {
@@ -123,6 +137,8 @@ impl Cause {
         match self {
             Self::NoAnswer { .. } => Blame::Unreachable,
             Self::NoProposal { .. }
+            | Self::ProtocolMismatch { .. }
+            | Self::VersionMismatch { .. }
             | Self::InvalidGroup { .. }
             | Self::TrafficSelectors { .. }
             | Self::AuthMethod { .. } => Blame::PeerIncompatible,
@@ -142,7 +158,10 @@ impl Cause {
     /// wrong.
     pub(crate) fn to_notify(&self) -> Notify {
         let (kind, data) = match self {
-            Self::NoProposal { .. } | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
+            Self::NoProposal { .. }
+            | Self::ProtocolMismatch { .. }
+            | Self::VersionMismatch { .. }
+            | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::InvalidGroup { ours, .. } => {
                 let wanted = ours.first().map_or(0, |g| g.number());
                 (NotifyType::INVALID_KE_PAYLOAD, wanted.to_be_bytes().to_vec())

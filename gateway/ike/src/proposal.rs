@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::{
     algorithm::{Encryption, Group, Integrity, Prf},
-    config::{IkePolicy, IpsecPolicy},
+    config::{self, IkePolicy, IpsecPolicy},
     wire::{Proposal, Protocol, Transform, TransformType},
 };
 
@@ -27,8 +27,10 @@ pub(crate) struct IkeSuite {
 
 /// The algorithms of a Child SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EspSuite {
-    pub(crate) encryption: Encryption,
+pub(crate) struct ChildSuite {
+    pub(crate) protocol: config::Protocol,
+    /// `None` with AH.
+    pub(crate) encryption: Option<Encryption>,
     /// `None` with AEAD.
     pub(crate) integrity: Option<Integrity>,
     pub(crate) esn: bool,
@@ -52,10 +54,11 @@ impl fmt::Display for IkeSuite {
     }
 }
 
-impl fmt::Display for EspSuite {
+impl fmt::Display for ChildSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.encryption)?;
-        self.integrity.map_or(Ok(()), |i| write!(f, "-{i}"))?;
+        let names = [self.encryption.map(|e| e.to_string()), self.integrity.map(|i| i.to_string())];
+        f.write_str(if self.protocol == config::Protocol::Ah { "ah:" } else { "" })?;
+        f.write_str(&names.into_iter().flatten().collect::<Vec<_>>().join("-"))?;
         f.write_str(if self.esn { "-esn" } else { "" })
     }
 }
@@ -68,11 +71,23 @@ pub(crate) fn offer_ike(policy: &IkePolicy) -> Vec<Proposal> {
     })
 }
 
-/// What an IPsec policy offers, with our inbound SPI.
-pub(crate) fn offer_esp(policy: &IpsecPolicy, spi: u32) -> Vec<Proposal> {
-    offer(&policy.encryption, &policy.integrity, Protocol::Esp, &spi.to_be_bytes(), |transforms| {
-        transforms.extend(esn_choices(policy).iter().map(|id| Transform::new(TransformType::Esn, *id, None)));
-    })
+/// What an IPsec policy offers, with our inbound SPI. AH has no encryption (RFC 7296 section 3.3.3).
+pub(crate) fn offer_child(policy: &IpsecPolicy, spi: u32) -> Vec<Proposal> {
+    let spi = spi.to_be_bytes();
+    let esn = esn_choices(policy).iter().map(|id| Transform::new(TransformType::Esn, *id, None));
+    match policy.protocol {
+        config::Protocol::Esp => {
+            offer(&policy.encryption, &policy.integrity, Protocol::Esp, &spi, |transforms| {
+                transforms.extend(esn.clone());
+            })
+        }
+        config::Protocol::Ah if policy.integrity.is_empty() => Vec::new(),
+        config::Protocol::Ah => {
+            let integrity = policy.integrity.iter().map(|i| integrity_transform(*i));
+            let transforms = integrity.chain(esn).collect();
+            vec![Proposal { number: 1, protocol: Protocol::Ah, spi: spi.to_vec(), transforms }]
+        }
+    }
 }
 
 fn esn_choices(policy: &IpsecPolicy) -> &'static [u16] {
@@ -116,7 +131,8 @@ pub(crate) fn select_ike(policy: &IkePolicy, offered: &[Proposal]) -> Option<(Ik
             let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
             let prf = policy.prf.iter().copied().find(|p| has(prf(*p)))?;
             let group = policy.dh.iter().copied().find(|g| has(group(*g)))?;
-            if !only_types(proposal, &[TransformType::Prf, TransformType::DiffieHellman]) {
+            use TransformType::{DiffieHellman, Encryption, Integrity, Prf};
+            if !only_types(proposal, [Encryption, Integrity, Prf, DiffieHellman]) {
                 return None;
             }
             let suite = IkeSuite { encryption, integrity, prf, group };
@@ -136,14 +152,22 @@ fn answer_ike(suite: &IkeSuite, number: u8) -> Proposal {
 ///
 /// Groups are passed over: the first Child SA has no key exchange of its own (RFC 7296 section 1.2), whatever
 /// some peers offer.
-pub(crate) fn select_esp(
+pub(crate) fn select_child(
     policy: &IpsecPolicy,
     offered: &[Proposal],
     spi: u32,
-) -> Option<(EspSuite, u32, Proposal)> {
-    policy.encryption.iter().find_map(|&encryption| {
-        offered.iter().filter(|p| p.protocol == Protocol::Esp).find_map(|proposal| {
-            let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
+) -> Option<(ChildSuite, u32, Proposal)> {
+    let ciphers = match policy.protocol {
+        config::Protocol::Esp => policy.encryption.iter().copied().map(Some).collect(),
+        config::Protocol::Ah => vec![None],
+    };
+    let protocol = Protocol::from(policy.protocol);
+    ciphers.into_iter().find_map(|encryption| {
+        offered.iter().filter(|p| p.protocol == protocol).find_map(|proposal| {
+            let integrity = match encryption {
+                Some(encryption) => choose_integrity(encryption, &policy.integrity, proposal)?,
+                None => Some(common_integrity(&policy.integrity, proposal)?),
+            };
             let says_esn = proposal.transforms.iter().any(|t| t.kind == TransformType::Esn);
             let esn = match says_esn {
                 true => *esn_choices(policy)
@@ -151,19 +175,20 @@ pub(crate) fn select_esp(
                     .find(|id| has(proposal, Transform::new(TransformType::Esn, **id, None)))?,
                 false => NO_ESN,
             };
-            if !only_types(proposal, &[TransformType::Esn, TransformType::DiffieHellman]) {
+            let answered = [TransformType::Integrity, TransformType::Esn, TransformType::DiffieHellman];
+            let cipher = encryption.map(|_| TransformType::Encryption);
+            if !only_types(proposal, answered.into_iter().chain(cipher)) {
                 return None;
             }
-            let peer_spi = esp_spi(proposal)?;
-            let suite = EspSuite { encryption, integrity, esn: esn == ESN };
-            let mut transforms = vec![encryption_transform(encryption)];
+            let peer_spi = child_spi(proposal)?;
+            let suite = ChildSuite { protocol: policy.protocol, encryption, integrity, esn: esn == ESN };
+            let mut transforms: Vec<_> = encryption.map(encryption_transform).into_iter().collect();
             transforms.extend(integrity.map(integrity_transform));
             if says_esn {
                 transforms.push(Transform::new(TransformType::Esn, esn, None));
             }
             let spi = spi.to_be_bytes().to_vec();
-            let answer = Proposal { number: proposal.number, protocol: Protocol::Esp, spi, transforms };
-            Some((suite, peer_spi, answer))
+            Some((suite, peer_spi, Proposal { number: proposal.number, protocol, spi, transforms }))
         })
     })
 }
@@ -176,9 +201,9 @@ pub(crate) fn accept_ike(policy: &IkePolicy, answered: &[Proposal]) -> Option<Ik
 }
 
 /// The Child SA suite a responder answered with and its SPI; `None` unless it is one we offered.
-pub(crate) fn accept_esp(policy: &IpsecPolicy, answered: &[Proposal]) -> Option<(EspSuite, u32)> {
+pub(crate) fn accept_child(policy: &IpsecPolicy, answered: &[Proposal]) -> Option<(ChildSuite, u32)> {
     let [answer] = answered else { return None };
-    let (suite, peer_spi, expected) = select_esp(policy, answered, 0)?;
+    let (suite, peer_spi, expected) = select_child(policy, answered, 0)?;
     same_transforms(answer, &expected).then_some((suite, peer_spi))
 }
 
@@ -201,7 +226,11 @@ fn choose_integrity(
         let mut theirs = proposal.transforms.iter().filter(|t| t.kind == TransformType::Integrity).peekable();
         return (theirs.peek().is_none() || theirs.any(|t| t.id == NO_INTEGRITY)).then_some(None);
     }
-    ours.iter().copied().find(|i| has(proposal, integrity_transform(*i))).map(Some)
+    common_integrity(ours, proposal).map(Some)
+}
+
+fn common_integrity(ours: &[Integrity], proposal: &Proposal) -> Option<Integrity> {
+    ours.iter().copied().find(|i| has(proposal, integrity_transform(*i)))
 }
 
 fn has(proposal: &Proposal, wanted: Transform) -> bool {
@@ -209,15 +238,15 @@ fn has(proposal: &Proposal, wanted: Transform) -> bool {
 }
 
 /// A transform type that we do not answer makes the whole proposal unusable, unless it offers to go without.
-fn only_types(proposal: &Proposal, known: &[TransformType]) -> bool {
-    let base = [TransformType::Encryption, TransformType::Integrity];
+fn only_types(proposal: &Proposal, known: impl IntoIterator<Item = TransformType>) -> bool {
+    let known: Vec<_> = known.into_iter().collect();
     proposal.transforms.iter().all(|t| {
         let without = || proposal.transforms.iter().any(|other| other.kind == t.kind && other.id == 0);
-        base.contains(&t.kind) || known.contains(&t.kind) || without()
+        known.contains(&t.kind) || without()
     })
 }
 
-fn esp_spi(proposal: &Proposal) -> Option<u32> {
+fn child_spi(proposal: &Proposal) -> Option<u32> {
     let spi = u32::from_be_bytes(proposal.spi.as_slice().try_into().ok()?);
     (spi > 255).then_some(spi)
 }
@@ -282,12 +311,19 @@ fn kind_in_words(kind: TransformType) -> &'static str {
     }
 }
 
+/// The other protocol than ours, where the peer's proposals have nothing but that.
+pub(crate) fn other_protocol(ours: config::Protocol, theirs: &[Proposal]) -> Option<config::Protocol> {
+    let other = match ours {
+        config::Protocol::Esp => config::Protocol::Ah,
+        config::Protocol::Ah => config::Protocol::Esp,
+    };
+    let only_other = !theirs.is_empty() && theirs.iter().all(|p| p.protocol == Protocol::from(other));
+    only_other.then_some(other)
+}
+
 /// The first transform type, in the order in which people read a proposal, for which no offer of ours meets
 /// one of theirs.
 pub(crate) fn first_difference(ours: &[Proposal], theirs: &[Proposal]) -> Option<String> {
-    if !theirs.is_empty() && theirs.iter().all(|t| ours.iter().all(|o| o.protocol != t.protocol)) {
-        return Some("protocol: we use ESP, the peer offers AH".to_owned());
-    }
     use TransformType::*;
     [Encryption, Integrity, Prf, DiffieHellman, Esn].into_iter().find_map(|kind| {
         let names = |proposals: &[Proposal]| {
@@ -368,16 +404,45 @@ mod tests {
             (ipsec(&[Encryption::Aes128Gcm16], &[], true), ipsec(&[Encryption::Aes128Gcm16], &[], false));
         for (ours, theirs, esn) in [(&with, &with, true), (&with, &without, false), (&without, &with, false)]
         {
-            let (suite, peer_spi, answer) = select_esp(ours, &offer_esp(theirs, 0x1234), 0x5678).unwrap();
+            let (suite, peer_spi, answer) = select_child(ours, &offer_child(theirs, 0x1234), 0x5678).unwrap();
             assert_eq!((suite.esn, peer_spi), (esn, 0x1234));
-            assert_eq!(accept_esp(theirs, &[answer]), Some((suite, 0x5678)));
+            assert_eq!(accept_child(theirs, &[answer]), Some((suite, 0x5678)));
         }
+    }
+
+    #[test]
+    fn ah_is_offered_and_taken_without_encryption() {
+        let ah = |integrity: &[Integrity], esn| IpsecPolicy {
+            protocol: config::Protocol::Ah,
+            ..ipsec(&[Encryption::Aes128Gcm16], integrity, esn)
+        };
+        let theirs = offer_child(&ah(&[Integrity::Sha1, Integrity::Sha256], true), 0x1234);
+        assert_eq!(theirs.iter().map(in_words).collect::<Vec<_>>(), ["ah:sha1|sha256-esn|noesn"]);
+        let ours = ah(&[Integrity::Sha256], false);
+        let (suite, peer_spi, answer) = select_child(&ours, &theirs, 0x5678).unwrap();
+        assert_eq!((suite.to_string(), peer_spi), ("ah:sha256".to_owned(), 0x1234));
+        assert_eq!((suite.encryption, answer.protocol), (None, Protocol::Ah));
+        assert_eq!(accept_child(&ours, &[answer]), Some((suite, 0x5678)));
+
+        let esp = ipsec(&[Encryption::Aes128], &[Integrity::Sha256], false);
+        assert_eq!(select_child(&esp, &theirs, 0x5678), None);
+        assert_eq!(select_child(&ours, &offer_child(&esp, 0x1234), 0x5678), None);
+        assert_eq!(other_protocol(config::Protocol::Esp, &theirs), Some(config::Protocol::Ah));
+        assert_eq!(other_protocol(config::Protocol::Ah, &theirs), None);
+    }
+
+    #[test]
+    fn an_ah_proposal_with_encryption_is_not_taken() {
+        let ours = IpsecPolicy { protocol: config::Protocol::Ah, ..ipsec(&[], &[Integrity::Sha256], false) };
+        let mut theirs = offer_child(&ours, 0x1234);
+        theirs[0].transforms.push(encryption_transform(Encryption::Aes128));
+        assert_eq!(select_child(&ours, &theirs, 0x5678), None);
     }
 
     #[test]
     fn reserved_spis_are_refused() {
         let policy = ipsec(&[Encryption::Aes128Gcm16], &[], false);
-        assert_eq!(select_esp(&policy, &offer_esp(&policy, 255), 300), None);
+        assert_eq!(select_child(&policy, &offer_child(&policy, 255), 300), None);
     }
 
     #[test]

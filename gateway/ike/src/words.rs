@@ -2,7 +2,11 @@
 
 use std::fmt::{self, Display};
 
-use crate::{error::Cause, selector::MAX_SELECTORS};
+use crate::{
+    config::{Protocol, Version},
+    error::Cause,
+    selector::MAX_SELECTORS,
+};
 
 impl Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +44,13 @@ impl Display for Cause {
                     }
                 }
                 first_difference.as_ref().map_or(Ok(()), |first| write!(f, "; first difference: {first}"))
+            }
+            Self::ProtocolMismatch { ours, theirs } => write!(
+                f,
+                "packets are protected by different protocols: we use {ours}, the peer offers {theirs} alone"
+            ),
+            Self::VersionMismatch { ours, theirs } => {
+                write!(f, "different versions of IKE: we are configured for {ours}, the peer speaks {theirs}")
             }
             Self::InvalidGroup { ours, theirs } => {
                 let ours = list(&ours.iter().map(|g| g.number()).collect::<Vec<_>>());
@@ -98,6 +109,24 @@ impl Display for Cause {
             }
             Self::TooManyRetries => f.write_str("the peer kept demanding new cookies or key exchange groups"),
         }
+    }
+}
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Esp => "ESP",
+            Self::Ah => "AH",
+        })
+    }
+}
+
+impl Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ikev2 => "IKEv2",
+            Self::Ikev1 => "IKEv1",
+        })
     }
 }
 

@@ -10,9 +10,9 @@ use super::{
     prf::{prf, prf_plus},
 };
 use crate::{
-    algorithm::{Encryption, Prf},
+    algorithm::Prf,
     event::DirectionKeys,
-    proposal::{EspSuite, IkeSuite},
+    proposal::{ChildSuite, IkeSuite},
 };
 
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
@@ -82,16 +82,16 @@ impl SaKeys {
     /// Keys of the IKE SA's first Child SA: from the initiator to the responder, and back.
     pub(crate) fn child(
         &self,
-        suite: &EspSuite,
+        suite: &ChildSuite,
         initiator_nonce: &[u8],
         responder_nonce: &[u8],
     ) -> [ChildKeys; 2] {
-        let encryption = suite.encryption;
+        let (key_len, salt_len) = suite.encryption.map_or((0, 0), |e| (e.key_len(), e.salt_len()));
         let integrity_len = suite.integrity.map_or(0, |i| i.key_len());
-        let length = 2 * (encryption.key_len() + encryption.salt_len() + integrity_len);
+        let length = 2 * (key_len + salt_len + integrity_len);
         let stream = prf_plus(self.prf, &self.derive, &[initiator_nonce, responder_nonce], length);
         let mut keys = Splitter(&stream);
-        std::array::from_fn(|_| ChildKeys::split(encryption, integrity_len, &mut keys))
+        std::array::from_fn(|_| ChildKeys::split([key_len, salt_len, integrity_len], &mut keys))
     }
 }
 
@@ -109,10 +109,10 @@ pub(crate) struct ChildKeys {
 }
 
 impl ChildKeys {
-    fn split(encryption: Encryption, integrity_len: usize, keys: &mut Splitter<'_>) -> Self {
-        let encryption_key = keys.take(encryption.key_len());
+    fn split([key_len, salt_len, integrity_len]: [usize; 3], keys: &mut Splitter<'_>) -> Self {
+        let encryption_key = keys.take(key_len);
         let mut salt = Zeroizing::new([0; 4]);
-        salt[..encryption.salt_len()].copy_from_slice(&keys.take(encryption.salt_len()));
+        salt[..salt_len].copy_from_slice(&keys.take(salt_len));
         Self { encryption_key, salt, integrity_key: keys.take(integrity_len) }
     }
 

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     algorithm::{Encryption, Group, Integrity, Prf},
-    proposal::{EspSuite, IkeSuite},
+    config::Protocol,
+    proposal::{ChildSuite, IkeSuite},
     wire::{ExchangeType, Header},
 };
 
@@ -226,7 +227,12 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
     let auth = prf(Prf::Sha1, &padded, &[b"message", b"nonce", &maced_id]);
     assert_eq!(keys.shared_key_auth(true, b"psk", b"message", b"nonce", b"id"), auth);
 
-    let esp = EspSuite { encryption: Encryption::Aes256, integrity: Some(Integrity::Sha256), esn: false };
+    let esp = ChildSuite {
+        protocol: Protocol::Esp,
+        encryption: Some(Encryption::Aes256),
+        integrity: Some(Integrity::Sha256),
+        esn: false,
+    };
     let keymat = prf_plus(Prf::Sha1, sk_d, &[&nonces], 128);
     let [there, back] = keys.child(&esp, &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
     let cut = [&there.encryption_key, &there.integrity_key, &back.encryption_key, &back.integrity_key];
@@ -236,7 +242,7 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
     for (encryption, key_len) in
         [(Encryption::Aes128Gcm16, 16), (Encryption::Aes192Gcm16, 24), (Encryption::Aes256Gcm16, 32)]
     {
-        let gcm = EspSuite { encryption, integrity: None, esn: false };
+        let gcm = ChildSuite { encryption: Some(encryption), integrity: None, ..esp };
         let keymat = prf_plus(Prf::Sha1, sk_d, &[&nonces], 2 * (key_len + 4));
         let [there, back] = keys.child(&gcm, &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
         let cut = [&there.encryption_key[..], &there.salt, &back.encryption_key[..], &back.salt].concat();

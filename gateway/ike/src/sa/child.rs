@@ -2,10 +2,10 @@
 
 use super::ike_sa_init::no_proposal;
 use crate::{
-    config::TunnelConfig,
+    config::{Protocol, TunnelConfig},
     error::Cause,
     event::ChildSa,
-    proposal::{EspSuite, accept_esp, in_words, offer_esp, select_esp},
+    proposal::{ChildSuite, accept_child, in_words, offer_child, other_protocol, select_child},
     selector::{MAX_SELECTORS, TrafficSelector, is_subset, narrow},
     wire::{NotifyType, Payload, Proposal},
 };
@@ -13,6 +13,7 @@ use crate::{
 /// A pair of Child SAs, by its SPIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Child {
+    pub(crate) protocol: Protocol,
     pub(crate) inbound_spi: u32,
     pub(crate) outbound_spi: u32,
     pub(crate) encapsulated: bool,
@@ -21,6 +22,7 @@ pub(crate) struct Child {
 impl Child {
     pub(super) fn of(child: &ChildSa) -> Self {
         Self {
+            protocol: child.protocol,
             inbound_spi: child.inbound.spi,
             outbound_spi: child.outbound.spi,
             encapsulated: child.encapsulation.is_some(),
@@ -31,7 +33,7 @@ impl Child {
 /// What both sides agreed on for a pair of Child SAs.
 #[derive(Debug)]
 pub(super) struct Agreement {
-    pub(super) suite: EspSuite,
+    pub(super) suite: ChildSuite,
     pub(super) inbound_spi: u32,
     pub(super) outbound_spi: u32,
     pub(super) local_ts: Vec<TrafficSelector>,
@@ -81,7 +83,7 @@ pub(super) fn unsayable(tunnel: &TunnelConfig) -> Option<Cause> {
 /// The initiator's offer.
 pub(super) fn offer(tunnel: &TunnelConfig, inbound_spi: u32) -> [Payload; 3] {
     [
-        Payload::Sa(offer_esp(&tunnel.ipsec, inbound_spi)),
+        Payload::Sa(offer_child(&tunnel.ipsec, inbound_spi)),
         Payload::TsInitiator(tunnel.local_ts.clone()),
         Payload::TsResponder(tunnel.remote_ts.clone()),
     ]
@@ -94,8 +96,9 @@ pub(super) fn respond(
     inbound_spi: u32,
 ) -> Option<Result<(Agreement, [Payload; 3]), Cause>> {
     let offer = Offer::of(payloads)?;
-    let Some((suite, outbound_spi, chosen)) = select_esp(&tunnel.ipsec, offer.proposals, inbound_spi) else {
-        return Some(Err(no_proposal(&offer_esp(&tunnel.ipsec, inbound_spi), offer.proposals)));
+    let Some((suite, outbound_spi, chosen)) = select_child(&tunnel.ipsec, offer.proposals, inbound_spi)
+    else {
+        return Some(Err(mismatch(tunnel, offer.proposals)));
     };
     let local_ts = narrow(&tunnel.local_ts, offer.responder);
     let remote_ts = narrow(&tunnel.remote_ts, offer.initiator);
@@ -124,8 +127,8 @@ pub(super) fn accept(
     let Some(answer) = Offer::of(payloads) else {
         return Err(refusal(tunnel, payloads));
     };
-    let Some((suite, outbound_spi)) = accept_esp(&tunnel.ipsec, answer.proposals) else {
-        return Err(no_proposal(&offer_esp(&tunnel.ipsec, inbound_spi), answer.proposals));
+    let Some((suite, outbound_spi)) = accept_child(&tunnel.ipsec, answer.proposals) else {
+        return Err(mismatch(tunnel, answer.proposals));
     };
     let (local_ts, remote_ts) = (answer.initiator.to_vec(), answer.responder.to_vec());
     let within = is_subset(&local_ts, &tunnel.local_ts) && is_subset(&remote_ts, &tunnel.remote_ts);
@@ -133,6 +136,14 @@ pub(super) fn accept(
         return Err(selectors(tunnel, Some((local_ts, remote_ts))));
     }
     Ok(Agreement { suite, inbound_spi, outbound_spi, local_ts, remote_ts })
+}
+
+/// Why nothing of what the peer offers for a Child SA can be taken.
+fn mismatch(tunnel: &TunnelConfig, theirs: &[Proposal]) -> Cause {
+    match other_protocol(tunnel.ipsec.protocol, theirs) {
+        Some(theirs) => Cause::ProtocolMismatch { ours: tunnel.ipsec.protocol, theirs },
+        None => no_proposal(&offer_child(&tunnel.ipsec, 0), theirs),
+    }
 }
 
 fn refusal(tunnel: &TunnelConfig, payloads: &[Payload]) -> Cause {
@@ -143,7 +154,7 @@ fn refusal(tunnel: &TunnelConfig, payloads: &[Payload]) -> Cause {
     match error {
         Some(NotifyType::TS_UNACCEPTABLE) => selectors(tunnel, None),
         Some(NotifyType::NO_PROPOSAL_CHOSEN) => Cause::NoProposal {
-            ours: offer_esp(&tunnel.ipsec, 0).iter().map(in_words).collect(),
+            ours: offer_child(&tunnel.ipsec, 0).iter().map(in_words).collect(),
             theirs: None,
             first_difference: None,
         },

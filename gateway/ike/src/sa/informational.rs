@@ -30,10 +30,10 @@ impl Endpoint {
         for payload in payloads {
             match payload {
                 Payload::Delete { protocol: Protocol::Ike, .. } => closed = Some(DownReason::ClosedByPeer),
-                Payload::Delete { protocol: Protocol::Esp, spis } => {
-                    let deleted = self.delete_children(now, &mut sa, spis);
+                Payload::Delete { protocol, spis } => {
+                    let deleted = self.delete_children(now, &mut sa, *protocol, spis);
                     if !deleted.is_empty() {
-                        answer.push(Payload::Delete { protocol: Protocol::Esp, spis: deleted });
+                        answer.push(Payload::Delete { protocol: *protocol, spis: deleted });
                     }
                 }
                 Payload::Notify(notify) if notify.kind == NotifyType::AUTHENTICATION_FAILED => {
@@ -55,12 +55,18 @@ impl Endpoint {
 
     /// Removes the Child SAs that the peer names by their outbound SPIs; the inbound ones of those that were
     /// still there.
-    fn delete_children(&mut self, now: Instant, sa: &mut IkeSa, outbound: &[u32]) -> Vec<u32> {
+    fn delete_children(
+        &mut self,
+        now: Instant,
+        sa: &mut IkeSa,
+        protocol: Protocol,
+        outbound: &[u32],
+    ) -> Vec<u32> {
         let (spi, tunnel) = (sa.spi, sa.tunnel_id());
         let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return Vec::new() };
         let mut deleted = Vec::new();
         established.children.retain(|child| {
-            let named = outbound.contains(&child.outbound_spi);
+            let named = Protocol::from(child.protocol) == protocol && outbound.contains(&child.outbound_spi);
             if named {
                 deleted.push(*child);
             }
@@ -143,7 +149,7 @@ impl Endpoint {
         let child = established.children.remove(at);
         let childless = established.children.is_empty();
         self.child_down(tunnel, &child, reason);
-        let delete = Payload::Delete { protocol: Protocol::Esp, spis: vec![inbound_spi] };
+        let delete = Payload::Delete { protocol: child.protocol.into(), spis: vec![inbound_spi] };
         let purpose = Purpose::DeleteChild(inbound_spi, reason);
         self.request(now, sa, ExchangeType::Informational, vec![delete], purpose);
         if childless {

@@ -1,6 +1,7 @@
 //! Security association payloads: proposals and transforms (RFC 7296 section 3.3).
 
 use super::{Reader, WireError, with_length};
+use crate::config;
 
 /// A security protocol identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,15 @@ impl Protocol {
 
     pub(crate) fn number(self) -> u8 {
         1 + self as u8
+    }
+}
+
+impl From<config::Protocol> for Protocol {
+    fn from(protocol: config::Protocol) -> Self {
+        match protocol {
+            config::Protocol::Esp => Self::Esp,
+            config::Protocol::Ah => Self::Ah,
+        }
     }
 }
 

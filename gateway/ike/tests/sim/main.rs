@@ -5,5 +5,6 @@ mod garbage;
 mod handshake;
 mod lifecycle;
 mod mismatch;
+mod protocols;
 mod schedules;
 mod world;
