@@ -40,6 +40,8 @@ pub mod protocol {
     pub const IPV6: u8 = 41;
     /// ESP.
     pub const ESP: u8 = 50;
+    /// AH.
+    pub const AH: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// No next header; in ESP, a dummy packet.

@@ -5,6 +5,9 @@
 //!
 //! An entry with generation 0 is free or being written. `control` stores 0, writes the entry and the initial state,
 //! then stores the new generation; a reader copies the entry between two reads of the same non-zero generation.
+//!
+//! Where the peer is may change while an SA lives. That keeps the generation, so that no packet on its way is lost, and
+//! the state, so that no sequence number comes twice; what changes is the revision, a sequence lock within the entry.
 
 use crate::address::Address;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,6 +47,8 @@ pub mod direction {
 
 /// Values of [`SadConfig::cipher`]; key lengths are part of the name.
 pub mod cipher {
+    /// AH, which encrypts nothing. ESP takes [`NULL`] for that, so that no entry left blank sends clear text.
+    pub const NONE: u8 = 0;
     /// AES-CBC (RFC 3602), 128-bit key.
     pub const AES128_CBC: u8 = 1;
     /// AES-CBC, 192-bit key.
@@ -56,6 +61,14 @@ pub mod cipher {
     pub const AES192_GCM16: u8 = 5;
     /// AES-GCM with a 16-byte ICV, 256-bit key.
     pub const AES256_GCM16: u8 = 6;
+    /// NULL (RFC 2410), which takes no key.
+    pub const NULL: u8 = 7;
+    /// DES-CBC (RFC 2405), 64-bit key with its parity bits.
+    pub const DES_CBC: u8 = 8;
+    /// 3DES-CBC (RFC 2451), 192-bit key with its parity bits.
+    pub const TRIPLE_DES_CBC: u8 = 9;
+    /// ChaCha20-Poly1305 (RFC 7634), 256-bit key, and a salt as GCM's.
+    pub const CHACHA20_POLY1305: u8 = 10;
 }
 
 /// Values of [`SadConfig::auth`].
@@ -66,13 +79,19 @@ pub mod auth {
     pub const HMAC_SHA1_96: u8 = 1;
     /// HMAC-SHA256-128 (RFC 4868).
     pub const HMAC_SHA256_128: u8 = 2;
+    /// HMAC-MD5-96 (RFC 2403).
+    pub const HMAC_MD5_96: u8 = 3;
+    /// HMAC-SHA384-192 (RFC 4868).
+    pub const HMAC_SHA384_192: u8 = 4;
+    /// HMAC-SHA512-256 (RFC 4868).
+    pub const HMAC_SHA512_256: u8 = 5;
 }
 
 /// Bits of [`SadConfig::flags`].
 pub mod flags {
     /// Extended sequence numbers (RFC 4303 section 2.2.1).
     pub const ESN: u8 = 1;
-    /// UDP encapsulation (RFC 3948) with the entry's ports.
+    /// UDP encapsulation (RFC 3948) with the entry's ports. Of ESP only: a NAT breaks what AH protects.
     pub const UDP: u8 = 2;
 }
 
@@ -86,6 +105,8 @@ pub struct SadConfig {
     pub generation: u32,
     /// The generation this entry last had, kept when it is freed so that the next is another.
     pub last_generation: u32,
+    /// Counts up whenever the entry changes while its generation lasts; odd while it is being changed.
+    pub revision: u32,
     /// Our identifier of the tunnel, for counters and logs.
     pub tunnel: u32,
     /// Security parameter index.
@@ -102,16 +123,12 @@ pub struct SadConfig {
     pub remote_selectors: u16,
     /// One of [`direction`].
     pub direction: u8,
-    /// 50 (ESP).
+    /// 50 (ESP) or 51 (AH).
     pub protocol: u8,
     /// One of [`cipher`].
     pub cipher: u8,
     /// One of [`auth`].
     pub auth: u8,
-    /// Bits of [`flags`].
-    pub flags: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
     /// Our outer address.
     pub local: Address,
     /// The peer's outer address.
@@ -124,16 +141,18 @@ pub struct SadConfig {
     pub mss: u16,
     /// Largest outer IP packet in bytes; 0 takes the interface's MTU.
     pub mtu: u16,
+    /// Bits of [`flags`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
     /// Salt of an AEAD's nonce.
     pub salt: [u8; 4],
-    /// Zero.
-    pub reserved2: [u8; 4],
     /// Cipher key; as many leading bytes as the cipher takes, then zero.
     pub key: [u8; 32],
     /// Integrity key; as many leading bytes as the algorithm takes, then zero.
     pub auth_key: [u8; 64],
     /// Zero, to the next cache line.
-    pub reserved3: [u8; 72],
+    pub reserved2: [u8; 72],
 }
 
 impl SadConfig {

@@ -5,13 +5,13 @@ use adit_maps::{
     address::Address,
     policy::{Flow, Selector},
     sa::{SadConfig, SadState, auth, cipher, direction, flags},
-    user::{Sad, Selectors},
+    user::{Sad, Selectors, Version},
 };
 use std::sync::Arc;
 
 /// What a worker needs to know of an SA beside its keys, which are in the engine.
 pub(super) struct Sa {
-    pub(super) generation: u32,
+    pub(super) version: Version,
     pub(super) direction: u8,
     pub(super) peer: Address,
     /// Largest outer packet in bytes, `None` for the interface's MTU.
@@ -60,14 +60,15 @@ impl Sas {
     /// The SA that has this index and generation now, read from the map if it is new; `None` when it is another by now.
     #[inline]
     pub(super) fn current(&mut self, index: u32, generation: u32) -> Option<&Sa> {
-        if self.sad.generation(index) != generation || generation == 0 {
+        let version = self.sad.version(index);
+        if version.generation != generation || generation == 0 {
             return None;
         }
         let known = self.known.get(index as usize)?.as_ref();
-        if known.is_none_or(|sa| sa.generation != generation) && self.refused[index as usize] != generation {
+        if known.is_none_or(|sa| sa.version != version) && self.refused[index as usize] != generation {
             self.read(index, generation);
         }
-        self.get(index).filter(|sa| sa.generation == generation)
+        self.get(index).filter(|sa| sa.version.generation == generation)
     }
 
     /// The SA at an index, as it was read last.
@@ -95,7 +96,7 @@ impl Sas {
     pub(super) fn sweep(&mut self) {
         let mut at = 0;
         while let Some(&index) = self.installed.get(at) {
-            let known = self.known[index as usize].as_ref().map(|sa| sa.generation);
+            let known = self.known[index as usize].as_ref().map(|sa| sa.version.generation);
             if known == Some(self.sad.generation(index)) {
                 at += 1;
             } else {
@@ -116,8 +117,8 @@ impl Sas {
     }
 
     fn read(&mut self, index: u32, generation: u32) {
-        self.forget(index);
-        // While it changes there is nothing to read; the next packet tries again.
+        // While it changes there is nothing to read: what is known of this generation serves until the next packet
+        // tries again.
         let Some(mut config) = self.sad.read(index) else { return };
         if config.generation == generation {
             let installed = parameters(&config)
@@ -133,6 +134,7 @@ impl Sas {
                 Err(reason) => {
                     tracing::error!(index, tunnel = config.tunnel, reason, "an SA that cannot be used");
                     self.refused[index as usize] = generation;
+                    self.forget(index);
                 }
             }
         }
@@ -145,7 +147,7 @@ impl Sas {
         let end = middle.saturating_add(u32::from(config.remote_selectors));
         let read = |range: std::ops::Range<u32>| range.filter_map(|i| self.selectors.get(i)).collect();
         Sa {
-            generation: config.generation,
+            version: Version { generation: config.generation, revision: config.revision },
             direction: config.direction,
             peer: config.peer,
             mtu: (config.mtu != 0).then_some(config.mtu),

@@ -61,6 +61,20 @@ impl<const WORDS: usize> Mapped<WORDS> {
         Ok(Mapped { base, entries, bytes })
     }
 
+    /// An array of zeros that is no map, for tests.
+    #[cfg(test)]
+    pub(super) fn anonymous(entries: u32) -> Self {
+        let bytes = entries as usize * WORDS * 8;
+        // SAFETY: a fresh mapping, nothing is overlaid; page-aligned and zero, which is what AtomicU64 can be.
+        let base = unsafe {
+            let (protection, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+            libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+        Mapped { base: NonNull::new(base.cast()).unwrap(), entries, bytes }
+    }
+
     /// Entries of the array.
     pub fn len(&self) -> u32 {
         self.entries
@@ -84,7 +98,7 @@ impl<const WORDS: usize> Mapped<WORDS> {
 
 impl<const WORDS: usize> Drop for Mapped<WORDS> {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `open`; every reference into it borrowed `self`.
+        // SAFETY: exactly the mapping that this was made with; every reference into it borrowed `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }

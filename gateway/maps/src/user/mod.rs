@@ -9,7 +9,7 @@ mod sad;
 mod tables;
 
 pub use mapped::Mapped;
-pub use sad::Sad;
+pub use sad::{Sad, Version};
 pub use tables::{Events, Locals, Outbounds, Ports, Selectors, SpdTables, SpiIndex, Verdicts, Xsks};
 
 use crate::{LAYOUT_VERSION, MAGIC, Stamp};
