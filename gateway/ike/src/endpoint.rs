@@ -12,12 +12,9 @@ use rand_core::CryptoRng;
 use crate::{
     config::{EndpointConfig, TunnelConfig, TunnelId},
     counters::Counters,
-    crypto::{
-        cipher::OpenError,
-        dh::{Job, JobResult, Outcome},
-    },
+    crypto::dh::{Job, JobResult, Outcome},
     event::{DownReason, Event, Path, Transmit},
-    sa::{Cookies, IkeSa, Reports, Role, State},
+    sa::{Cookies, IkeSa, Opened, Reports, Role, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
     wire::{ExchangeType, Header, WireError},
@@ -25,6 +22,9 @@ use crate::{
 
 /// Marks IKE messages on the NAT traversal port, where ESP has its SPI (RFC 3948 section 2.2).
 pub(crate) const NON_ESP_MARKER: [u8; 4] = [0; 4];
+
+/// Octets of an IKE message that every path carries.
+const SHORTEST_FRAGMENT: usize = 256;
 
 /// IKEv2 for any number of tunnels. See the crate's documentation for how to drive it.
 pub struct Endpoint {
@@ -224,26 +224,14 @@ impl Endpoint {
             return;
         }
         self.with_sa(spi, |endpoint, mut sa| {
-            let Some(channel) = sa.channel() else {
-                endpoint.counters.unexpected += 1;
-                return Some(sa);
+            let inner = match endpoint.open(now, &mut sa, path, header, message) {
+                Opened::Message(inner) => inner,
+                Opened::Nothing => return Some(sa),
             };
-            match channel.incoming.open(message) {
-                Err(OpenError::Integrity) => {
-                    endpoint.counters.failed_integrity += 1;
-                    Some(sa)
-                }
-                opened => {
-                    let payloads = opened.map_err(|error| match error {
-                        OpenError::Inner(error) => error,
-                        OpenError::Integrity => WireError::Truncated,
-                    });
-                    if header.response {
-                        endpoint.protected_answer(now, sa, path, header, payloads)
-                    } else {
-                        endpoint.protected_request(now, sa, path, header, payloads)
-                    }
-                }
+            if header.response {
+                endpoint.protected_answer(now, sa, path, header, inner)
+            } else {
+                endpoint.protected_request(now, sa, path, header, inner)
             }
         });
     }
@@ -253,6 +241,7 @@ impl Endpoint {
         while let Some((spi, kind)) = self.timers.pop(now) {
             self.with_sa(spi, |endpoint, sa| match kind {
                 TimerKind::Retransmit => endpoint.retransmit(now, sa),
+                TimerKind::Reassembly => Some(endpoint.drop_fragments(sa)),
                 TimerKind::HalfOpen | TimerKind::Linger => None,
                 TimerKind::Liveness => endpoint.liveness(now, sa),
                 TimerKind::Keepalive => {
@@ -352,6 +341,14 @@ impl Endpoint {
                 return spi;
             }
         }
+    }
+
+    /// Octets of the longest IKE message that goes in one packet of the configured size: without the headers of
+    /// IP and UDP and the non-ESP marker. Never so few that fragments would hold next to nothing.
+    pub(crate) fn longest_message(&self, path: Path) -> usize {
+        let ip = if path.remote.is_ipv4() { 20 } else { 40 };
+        let marker = if path.local.port() == self.config.nat_t_port { NON_ESP_MARKER.len() } else { 0 };
+        self.config.fragment_size.saturating_sub(ip + 8 + marker).max(SHORTEST_FRAGMENT)
     }
 
     pub(crate) fn path_to(&self, tunnel: &TunnelConfig, peer: IpAddr) -> Path {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::{
     counters::ExchangeResult,
+    crypto::cipher::Inner,
     endpoint::{Endpoint, NON_ESP_MARKER},
     error::Cause,
     event::{DownReason, Path, Phase, Transmit},
@@ -29,10 +30,10 @@ impl Endpoint {
         }
         let id = sa.window.next;
         let header = header(sa, exchange, false, id);
-        let Some(channel) = sa.channel() else { return };
-        let message = channel.outgoing.seal(header, &payloads, &mut *self.rng);
+        let path = sa.path;
+        let Some(messages) = self.seal(sa, path, header, &payloads) else { return };
         sa.window.next = id.wrapping_add(1);
-        self.send_request(now, sa, exchange, id, message, purpose);
+        self.send_request(now, sa, exchange, id, messages, purpose);
     }
 
     /// Sends a request that is whole, and starts to wait for its answer.
@@ -42,13 +43,13 @@ impl Endpoint {
         sa: &mut IkeSa,
         exchange: ExchangeType,
         id: u32,
-        message: Vec<u8>,
+        messages: Vec<Vec<u8>>,
         purpose: Purpose,
     ) {
-        self.transmit(sa.path, &message);
+        self.transmit(sa.path, &messages);
         self.timers.set(sa.spi, TimerKind::Retransmit, now + self.config.retransmission.wait(1));
         sa.window.outstanding =
-            Some(Request { exchange, id, message, purpose, attempts: 1, first_sent: now });
+            Some(Request { exchange, id, messages, purpose, attempts: 1, first_sent: now });
     }
 
     /// Sends a protected answer to the peer's latest request, and keeps it for when that comes again.
@@ -60,18 +61,41 @@ impl Endpoint {
         payloads: &[Payload],
     ) {
         let header = header(sa, exchange, true, sa.window.expected);
-        let Some(channel) = sa.channel() else { return };
-        let message = channel.outgoing.seal(header, payloads, &mut *self.rng);
-        self.transmit(path, &message);
-        sa.window.answer = Some(message);
+        let Some(messages) = self.seal(sa, path, header, payloads) else { return };
+        self.transmit(path, &messages);
+        sa.window.answer = Some(messages);
         sa.window.expected = sa.window.expected.wrapping_add(1);
     }
 
-    pub(crate) fn transmit(&mut self, path: Path, message: &[u8]) {
+    /// A protected message, in fragments where it is too long for one packet and the peer can put them together.
+    fn seal(
+        &mut self,
+        sa: &mut IkeSa,
+        path: Path,
+        header: Header,
+        payloads: &[Payload],
+    ) -> Option<Vec<Vec<u8>>> {
+        let longest = if sa.extensions.fragmentation { self.longest_message(path) } else { usize::MAX };
+        let channel = sa.channel()?;
+        Some(channel.outgoing.seal_within(longest, header, payloads, &mut *self.rng))
+    }
+
+    /// Sends a message: one datagram, or one for each fragment.
+    pub(crate) fn transmit(&mut self, path: Path, messages: &[Vec<u8>]) {
         let marked = path.local.port() == self.config.nat_t_port;
         let marker = if marked { &NON_ESP_MARKER[..] } else { &[] };
-        self.counters.sent += 1;
-        self.transmits.push_back(Transmit { path, payload: [marker, message].concat() });
+        for message in messages {
+            self.counters.sent += 1;
+            self.transmits.push_back(Transmit { path, payload: [marker, message].concat() });
+        }
+    }
+
+    /// The peer's last request has come again: it gets the answer that it got.
+    pub(crate) fn repeat_answer(&mut self, sa: &IkeSa, path: Path) {
+        if let Some(answer) = &sa.window.answer {
+            self.counters.repeated_answers += 1;
+            self.transmit(path, answer);
+        }
     }
 
     /// An authentic request of the peer.
@@ -81,13 +105,13 @@ impl Endpoint {
         mut sa: IkeSa,
         path: Path,
         header: &Header,
-        payloads: Result<Vec<Payload>, WireError>,
+        inner: Result<Inner, WireError>,
     ) -> Option<IkeSa> {
-        match (sa.window.turn(header.message_id), sa.window.answer.clone()) {
-            (Turn::New, _) => {}
-            (Turn::Repeated, Some(answer)) if !sa.is_half_open() => {
-                self.counters.repeated_answers += 1;
-                self.transmit(path, &answer);
+        match sa.window.turn(header.message_id) {
+            Turn::New => {}
+            // The answer to a first message is for those who send that again.
+            Turn::Repeated if header.message_id > 0 || !sa.is_half_open() => {
+                self.repeat_answer(&sa, path);
                 return Some(sa);
             }
             _ => {
@@ -108,7 +132,7 @@ impl Endpoint {
         }
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
-        let payloads = match payloads {
+        let payloads = match inner.and_then(|inner| inner.payloads()) {
             Ok(payloads) => payloads,
             Err(error) => return self.broken_request(now, sa, path, header.exchange, error),
         };
@@ -116,7 +140,7 @@ impl Endpoint {
             ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
             ExchangeType::CreateChildSa => self.create_child_sa_request(sa, path),
             ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
-            ExchangeType::IkeSaInit => Some(sa),
+            ExchangeType::IkeSaInit | ExchangeType::IkeIntermediate | ExchangeType::IkeFollowupKe => Some(sa),
         }
     }
 
@@ -159,7 +183,7 @@ impl Endpoint {
         mut sa: IkeSa,
         path: Path,
         header: &Header,
-        payloads: Result<Vec<Payload>, WireError>,
+        inner: Result<Inner, WireError>,
     ) -> Option<IkeSa> {
         let Some(request) = sa.window.take_answered(header.exchange, header.message_id) else {
             self.counters.old_message_id += 1;
@@ -168,7 +192,7 @@ impl Endpoint {
         self.timers.stop(sa.spi, TimerKind::Retransmit);
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
-        let payloads = match payloads {
+        let payloads = match inner.and_then(|inner| inner.payloads()) {
             Ok(payloads) => payloads,
             Err(error) => {
                 self.counters.malformed += 1;
@@ -200,10 +224,10 @@ impl Endpoint {
         let endless = request.purpose == Purpose::Liveness && !closing;
         if request.attempts < settings.attempts || endless {
             request.attempts += 1;
-            let message = request.message.clone();
+            let messages = request.messages.clone();
             self.timers.set(spi, TimerKind::Retransmit, now + settings.wait(request.attempts));
             self.counters.retransmissions += 1;
-            self.transmit(path, &message);
+            self.transmit(path, &messages);
             return Some(sa);
         }
         let (exchange, attempts) = (request.exchange, request.attempts);

@@ -10,6 +10,8 @@ use std::{
 pub enum TimerKind {
     /// A request is to be sent again, or given up.
     Retransmit,
+    /// Fragments of a message have waited long enough for the others.
+    Reassembly,
     /// A responder has waited long enough for IKE_AUTH.
     HalfOpen,
     /// The peer's silence is to be looked at.

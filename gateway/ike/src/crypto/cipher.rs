@@ -22,7 +22,7 @@ use crate::{
     wire::{
         HEADER_LEN, Header, Payload, WireError,
         header::set_length,
-        payload::{ENCRYPTED, decode_chain, encode_chain, first_type},
+        payload::{ENCRYPTED, FRAGMENT, decode_chain, encode_chain, first_type},
     },
 };
 
@@ -31,6 +31,10 @@ const GCM_IV: usize = 8;
 const GCM_ICV: usize = 16;
 /// Where the body of the Encrypted payload starts: it comes first, after the header.
 const BODY: usize = HEADER_LEN + 4;
+/// And that of the Encrypted Fragment payload, behind the fragment's number and the number of fragments.
+const FRAGMENT_BODY: usize = BODY + 4;
+/// Where a header names its first payload.
+const NEXT_PAYLOAD: usize = 16;
 
 /// The keys that protect one direction of an IKE SA.
 pub(crate) struct MessageKey {
@@ -51,6 +55,36 @@ pub(crate) enum OpenError {
     Inner(WireError),
 }
 
+/// What a message says inside its Encrypted payload, or a part of it.
+#[derive(Clone)]
+pub(crate) struct Inner {
+    /// The IKE header and the generic header of the payload that held it.
+    head: Vec<u8>,
+    octets: Zeroizing<Vec<u8>>,
+}
+
+impl Inner {
+    /// The payloads.
+    pub(crate) fn payloads(&self) -> Result<Vec<Payload>, WireError> {
+        decode_chain(self.head[HEADER_LEN], &self.octets)
+    }
+
+    /// Appends what the next fragment held.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.octets.extend_from_slice(&next.octets);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.octets.len()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inner({} octets)", self.len())
+    }
+}
+
 impl MessageKey {
     pub(crate) fn new(
         encryption: Encryption,
@@ -62,25 +96,66 @@ impl MessageKey {
         Self { encryption, encryption_key, integrity, sealed: 0 }
     }
 
-    /// A whole protected message. Each call uses a new IV, so a retransmission must send the same octets
-    /// again.
+    #[cfg(test)]
     pub(crate) fn seal(&mut self, header: Header, payloads: &[Payload], rng: &mut dyn CryptoRng) -> Vec<u8> {
+        self.seal_within(usize::MAX, header, payloads, rng).remove(0)
+    }
+
+    /// A protected message in pieces of at most `longest` octets: whole where it fits, else in fragments (RFC
+    /// 7383 section 2.5), each of which is protected by itself. Each call uses new IVs, so a retransmission must send
+    /// the same octets again.
+    pub(crate) fn seal_within(
+        &mut self,
+        longest: usize,
+        header: Header,
+        payloads: &[Payload],
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<Vec<u8>> {
         let mut inner = Zeroizing::new(Vec::with_capacity(256));
         encode_chain(payloads, &mut inner);
-        let iv_len = if self.encryption.is_aead() { GCM_IV } else { BLOCK };
-        let pad = if self.encryption.is_aead() { 0 } else { BLOCK - 1 - inner.len() % BLOCK };
+        let first = first_type(payloads);
+        if BODY + self.iv_len() + inner.len() + self.pad_len(inner.len()) + 1 + self.icv_len() <= longest {
+            return vec![self.protect(header, ENCRYPTED, first, &[], inner, rng)];
+        }
+        let space = longest.saturating_sub(FRAGMENT_BODY + self.iv_len() + self.icv_len());
+        let room = (space - space % self.block_len()).saturating_sub(1).max(1);
+        let total =
+            u16::try_from(inner.len().div_ceil(room)).expect("what this endpoint says fits in 64 KiB");
+        (1..=total)
+            .zip(inner.chunks(room))
+            .map(|(number, part)| {
+                let numbers = [number.to_be_bytes(), total.to_be_bytes()].concat();
+                let first = if number == 1 { first } else { 0 };
+                self.protect(header, FRAGMENT, first, &numbers, Zeroizing::new(part.to_vec()), rng)
+            })
+            .collect()
+    }
+
+    /// Puts `inner` into the one payload of a message; `before` goes in front of its IV.
+    fn protect(
+        &mut self,
+        header: Header,
+        kind: u8,
+        first_inner: u8,
+        before: &[u8],
+        mut inner: Zeroizing<Vec<u8>>,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<u8> {
+        let pad = self.pad_len(inner.len());
         let padded = inner.len() + pad;
         inner.resize(padded, 0);
         inner.push(pad as u8);
 
-        let mut out = Vec::with_capacity(BODY + iv_len + inner.len() + GCM_ICV);
-        header.encode(ENCRYPTED, &mut out);
-        let payload_len = 4 + iv_len + inner.len() + self.icv_len();
-        out.extend([first_type(payloads), 0]);
+        let payload_len = 4 + before.len() + self.iv_len() + inner.len() + self.icv_len();
+        let mut out = Vec::with_capacity(HEADER_LEN + payload_len);
+        header.encode(kind, &mut out);
+        out.extend([first_inner, 0]);
         out.extend(u16::try_from(payload_len).expect("what this endpoint says fits in 64 KiB").to_be_bytes());
-        out.resize(BODY + payload_len - 4, 0);
+        out.extend(before);
+        let start = out.len();
+        out.resize(HEADER_LEN + payload_len, 0);
         set_length(&mut out);
-        out.truncate(BODY);
+        out.truncate(start);
 
         if self.encryption.is_aead() {
             let iv = self.sealed.to_be_bytes();
@@ -103,19 +178,42 @@ impl MessageKey {
         out
     }
 
-    /// Checks and decrypts a whole message whose first payload must be SK; its payloads.
-    pub(crate) fn open(&self, message: &[u8]) -> Result<Vec<Payload>, OpenError> {
-        let (head, body) = message.split_at_checked(BODY).ok_or(OpenError::Integrity)?;
+    /// Checks and decrypts a whole message whose first payload must be SK.
+    pub(crate) fn open(&self, message: &[u8]) -> Result<Inner, OpenError> {
+        self.unprotect(message, ENCRYPTED, BODY)
+    }
+
+    /// Checks and decrypts a fragment, whose first payload must be SKF.
+    pub(crate) fn open_fragment(&self, message: &[u8]) -> Result<Inner, OpenError> {
+        self.unprotect(message, FRAGMENT, FRAGMENT_BODY)
+    }
+
+    fn unprotect(&self, message: &[u8], kind: u8, start: usize) -> Result<Inner, OpenError> {
+        let (head, body) = message.split_at_checked(start).ok_or(OpenError::Integrity)?;
         let payload_len = usize::from(u16::from_be_bytes([head[BODY - 2], head[BODY - 1]]));
-        if head[16] != ENCRYPTED || payload_len != body.len() + 4 {
+        if head[NEXT_PAYLOAD] != kind || payload_len != message.len() - HEADER_LEN {
             return Err(OpenError::Integrity);
         }
         let inner =
             if self.encryption.is_aead() { self.gcm_open(head, body) } else { self.cbc_open(message, body) };
-        let inner = inner.ok_or(OpenError::Integrity)?;
-        let pad = usize::from(*inner.last().ok_or(OpenError::Inner(WireError::Truncated))?);
-        let length = inner.len().checked_sub(pad + 1).ok_or(OpenError::Inner(WireError::Length))?;
-        decode_chain(head[HEADER_LEN], &inner[..length]).map_err(OpenError::Inner)
+        let mut octets = inner.ok_or(OpenError::Integrity)?;
+        let pad = usize::from(*octets.last().ok_or(OpenError::Inner(WireError::Truncated))?);
+        let length = octets.len().checked_sub(pad + 1).ok_or(OpenError::Inner(WireError::Length))?;
+        octets.truncate(length);
+        Ok(Inner { head: head[..BODY].to_vec(), octets })
+    }
+
+    fn iv_len(&self) -> usize {
+        if self.encryption.is_aead() { GCM_IV } else { BLOCK }
+    }
+
+    /// What the padded octets, their length included, are a multiple of.
+    fn block_len(&self) -> usize {
+        if self.encryption.is_aead() { 1 } else { BLOCK }
+    }
+
+    fn pad_len(&self, plain: usize) -> usize {
+        self.block_len() - 1 - plain % self.block_len()
     }
 
     fn icv_len(&self) -> usize {
@@ -291,13 +389,61 @@ mod tests {
             for length in 0..40 {
                 let payloads = [Payload::Auth { method: 2, data: vec![1; length] }];
                 let message = keys(encryption).seal(HEADER, &payloads, &mut rng);
-                assert_eq!(keys(encryption).open(&message).unwrap(), payloads);
+                assert_eq!(keys(encryption).open(&message).unwrap().payloads().unwrap(), payloads);
                 for at in 0..message.len() {
                     let mut changed = message.clone();
                     changed[at] ^= 0x10;
                     assert!(keys(encryption).open(&changed).is_err(), "octet {at}");
                     assert!(keys(encryption).open(&message[..at]).is_err(), "cut at {at}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_are_as_long_as_they_may_be_and_hold_the_whole() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let payloads = [Payload::Auth { method: 2, data: (0..3000).map(|n| n as u8).collect() }];
+        for encryption in Encryption::ALL {
+            for longest in 600..640 {
+                let fragments = keys(encryption).seal_within(longest, HEADER, &payloads, &mut rng);
+                let (last, others) = fragments.split_last().unwrap();
+                let least = longest - keys(encryption).block_len();
+                assert!(others.iter().all(|f| f.len() > least && f.len() <= longest));
+                assert!(last.len() <= longest);
+                let opened = fragments.iter().map(|f| keys(encryption).open_fragment(f).unwrap());
+                let whole = opened.reduce(|mut whole, part| {
+                    whole.append(&part);
+                    whole
+                });
+                assert_eq!(whole.unwrap().payloads().unwrap(), payloads);
+                assert_eq!(keys(encryption).open(&fragments[0]).unwrap_err(), OpenError::Integrity);
+            }
+            let whole = keys(encryption).seal(HEADER, &payloads, &mut rng).len();
+            let one = |longest| {
+                let pieces = keys(encryption).seal_within(
+                    longest,
+                    HEADER,
+                    &payloads,
+                    &mut ChaCha20Rng::seed_from_u64(3),
+                );
+                pieces.len() == 1 && keys(encryption).open(&pieces[0]).is_ok()
+            };
+            assert!(one(whole) && !one(whole - 1));
+        }
+    }
+
+    #[test]
+    fn no_octet_of_a_fragment_may_change() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let payloads = [Payload::Auth { method: 2, data: vec![1; 100] }];
+        for encryption in Encryption::ALL {
+            let fragments = keys(encryption).seal_within(120, HEADER, &payloads, &mut rng);
+            for at in 0..fragments[0].len() {
+                let mut changed = fragments[0].clone();
+                changed[at] ^= 0x10;
+                assert!(keys(encryption).open_fragment(&changed).is_err(), "octet {at}");
+                assert!(keys(encryption).open_fragment(&fragments[0][..at]).is_err(), "cut at {at}");
             }
         }
     }

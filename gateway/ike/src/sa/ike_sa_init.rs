@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{Channel, IkeSa, Purpose, Role, State, Window, child, ike_auth::HalfOpen, nat};
+use super::{Channel, Extensions, IkeSa, Purpose, Role, State, Window, child, ike_auth::HalfOpen, nat};
 use crate::{
     algorithm::Group,
     config::{NatT, TunnelConfig},
@@ -67,6 +67,7 @@ struct Answer {
     nonce: Vec<u8>,
     message: Vec<u8>,
     nat: Option<crate::event::Nat>,
+    extensions: Extensions,
 }
 
 /// A responder while its key exchange is computed.
@@ -131,6 +132,7 @@ impl Endpoint {
             tunnel: Some(tunnel),
             started: now,
             initiator_nonce,
+            extensions: Extensions::default(),
             window: Window::default(),
             esp_spis: Vec::new(),
             first_message: None,
@@ -166,7 +168,7 @@ impl Endpoint {
     fn send_init(&mut self, now: Instant, sa: &mut IkeSa) {
         let (State::Opening(opening), Some(tunnel)) = (&sa.state, &sa.tunnel) else { return };
         let Some((secret, public)) = &opening.secret else { return };
-        let mut payloads = Vec::with_capacity(6);
+        let mut payloads = Vec::with_capacity(8);
         payloads.extend(
             opening.cookie.as_ref().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, &c[..]))),
         );
@@ -174,9 +176,10 @@ impl Endpoint {
         payloads.push(Payload::KeyExchange { group: secret.group().number(), public: public.clone() });
         payloads.push(Payload::Nonce(sa.initiator_nonce.clone()));
         payloads.extend(nat::notifies(tunnel.nat_t, (sa.spi, 0), sa.path));
+        payloads.extend(Extensions::OURS.notifies());
         let message = encode_message(header(sa.spi, 0, false), &payloads);
         sa.window.next = 1;
-        self.send_request(now, sa, ExchangeType::IkeSaInit, 0, message, Purpose::Establish);
+        self.send_request(now, sa, ExchangeType::IkeSaInit, 0, vec![message], Purpose::Establish);
     }
 
     /// An answer to our first message, from whoever.
@@ -288,7 +291,8 @@ impl Endpoint {
     ) -> Option<IkeSa> {
         let State::Opening(opening) = &mut sa.state else { return Some(sa) };
         let Some(answer) = opening.answer.take() else { return Some(sa) };
-        let Some(request) = sa.window.outstanding.take() else { return Some(sa) };
+        let request = sa.window.outstanding.take().and_then(|request| request.messages.into_iter().next());
+        let Some(request) = request else { return Some(sa) };
         let Ok(shared) = shared else {
             let cause = Cause::InvalidPublicValue { group: opening.group };
             return self.attempt_failed(sa, Phase::One, ExchangeType::IkeSaInit, cause);
@@ -296,6 +300,7 @@ impl Endpoint {
         self.timers.stop(sa.spi, TimerKind::Retransmit);
         self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Done);
         sa.peer_spi = answer.peer_spi;
+        sa.extensions = answer.extensions;
         let exchanged = Exchanged {
             initiator_nonce: &sa.initiator_nonce,
             responder_nonce: &answer.nonce,
@@ -312,7 +317,7 @@ impl Endpoint {
             answer.suite,
             answer.nat,
             answer.nonce,
-            request.message,
+            request,
             answer.message,
         )
     }
@@ -356,6 +361,7 @@ fn read_answer(
         nonce: essentials.nonce.to_vec(),
         message: message.to_vec(),
         nat,
+        extensions: Extensions::of(payloads),
     };
     Ok((answer, essentials.public.to_vec()))
 }
@@ -428,6 +434,7 @@ impl Endpoint {
             tunnel: None,
             started: now,
             initiator_nonce: nonce,
+            extensions: Extensions::default(),
             window: Window::default(),
             esp_spis: Vec::new(),
             first_message: Some(digest),
@@ -496,7 +503,7 @@ impl Endpoint {
     fn refuse_init(&mut self, path: Path, request: &Header, notify: Notify) {
         self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Refused);
         let message = encode_message(header(request.initiator_spi, 0, true), &[Payload::Notify(notify)]);
-        self.transmit(path, &message);
+        self.transmit(path, &[message]);
     }
 
     /// The key exchange is computed: the answer can go.
@@ -523,6 +530,8 @@ impl Endpoint {
         if nat.is_some() {
             answer.extend(nat::notifies(nat_t, (sa.peer_spi, sa.spi), sa.path));
         }
+        sa.extensions = Extensions::of(&payloads);
+        answer.extend(sa.extensions.notifies());
         let answer = encode_message(header(sa.peer_spi, sa.spi, true), &answer);
         let exchanged = Exchanged {
             initiator_nonce: &sa.initiator_nonce,
@@ -532,8 +541,8 @@ impl Endpoint {
         };
         let (keys, incoming, outgoing) = keys::derive(&suite, &shared, &exchanged);
         sa.window.expected = 1;
-        sa.window.answer = Some(answer.clone());
-        self.transmit(sa.path, &answer);
+        sa.window.answer = Some(vec![answer.clone()]);
+        self.transmit(sa.path, std::slice::from_ref(&answer));
         self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Done);
         let channel = Channel { outgoing, incoming };
         let half_open = HalfOpen { channel, keys, suite, nat, nonce, request, answer };

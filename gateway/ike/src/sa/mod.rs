@@ -9,6 +9,8 @@ mod child;
 mod collision;
 mod cookie;
 mod create_child_sa;
+mod extensions;
+mod fragment;
 mod ike_auth;
 mod ike_sa_init;
 mod informational;
@@ -23,6 +25,8 @@ use std::{sync::Arc, time::Instant};
 
 pub(crate) use child::Child;
 pub(crate) use cookie::Cookies;
+pub(crate) use extensions::Extensions;
+pub(crate) use fragment::{Opened, Reassembly};
 pub(crate) use report::Reports;
 pub(crate) use window::{Purpose, Queued, Request, Turn, Window};
 
@@ -50,6 +54,8 @@ pub(crate) struct IkeSa {
     pub(crate) started: Instant,
     /// Ni, which settles simultaneous initiations.
     pub(crate) initiator_nonce: Vec<u8>,
+    /// What both sides can do beyond RFC 7296; an IKE SA that takes the place of this one inherits it.
+    pub(crate) extensions: Extensions,
     pub(crate) window: Window,
     /// SPIs of ESP that were drawn for this SA's Child SAs.
     pub(crate) esp_spis: Vec<u32>,

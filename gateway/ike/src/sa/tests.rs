@@ -210,7 +210,7 @@ fn initial_contact_is_said_once_between_two_identities() {
             let header = Header::decode(&message).unwrap().0;
             let channel = pair.ends[1].sas.get_mut(&header.responder_spi).unwrap().channel().unwrap();
             said.push(
-                channel.incoming.open(&message).unwrap().iter().any(
+                channel.incoming.open(&message).unwrap().payloads().unwrap().iter().any(
                     |p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT),
                 ),
             );
@@ -325,4 +325,71 @@ fn what_a_stranger_is_called_is_short() {
     pair.deliver(1, vec![forged]);
     let Some(Event::Failed { cause, .. }) = pair.ends[1].poll_event() else { panic!("not reported") };
     assert!(cause.to_string().len() < 300, "{cause}");
+}
+
+/// Fragments of a request of the initiator's, as many as `longest` makes of it.
+fn fragments(pair: &mut Pair, octets: usize, longest: usize) -> Vec<Vec<u8>> {
+    let end = &mut pair.ends[0];
+    let sa = end.sas.values_mut().next().unwrap();
+    let header = Header {
+        initiator_spi: sa.initiator_spi(),
+        responder_spi: sa.responder_spi(),
+        exchange: ExchangeType::Informational,
+        from_initiator: true,
+        response: false,
+        message_id: 2,
+    };
+    let vain = Payload::Notify(Notify::new(NotifyType(40_000), vec![0; octets]));
+    sa.channel().unwrap().outgoing.seal_within(longest, header, &[vain], &mut *end.rng)
+}
+
+#[test]
+fn a_message_divided_anew_into_more_fragments_counts_and_into_fewer_does_not() {
+    let (mut pair, flight) = Pair::until(3);
+    pair.deliver(0, flight);
+    let (few, many) = (fragments(&mut pair, 1000, 500), fragments(&mut pair, 1000, 300));
+    assert!(few.len() < many.len());
+    assert!(pair.deliver(1, few[..1].to_vec()).is_empty());
+    assert!(pair.deliver(1, many[..many.len() - 1].to_vec()).is_empty());
+    assert!(pair.deliver(1, few.clone()).is_empty(), "what was divided into fewer is passed over");
+    assert_eq!(pair.deliver(1, many[many.len() - 1..].to_vec()).len(), 1);
+    assert_eq!(pair.deliver(1, many[1..].to_vec()).len(), 0, "only the first brings the answer again");
+    assert_eq!(pair.deliver(1, many[..1].to_vec()).len(), 1);
+}
+
+#[test]
+fn fragments_without_the_others_are_dropped_after_a_while_and_are_bounded() {
+    let (mut pair, flight) = Pair::until(3);
+    pair.deliver(0, flight);
+    let kept = |pair: &Pair| pair.ends[1].sas.values().next().unwrap().window.request_fragments.is_some();
+    let parts = fragments(&mut pair, 1000, 300);
+    pair.deliver(1, parts[..1].to_vec());
+    assert!(kept(&pair));
+    pair.now += Duration::from_secs(30);
+    pair.ends[1].handle_timeout(pair.now);
+    assert!(!kept(&pair));
+
+    let many = fragments(&mut pair, 1000, 66);
+    assert!(many.len() > 128);
+    pair.sent(1);
+    assert!(pair.deliver(1, many[..1].to_vec()).is_empty());
+    assert!(!kept(&pair));
+    assert_eq!(pair.ends[1].counters().malformed, 1);
+    let long = fragments(&mut pair, 60_000, 1200);
+    let sealed = 49_152 / (long[0].len() - 60);
+    assert!(pair.deliver(1, long[..sealed].to_vec()).is_empty());
+    assert!(kept(&pair));
+    assert!(pair.deliver(1, long[sealed..=sealed].to_vec()).is_empty());
+    assert!(!kept(&pair));
+    assert_eq!(pair.ends[1].counters().malformed, 2);
+}
+
+#[test]
+fn fragments_are_sent_and_taken_only_where_both_can() {
+    let (mut pair, flight) = Pair::until(3);
+    pair.deliver(0, flight);
+    pair.ends[1].sas.values_mut().for_each(|sa| sa.extensions.fragmentation = false);
+    let parts = fragments(&mut pair, 1000, 300);
+    assert!(pair.deliver(1, parts).is_empty());
+    assert_eq!(pair.ends[1].counters().unexpected, 5);
 }

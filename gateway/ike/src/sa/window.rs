@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use super::Reassembly;
 use crate::{
     event::DownReason,
     wire::{ExchangeType, Payload},
@@ -19,8 +20,12 @@ pub(crate) struct Window {
     pub(crate) queue: VecDeque<Queued>,
     /// ID of the peer's next request.
     pub(crate) expected: u32,
-    /// Our answer to its last one.
-    pub(crate) answer: Option<Vec<u8>>,
+    /// Our answer to its last one, whole or in fragments.
+    pub(crate) answer: Option<Vec<Vec<u8>>>,
+    /// The peer's next request, as far as its fragments have come.
+    pub(crate) request_fragments: Option<Reassembly>,
+    /// The answer to our outstanding request, as far as its fragments have come.
+    pub(crate) answer_fragments: Option<Reassembly>,
 }
 
 /// A request on the wire.
@@ -28,7 +33,8 @@ pub(crate) struct Window {
 pub(crate) struct Request {
     pub(crate) exchange: ExchangeType,
     pub(crate) id: u32,
-    pub(crate) message: Vec<u8>,
+    /// The message, whole or in fragments.
+    pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) purpose: Purpose,
     pub(crate) attempts: u32,
     pub(crate) first_sent: Instant,

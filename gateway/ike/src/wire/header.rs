@@ -22,14 +22,32 @@ pub enum ExchangeType {
     CreateChildSa,
     /// INFORMATIONAL.
     Informational,
+    /// IKE_INTERMEDIATE (RFC 9242).
+    IkeIntermediate,
+    /// IKE_FOLLOWUP_KE (RFC 9370).
+    IkeFollowupKe,
 }
 
 impl ExchangeType {
     /// Every kind of exchange.
-    pub const ALL: [Self; 4] = [Self::IkeSaInit, Self::IkeAuth, Self::CreateChildSa, Self::Informational];
+    pub const ALL: [Self; 6] = [
+        Self::IkeSaInit,
+        Self::IkeAuth,
+        Self::CreateChildSa,
+        Self::Informational,
+        Self::IkeIntermediate,
+        Self::IkeFollowupKe,
+    ];
 
     fn number(self) -> u8 {
-        34 + self as u8
+        match self {
+            Self::IkeSaInit => 34,
+            Self::IkeAuth => 35,
+            Self::CreateChildSa => 36,
+            Self::Informational => 37,
+            Self::IkeIntermediate => 43,
+            Self::IkeFollowupKe => 44,
+        }
     }
 }
 
@@ -40,6 +58,8 @@ impl fmt::Display for ExchangeType {
             Self::IkeAuth => "IKE_AUTH",
             Self::CreateChildSa => "CREATE_CHILD_SA",
             Self::Informational => "INFORMATIONAL",
+            Self::IkeIntermediate => "IKE_INTERMEDIATE",
+            Self::IkeFollowupKe => "IKE_FOLLOWUP_KE",
         })
     }
 }
