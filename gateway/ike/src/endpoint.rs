@@ -17,7 +17,7 @@ use crate::{
     sa::{Cookies, IkeSa, Opened, Reports, Role, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
-    wire::{ExchangeType, Header, WireError},
+    wire::{ExchangeType, Header, WireError, header::refuse_version},
 };
 
 /// Marks IKE messages on the NAT traversal port, where ESP has its SPI (RFC 3948 section 2.2).
@@ -41,6 +41,11 @@ pub struct Endpoint {
     /// memory that strangers can take. With the address each came from.
     pub(crate) half_open: BTreeMap<u64, IpAddr>,
     pub(crate) reports: Reports,
+    /// Bounds the answers to other major versions.
+    version_refusals: Reports,
+    /// Tunnels that a peer has asked for, with our address and the peer's, when it had been given algorithms of
+    /// another tunnel between these addresses: its next attempt is answered as it should be.
+    pub(crate) wanted: BTreeMap<TunnelId, (IpAddr, IpAddr)>,
     /// Inbound SPIs of ESP in use.
     pub(crate) esp_spis: BTreeSet<u32>,
     pub(crate) cookies: Cookies,
@@ -64,6 +69,8 @@ impl Endpoint {
             first_messages: BTreeMap::new(),
             half_open: BTreeMap::new(),
             reports: Reports::default(),
+            version_refusals: Reports::default(),
+            wanted: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
             cookies,
             timers: Timers::default(),
@@ -85,6 +92,7 @@ impl Endpoint {
         self.close(now, id);
         self.tunnels.remove(&id);
         self.reports.forget(id);
+        self.wanted.remove(&id);
     }
 
     /// Begins to establish a tunnel with the peer at `peer`. Does nothing for a tunnel that is up, that is
@@ -184,10 +192,7 @@ impl Endpoint {
         self.counters.received += 1;
         let header = match Header::decode(message) {
             Ok((header, ..)) => header,
-            Err(WireError::Version(_)) => {
-                self.counters.unsupported_version += 1;
-                return;
-            }
+            Err(WireError::Version(version)) => return self.other_version(now, path, version, message),
             Err(_) => {
                 self.counters.malformed += 1;
                 return;
@@ -205,6 +210,25 @@ impl Endpoint {
                 });
             }
             _ => self.protected_message(now, path, &header, message),
+        }
+    }
+
+    /// A message of another major version: a higher one is told ours, a lower one in answer to ours is what people
+    /// are told if nothing better comes.
+    fn other_version(&mut self, now: Instant, path: Path, version: u8, message: &[u8]) {
+        self.counters.unsupported_version += 1;
+        if let Some(answer) = refuse_version(message)
+            && self.version_refusals.permit(now, None)
+        {
+            self.transmit(path, &[answer]);
+        }
+        if version == 1
+            && let Some(spi) = message.first_chunk().copied().map(u64::from_be_bytes)
+            && let Some(sa) = self.sas.get_mut(&spi)
+            && sa.path.remote.ip() == path.remote.ip()
+            && let State::Opening(opening) = &mut sa.state
+        {
+            opening.other_version();
         }
     }
 
@@ -242,7 +266,11 @@ impl Endpoint {
             self.with_sa(spi, |endpoint, sa| match kind {
                 TimerKind::Retransmit => endpoint.retransmit(now, sa),
                 TimerKind::Reassembly => Some(endpoint.drop_fragments(sa)),
-                TimerKind::HalfOpen | TimerKind::Linger => None,
+                TimerKind::HalfOpen => {
+                    endpoint.half_open_expired(now, &sa);
+                    None
+                }
+                TimerKind::Linger => None,
                 TimerKind::Liveness => endpoint.liveness(now, sa),
                 TimerKind::Keepalive => {
                     endpoint.keepalive(now, &sa);

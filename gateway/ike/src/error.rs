@@ -25,6 +25,13 @@ pub enum Cause {
         /// Whether the peer answered anything at all to this attempt.
         heard: bool,
     },
+    /// An initiator was answered and did not go on to IKE_AUTH (responder).
+    NotContinued {
+        /// From where to where it was answered.
+        path: Path,
+        /// For how long the next message was waited for.
+        waited: Duration,
+    },
     /// No proposal in common.
     NoProposal {
         /// What we offer.
@@ -33,6 +40,14 @@ pub enum Cause {
         theirs: Option<Vec<String>>,
         /// Where they first differ.
         first_difference: Option<String>,
+    },
+    /// Several tunnels have these addresses, and the IKE SA was given algorithms of another one than the peer then
+    /// turned out to want (responder). The next attempt is given those of the right one.
+    NotOurAlgorithms {
+        /// What the tunnel that is wanted offers.
+        ours: Vec<String>,
+        /// What the IKE SA has.
+        chosen: String,
     },
     /// One side protects packets with ESP, the other with AH.
     ProtocolMismatch {
@@ -81,6 +96,8 @@ pub enum Cause {
         /// IANA's number of it.
         method: u8,
     },
+    /// The peer wants to authenticate by EAP, or wants us to.
+    Eap,
     /// Traffic selectors have nothing in common, or the answer is not within the offer.
     TrafficSelectors {
         /// Our side, as we see it.
@@ -135,14 +152,16 @@ impl Cause {
     /// Who is to blame.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NoAnswer { .. } => Blame::Unreachable,
+            Self::NoAnswer { .. } | Self::NotContinued { .. } => Blame::Unreachable,
             Self::NoProposal { .. }
             | Self::ProtocolMismatch { .. }
             | Self::VersionMismatch { .. }
             | Self::InvalidGroup { .. }
             | Self::TrafficSelectors { .. }
-            | Self::AuthMethod { .. } => Blame::PeerIncompatible,
+            | Self::AuthMethod { .. }
+            | Self::Eap => Blame::PeerIncompatible,
             Self::AuthenticationFailed { .. }
+            | Self::NotOurAlgorithms { .. }
             | Self::IdMismatch { .. }
             | Self::NoTunnel { .. }
             | Self::TooManySelectors { .. }
@@ -159,6 +178,7 @@ impl Cause {
     pub(crate) fn to_notify(&self) -> Notify {
         let (kind, data) = match self {
             Self::NoProposal { .. }
+            | Self::NotOurAlgorithms { .. }
             | Self::ProtocolMismatch { .. }
             | Self::VersionMismatch { .. }
             | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
@@ -166,9 +186,10 @@ impl Cause {
                 let wanted = ours.first().map_or(0, |g| g.number());
                 (NotifyType::INVALID_KE_PAYLOAD, wanted.to_be_bytes().to_vec())
             }
-            Self::AuthenticationFailed { .. } | Self::IdMismatch { .. } | Self::AuthMethod { .. } => {
-                (NotifyType::AUTHENTICATION_FAILED, Vec::new())
-            }
+            Self::AuthenticationFailed { .. }
+            | Self::IdMismatch { .. }
+            | Self::AuthMethod { .. }
+            | Self::Eap => (NotifyType::AUTHENTICATION_FAILED, Vec::new()),
             Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } => {
                 (NotifyType::TS_UNACCEPTABLE, Vec::new())
             }
@@ -180,6 +201,7 @@ impl Cause {
             | Self::Undecodable(_)
             | Self::TooManyRetries
             | Self::PeerRefused { .. }
+            | Self::NotContinued { .. }
             | Self::NoAnswer { .. } => (NotifyType::INVALID_SYNTAX, Vec::new()),
         };
         Notify::new(kind, data)

@@ -34,6 +34,13 @@ impl Display for Cause {
                     )
                 }
             }
+            Self::NotContinued { path, waited } => write!(
+                f,
+                "the peer began, was answered at {}, and did not go on within {:.1} s: check that our answers pass the \
+                 firewalls, and UDP port 4500 both ways if one side is behind a NAT",
+                path.remote,
+                waited.as_secs_f32()
+            ),
             Self::NoProposal { ours, theirs, first_difference } => {
                 write!(f, "no proposal in common; we offer {}; ", ours.join(", "))?;
                 match theirs {
@@ -45,6 +52,12 @@ impl Display for Cause {
                 }
                 first_difference.as_ref().map_or(Ok(()), |first| write!(f, "; first difference: {first}"))
             }
+            Self::NotOurAlgorithms { ours, chosen } => write!(
+                f,
+                "several tunnels have these addresses, and the peer was given the algorithms of another one, {chosen}; \
+                 this one offers {}: the next attempt is given those",
+                ours.join(", ")
+            ),
             Self::ProtocolMismatch { ours, theirs } => write!(
                 f,
                 "packets are protected by different protocols: we use {ours}, the peer offers {theirs} alone"
@@ -73,8 +86,22 @@ impl Display for Cause {
                 write!(f, "the peer's ID is not the expected one: we expect {}, {came} came", list(expected))
             }
             Self::AuthMethod { method } => {
-                write!(f, "the peer authenticates by method {method}, we by a pre-shared key (method 2)")
+                let what = match method {
+                    1 | 3 | 9..=11 | 14 => "a certificate or a public key",
+                    12 => "a password",
+                    13 => "nothing (null authentication)",
+                    _ => "a method that we do not know",
+                };
+                write!(
+                    f,
+                    "the peer authenticates by {what} (method {method}), we by a pre-shared key (method 2): set the peer \
+                     to a pre-shared key"
+                )
             }
+            Self::Eap => f.write_str(
+                "the peer asks for EAP, as remote-access clients and servers do; we authenticate by a pre-shared key: set \
+                 the peer to that",
+            ),
             Self::TrafficSelectors { our_local, our_remote, theirs } => {
                 write!(
                     f,

@@ -101,6 +101,12 @@ impl MessageKey {
         self.seal_within(usize::MAX, header, payloads, rng).remove(0)
     }
 
+    /// A message of one empty payload of this type, marked critical.
+    #[cfg(test)]
+    pub(crate) fn seal_critical(&mut self, header: Header, number: u8, rng: &mut dyn CryptoRng) -> Vec<u8> {
+        self.protect(header, ENCRYPTED, number, &[], Zeroizing::new(vec![0, 0x80, 0, 4]), rng)
+    }
+
     /// A protected message in pieces of at most `longest` octets: whole where it fits, else in fragments (RFC
     /// 7383 section 2.5), each of which is protected by itself. Each call uses new IVs, so a retransmission must send
     /// the same octets again.

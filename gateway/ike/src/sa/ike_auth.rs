@@ -9,15 +9,15 @@ use super::{
     child::{self, Agreement},
 };
 use crate::{
-    config::{Id, TunnelConfig},
+    config::{Id, TunnelConfig, Version},
     counters::ExchangeResult,
     crypto::keys::SaKeys,
     endpoint::Endpoint,
     error::Cause,
     event::{ChildSa, DownReason, Event, Nat, Path, Phase},
-    proposal::IkeSuite,
+    proposal::{IkeSuite, in_words, offer_ike},
     timer::TimerKind,
-    wire::{ExchangeType, Notify, NotifyType, Payload},
+    wire::{ExchangeType, Notify, NotifyType, Payload, payload::EAP},
 };
 
 /// Shared key message integrity code.
@@ -188,6 +188,9 @@ fn check_responder(
     answer: &[u8],
     payloads: &[Payload],
 ) -> Result<(), Cause> {
+    if payloads.contains(&Payload::Ignored { number: EAP }) {
+        return Err(Cause::Eap);
+    }
     let Some((method, data)) = auth_of(payloads) else {
         return Err(match error_of(payloads) {
             Some(NotifyType::AUTHENTICATION_FAILED) => authentication_failed(tunnel, true),
@@ -236,11 +239,14 @@ impl Endpoint {
         let HalfOpen { channel, keys, suite, nat, nonce, request, answer } = *half_open;
         self.timers.stop(sa.spi, TimerKind::HalfOpen);
         // The tunnels as they are configured by now.
-        let candidates = self.candidates(sa.path);
+        let candidates = self.candidates(sa.path, Version::Ikev2);
         sa.path = path;
         let verified = match check_initiator(&candidates, &keys, &suite, &nonce, &request, payloads) {
             Ok(verified) => verified,
             Err((tunnel, cause)) => {
+                if let (Some(tunnel), Cause::NotOurAlgorithms { .. }) = (&tunnel, &cause) {
+                    self.wanted.insert(tunnel.id, (sa.path.local.ip(), sa.path.remote.ip()));
+                }
                 sa.tunnel = tunnel;
                 self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
                 sa.state = State::Closing(channel);
@@ -314,14 +320,9 @@ fn check_initiator(
     let Some((kind, id)) = id else {
         return Err((only, Cause::Malformed { what: "IDi is missing" }));
     };
-    let Some((method, auth)) = auth_of(payloads) else {
-        return Err((only, Cause::Malformed { what: "AUTH is missing" }));
-    };
     let came = Id::from_wire(kind, id);
-    let mut known: Vec<_> = candidates
-        .iter()
-        .filter(|c| came.as_ref().is_some_and(|came| c.peer_id.matches(came)) && suite.is_within(&c.ike))
-        .collect();
+    let mut known: Vec<_> =
+        candidates.iter().filter(|c| came.as_ref().is_some_and(|came| c.peer_id.matches(came))).collect();
     if known.is_empty() {
         let mut expected: Vec<_> = candidates.iter().map(|c| c.peer_id.clone()).collect();
         expected.dedup();
@@ -333,6 +334,10 @@ fn check_initiator(
     });
     // IDr is a wish, which a responder may pass over (RFC 7296 section 1.2).
     known.sort_by_key(|c| !wanted.as_ref().is_some_and(|wanted| c.local_id.matches(wanted)));
+    // No AUTH in the first request asks for EAP (RFC 7296 section 2.16).
+    let Some((method, auth)) = auth_of(payloads) else {
+        return Err((Some(known[0].clone()), Cause::Eap));
+    };
     if method != METHOD_PSK {
         return Err((Some(known[0].clone()), Cause::AuthMethod { method }));
     }
@@ -345,10 +350,16 @@ fn check_initiator(
         })
         .map(|c| Arc::clone(c))
         .collect();
-    if verified.is_empty() {
+    let Some(first) = verified.first().cloned() else {
         return Err((Some(known[0].clone()), authentication_failed(known[0], false)));
+    };
+    let allowed: Vec<_> = verified.into_iter().filter(|tunnel| suite.is_within(&tunnel.ike)).collect();
+    if allowed.is_empty() {
+        let ours = offer_ike(&first.ike).iter().map(in_words).collect();
+        let cause = Cause::NotOurAlgorithms { ours, chosen: suite.to_string() };
+        return Err((Some(first), cause));
     }
-    Ok(verified)
+    Ok(allowed)
 }
 
 /// As either.

@@ -5,14 +5,14 @@
 //! impossible group and a public value that is none end the attempt at once, since waiting would only delay the
 //! answer people need.
 
-use std::{sync::Arc, time::Instant};
+use std::{cmp::Reverse, sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
 
 use super::{Channel, Extensions, IkeSa, Purpose, Role, State, Window, child, ike_auth::HalfOpen, nat};
 use crate::{
     algorithm::Group,
-    config::{NatT, TunnelConfig},
+    config::{NatT, TunnelConfig, Version},
     counters::ExchangeResult,
     crypto::{
         dh::{InvalidPublic, Job, Secret, Shared, Work},
@@ -53,6 +53,12 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
+    /// The peer has answered in IKEv1.
+    pub(crate) fn other_version(&mut self) {
+        self.heard = true;
+        self.trouble = Some(Cause::VersionMismatch { ours: Version::Ikev2, theirs: Version::Ikev1 });
+    }
+
     /// What is known of why no answer of use came, and whether any came at all.
     pub(crate) fn take_trouble(&mut self) -> (Option<Cause>, bool) {
         (self.trouble.take(), self.heard)
@@ -275,6 +281,10 @@ impl Endpoint {
                 let cause = Cause::NoProposal { ours: offered(), theirs: None, first_difference: None };
                 self.attempt_failed(sa, Phase::One, ExchangeType::IkeSaInit, cause)
             }
+            NotifyType::INVALID_MAJOR_VERSION => {
+                opening.other_version();
+                Some(sa)
+            }
             kind => {
                 opening.trouble = Some(Cause::PeerRefused { notify: kind });
                 Some(sa)
@@ -404,19 +414,22 @@ impl Endpoint {
         if !self.is_admitted(now, path, header, essentials.nonce, &payloads) {
             return;
         }
-        let candidates = self.candidates(path);
+        let candidates = self.candidates(path, Version::Ikev2);
         let Some(first) = candidates.first() else {
             self.counters.no_tunnel += 1;
-            let cause = Cause::NoTunnel { local: path.local.ip(), remote: path.remote.ip() };
+            let other = self.candidates(path, Version::Ikev1);
+            let cause = match other.is_empty() {
+                true => Cause::NoTunnel { local: path.local.ip(), remote: path.remote.ip() },
+                false => Cause::VersionMismatch { ours: Version::Ikev1, theirs: Version::Ikev2 },
+            };
             self.refuse_init(path, header, cause.to_notify());
-            return self.stranger_failed(now, None, path, cause);
+            let tunnel = self.sole(&other);
+            return self.stranger_failed(now, tunnel, path, cause);
         };
-        let chosen = candidates.iter().find_map(|tunnel| select_ike(&tunnel.ike, essentials.proposals));
-        let Some((suite, chosen)) = chosen else {
+        let Some((suite, chosen)) = choose(&candidates, &essentials) else {
             let cause = no_proposal(&offer_ike(&first.ike), essentials.proposals);
             self.refuse_init(path, header, cause.to_notify());
-            // Nobody is authenticated here: a tunnel that is up must not look as if it had failed.
-            let tunnel = (candidates.len() == 1).then_some(first.id).filter(|t| !self.has_usable(*t, 0));
+            let tunnel = self.sole(&candidates);
             return self.stranger_failed(now, tunnel, path, cause);
         };
         if essentials.group != suite.group.number() {
@@ -520,7 +533,8 @@ impl Endpoint {
         };
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let nat_t = self.candidates(sa.path).first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
+        let nat_t =
+            self.candidates(sa.path, Version::Ikev2).first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
         let nat = nat::detect(nat_t, (sa.peer_spi, 0), sa.path, &payloads);
         let mut answer = vec![
             Payload::Sa(vec![chosen]),
@@ -550,11 +564,35 @@ impl Endpoint {
         Some(sa)
     }
 
-    /// The tunnels that an initiator at this path may be: those of its address before those of any.
-    pub(super) fn candidates(&self, path: Path) -> Vec<Arc<TunnelConfig>> {
-        let here = || self.tunnels.values().filter(|t| t.local == path.local.ip());
-        let exact = here().filter(|t| t.peer == Some(path.remote.ip()));
-        exact.chain(here().filter(|t| t.peer.is_none())).cloned().collect()
+    /// The tunnels that an initiator at this path may be: those of its address before those of any, and first of
+    /// all the one it was last known to want.
+    pub(crate) fn candidates(&self, path: Path, version: Version) -> Vec<Arc<TunnelConfig>> {
+        let (local, remote) = (path.local.ip(), path.remote.ip());
+        let here = self.tunnels.values().filter(|t| t.local == local && t.ike.version == version);
+        let mut candidates: Vec<_> =
+            here.filter(|t| t.peer.is_none_or(|peer| peer == remote)).cloned().collect();
+        candidates.sort_by_key(|t| (self.wanted.get(&t.id) != Some(&(local, remote)), t.peer.is_none()));
+        candidates
+    }
+
+    /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
+    /// tunnel that is up must not look as if it had failed.
+    fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
+        let [tunnel] = candidates else { return None };
+        (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
+    }
+
+    /// An initiator has gone no further than IKE_SA_INIT.
+    pub(crate) fn half_open_expired(&mut self, now: Instant, sa: &IkeSa) {
+        if !matches!(sa.state, State::HalfOpen(_)) {
+            return;
+        }
+        let candidates = self.candidates(sa.path, Version::Ikev2);
+        if let Some(tunnel) = self.sole(&candidates) {
+            let waited = now.saturating_duration_since(sa.started);
+            let cause = Cause::NotContinued { path: sa.path, waited };
+            self.stranger_failed(now, Some(tunnel), sa.path, cause);
+        }
     }
 
     /// Reports a failure that anybody can bring about, now and then.
@@ -580,6 +618,16 @@ impl Endpoint {
 fn header(initiator_spi: u64, responder_spi: u64, response: bool) -> Header {
     let exchange = ExchangeType::IkeSaInit;
     Header { initiator_spi, responder_spi, exchange, from_initiator: !response, response, message_id: 0 }
+}
+
+/// The responder's choice while it cannot know which tunnel is meant: what most of the tunnels that may be meant
+/// allow. Of several such choices one in the group that the peer has guessed, and then that of the first tunnel.
+fn choose(candidates: &[Arc<TunnelConfig>], offer: &Essentials<'_>) -> Option<(IkeSuite, Proposal)> {
+    let choices = candidates.iter().filter_map(|tunnel| select_ike(&tunnel.ike, offer.proposals));
+    choices.min_by_key(|(suite, _)| {
+        let allow = candidates.iter().filter(|tunnel| suite.is_within(&tunnel.ike)).count();
+        (Reverse(allow), suite.group.number() != offer.group)
+    })
 }
 
 fn first_message_digest(path: Path, message: &[u8]) -> [u8; 32] {

@@ -393,3 +393,72 @@ fn fragments_are_sent_and_taken_only_where_both_can() {
     assert!(pair.deliver(1, parts).is_empty());
     assert_eq!(pair.ends[1].counters().unexpected, 5);
 }
+
+/// What a peer tells that gets this IKE_AUTH message.
+fn told_of(to: usize, payloads: &[Payload]) -> String {
+    let (mut pair, _) = Pair::until(if to == 1 { 2 } else { 3 });
+    let forged = pair.forge(1 - to, ExchangeType::IkeAuth, to == 0, 1, payloads);
+    pair.deliver(to, vec![forged]);
+    let Some(Event::Failed { cause, .. }) = pair.ends[to].poll_event() else { panic!("not reported") };
+    cause.to_string()
+}
+
+#[test]
+fn eap_and_certificates_are_refused_in_words() {
+    let id = |side: usize| {
+        let address: std::net::Ipv4Addr = ADDRESSES[side].parse().unwrap();
+        (1, address.octets().to_vec())
+    };
+    let (kind, data) = id(0);
+    let from = Payload::IdInitiator { kind, data };
+    let [cert, certreq] = [37, 38].map(|number| Payload::Ignored { number });
+    let signature = Payload::Auth { method: 14, data: vec![0; 64] };
+    assert!(told_of(1, std::slice::from_ref(&from)).starts_with("the peer asks for EAP"));
+    let words = told_of(1, &[from, cert.clone(), certreq, signature.clone()]);
+    assert!(
+        words.starts_with("the peer authenticates by a certificate or a public key (method 14)"),
+        "{words}"
+    );
+
+    let (kind, data) = id(1);
+    let from = Payload::IdResponder { kind, data };
+    let words = told_of(0, &[from.clone(), cert, signature.clone()]);
+    assert!(words.starts_with("the peer authenticates by a certificate"), "{words}");
+    let eap = Payload::Ignored { number: 48 };
+    assert!(told_of(0, &[from, signature, eap]).starts_with("the peer asks for EAP"));
+}
+
+#[test]
+fn vendor_ids_and_notifies_that_nobody_knows_are_passed_over() {
+    let (mut pair, flight) = Pair::until(0);
+    let (header, first, rest) = Header::decode(&flight[0]).unwrap();
+    let mut payloads = decode_chain(first, rest).unwrap();
+    payloads.insert(0, Payload::Ignored { number: 43 });
+    payloads.push(Payload::Ignored { number: 43 });
+    payloads.push(Payload::Notify(Notify::new(NotifyType(40_000), [1, 2, 3])));
+    let answer = pair.deliver(1, vec![encode_message(header, &payloads)]);
+    assert!(Header::decode(&answer[0]).unwrap().0.responder_spi != 0, "taken for what it is");
+}
+
+#[test]
+fn an_unknown_critical_payload_is_named_and_the_sa_stays() {
+    let (mut pair, flight) = Pair::until(3);
+    pair.deliver(0, flight);
+    let end = &mut pair.ends[0];
+    let sa = end.sas.values_mut().next().unwrap();
+    let header = Header {
+        initiator_spi: sa.initiator_spi(),
+        responder_spi: sa.responder_spi(),
+        exchange: ExchangeType::Informational,
+        from_initiator: true,
+        response: false,
+        message_id: 2,
+    };
+    let channel = sa.channel().unwrap();
+    let critical = channel.outgoing.seal_critical(header, 200, &mut *end.rng);
+    let answer = pair.deliver(1, vec![critical]).remove(0);
+    let opened = pair.ends[0].sas.values_mut().next().unwrap().channel().unwrap().incoming.open(&answer);
+    let expected = Payload::Notify(Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, [200]));
+    assert_eq!(opened.unwrap().payloads().unwrap(), [expected]);
+    assert!(pair.ends[1].sas.values().next().unwrap().is_usable());
+}

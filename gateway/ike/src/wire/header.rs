@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Reader, WireError};
+use super::{
+    Notify, NotifyType, Payload, Reader, WireError,
+    payload::{encode_chain, first_type},
+};
 
 /// Octets of the IKE header.
 pub(crate) const HEADER_LEN: usize = 28;
@@ -120,6 +123,26 @@ impl Header {
         out.extend(self.message_id.to_be_bytes());
         out.extend([0; 4]);
     }
+}
+
+/// The answer to a request of a major version above ours (RFC 7296 section 2.5): the request's SPIs, exchange and
+/// message ID, our version, and the notify INVALID_MAJOR_VERSION. `None` for whatever is no such request.
+pub(crate) fn refuse_version(message: &[u8]) -> Option<Vec<u8>> {
+    let fields = message.first_chunk::<HEADER_LEN>()?;
+    let (version, exchange, flags) = (fields[17], fields[18], fields[19]);
+    let length = u32::from_be_bytes([fields[24], fields[25], fields[26], fields[27]]);
+    if version >> 4 <= VERSION_2_0 >> 4 || flags & FLAG_RESPONSE != 0 || length as usize != message.len() {
+        return None;
+    }
+    let notify = [Payload::Notify(Notify::new(NotifyType::INVALID_MAJOR_VERSION, []))];
+    let from_initiator = if flags & FLAG_INITIATOR == 0 { FLAG_INITIATOR } else { 0 };
+    let mut answer = fields[..16].to_vec();
+    answer.extend([first_type(&notify), VERSION_2_0, exchange, FLAG_RESPONSE | from_initiator]);
+    answer.extend(&fields[20..24]);
+    answer.extend([0; 4]);
+    encode_chain(&notify, &mut answer);
+    set_length(&mut answer);
+    Some(answer)
 }
 
 /// Writes the length of `message` into its header.

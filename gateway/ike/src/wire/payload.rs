@@ -47,6 +47,8 @@ pub(crate) enum Payload {
 pub(crate) const ENCRYPTED: u8 = 46;
 /// The number of the SKF payload (RFC 7383 section 2.5).
 pub(crate) const FRAGMENT: u8 = 53;
+/// The number of the EAP payload.
+pub(crate) const EAP: u8 = 48;
 /// Payloads of these numbers are defined by RFC 7296 itself, where the critical bit has no meaning.
 const BASE_PAYLOADS: std::ops::RangeInclusive<u8> = 33..=48;
 const CRITICAL: u8 = 0x80;

@@ -8,4 +8,5 @@ mod lifecycle;
 mod mismatch;
 mod protocols;
 mod schedules;
+mod strangers;
 mod world;
