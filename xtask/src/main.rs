@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod lab;
 mod load;
@@ -63,6 +64,17 @@ enum Verb {
         #[arg(value_enum, default_value = "all")]
         selection: test::Selection,
     },
+    /// Measure, side by side with others
+    Bench {
+        /// Which bench, as `ike`; all without a name
+        name: Option<String>,
+        /// Also write the figures to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// A tenth of the work: to see that it runs, not what the figures are
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -102,6 +114,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lab(Lab::Up { name }) => lab::up(&name),
         Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),
         Verb::Lab(Lab::Shell { host }) => lab::shell(&host),
+        Verb::Bench { name, json, quick } => bench::bench(name.as_deref(), json.as_deref(), quick),
         Verb::Test { selection } => {
             test::test(selection);
             Ok(())

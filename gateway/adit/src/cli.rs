@@ -85,6 +85,10 @@ pub(crate) struct Gateway {
     /// Where the maps are pinned: a directory in a bpffs, or one to mount a bpffs at.
     #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
     pub(crate) bpf_dir: PathBuf,
+    /// SAs that fit into the maps of a data plane that makes them: a tunnel takes two, four during a rekey. Another
+    /// number takes effect after `adit unload`.
+    #[arg(long, env = "ADIT_MAX_SAS", default_value_t = adit_maps::sa::DEFAULT_CAPACITY, value_name = "N")]
+    pub(crate) max_sas: u32,
 }
 
 /// Where a running gateway listens.

@@ -4,7 +4,7 @@ use crate::cli;
 use adit_api::Server;
 use adit_control::{Config, Control, ControlError, Options};
 use adit_dataplane::{Dataplane, PortConfig, XdpMode};
-use adit_maps::{port::role, sa::DEFAULT_CAPACITY};
+use adit_maps::port::role;
 use anyhow::Context;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
@@ -47,7 +47,7 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
         ports,
         tun: adit_control::routes::DEVICE.to_owned(),
         workers: None,
-        max_sas: DEFAULT_CAPACITY,
+        max_sas: arguments.max_sas,
         mode: XdpMode::Auto,
     })
     .context("the data plane does not start")?;

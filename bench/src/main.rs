@@ -1,0 +1,48 @@
+//! What is measured, and against whom: `cargo xtask bench [NAME] [--json FILE]`.
+//!
+//! Figures that belong together are taken in one run, in turns, because machines differ and are busy: compare within
+//! a table, not between two.
+
+mod ike;
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use report::Report;
+
+/// What is measured, and against whom.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// Which bench; all without a name
+    #[arg(value_enum)]
+    name: Option<Name>,
+    /// Also write the figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// A tenth of the work: to see that it runs, not what the figures are
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
+    Ike,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut report = Report::new();
+    println!("{}", report.machine());
+    if arguments.name.is_none_or(|name| name == Name::Ike) {
+        ike::run(&mut report, arguments.quick)?;
+    }
+    if let Some(file) = arguments.json {
+        std::fs::write(&file, report.to_json())
+            .with_context(|| format!("failed to write {}", file.display()))?;
+    }
+    Ok(())
+}
