@@ -140,7 +140,7 @@ impl Endpoint {
             ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
             ExchangeType::CreateChildSa => self.create_child_sa_request(sa, path),
             ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
-            ExchangeType::IkeSaInit | ExchangeType::IkeIntermediate | ExchangeType::IkeFollowupKe => Some(sa),
+            _ => Some(sa),
         }
     }
 

@@ -73,6 +73,7 @@ mod proposal;
 mod sa;
 mod selector;
 mod timer;
+mod v1;
 mod wire;
 mod words;
 
@@ -88,4 +89,5 @@ pub use error::{Blame, Cause};
 pub use event::{ChildSa, DirectionKeys, DownReason, Event, Nat, Path, Phase, Transmit};
 pub use selector::TrafficSelector;
 pub use timer::TimerKind;
+pub use v1::wire::NotifyType as Ikev1NotifyType;
 pub use wire::{ExchangeType, NotifyType, WireError};

@@ -8,7 +8,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use super::*;
 use crate::{
     Dpd, Encryption, EndpointConfig, Event, Group, IkePolicy, IpsecPolicy, Job, JobResult, NatT, Prf, Psk,
-    TrafficSelector,
+    TrafficSelector, Version,
     endpoint::Endpoint,
     wire::{
         ExchangeType, HEADER_LEN, Header, Notify, NotifyType, Payload, encode_message, payload::decode_chain,
@@ -164,7 +164,7 @@ proptest! {
     #[test]
     fn a_peer_may_say_anything_on_an_sa_in_use(
         requests in proptest::collection::vec(
-            (prop::sample::select(&ExchangeType::ALL[1..]), proptest::collection::vec(payload(), 0..5)), 1..6),
+            (prop::sample::select(ExchangeType::of(Version::Ikev2).skip(1).collect::<Vec<_>>()), proptest::collection::vec(payload(), 0..5)), 1..6),
     ) {
         let (mut pair, flight) = Pair::until(3);
         pair.deliver(0, flight);

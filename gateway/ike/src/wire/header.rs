@@ -6,6 +6,7 @@ use super::{
     Notify, NotifyType, Payload, Reader, WireError,
     payload::{encode_chain, first_type},
 };
+use crate::config::Version;
 
 /// Octets of the IKE header.
 pub(crate) const HEADER_LEN: usize = 28;
@@ -29,21 +30,51 @@ pub enum ExchangeType {
     IkeIntermediate,
     /// IKE_FOLLOWUP_KE (RFC 9370).
     IkeFollowupKe,
+    /// IKEv1's Identity Protection exchange (RFC 2408 section 4.5), which is Main Mode.
+    MainMode,
+    /// IKEv1's Aggressive Mode (RFC 2409 section 5).
+    AggressiveMode,
+    /// IKEv1's Quick Mode (RFC 2409 section 5.5).
+    QuickMode,
+    /// IKEv1's Informational exchange (RFC 2408 section 4.8).
+    InformationalMode,
+    /// IKEv1's Transaction exchange, of XAUTH and Mode Config: refused.
+    Transaction,
 }
 
 impl ExchangeType {
     /// Every kind of exchange.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::IkeSaInit,
         Self::IkeAuth,
         Self::CreateChildSa,
         Self::Informational,
         Self::IkeIntermediate,
         Self::IkeFollowupKe,
+        Self::MainMode,
+        Self::AggressiveMode,
+        Self::QuickMode,
+        Self::InformationalMode,
+        Self::Transaction,
     ];
 
-    fn number(self) -> u8 {
+    /// Every kind of exchange of one version.
+    pub fn of(version: Version) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |kind| kind.version() == version)
+    }
+
+    /// The version of IKE that has it.
+    pub fn version(self) -> Version {
+        if self.number() < 34 { Version::Ikev1 } else { Version::Ikev2 }
+    }
+
+    pub(crate) fn number(self) -> u8 {
         match self {
+            Self::MainMode => 2,
+            Self::AggressiveMode => 4,
+            Self::InformationalMode => 5,
+            Self::Transaction => 6,
+            Self::QuickMode => 32,
             Self::IkeSaInit => 34,
             Self::IkeAuth => 35,
             Self::CreateChildSa => 36,
@@ -51,6 +82,11 @@ impl ExchangeType {
             Self::IkeIntermediate => 43,
             Self::IkeFollowupKe => 44,
         }
+    }
+
+    /// The exchange of this number in one version.
+    pub(crate) fn from_number(version: Version, number: u8) -> Result<Self, WireError> {
+        Self::of(version).find(|kind| kind.number() == number).ok_or(WireError::Field("exchange type"))
     }
 }
 
@@ -63,6 +99,11 @@ impl fmt::Display for ExchangeType {
             Self::Informational => "INFORMATIONAL",
             Self::IkeIntermediate => "IKE_INTERMEDIATE",
             Self::IkeFollowupKe => "IKE_FOLLOWUP_KE",
+            Self::MainMode => "Main Mode",
+            Self::AggressiveMode => "Aggressive Mode",
+            Self::QuickMode => "Quick Mode",
+            Self::InformationalMode => "Informational Exchange",
+            Self::Transaction => "Transaction Exchange",
         })
     }
 }
@@ -98,10 +139,7 @@ impl Header {
         if initiator_spi == 0 {
             return Err(WireError::Field("initiator SPI"));
         }
-        let exchange = ExchangeType::ALL
-            .into_iter()
-            .find(|kind| kind.number() == exchange)
-            .ok_or(WireError::Field("exchange type"))?;
+        let exchange = ExchangeType::from_number(Version::Ikev2, exchange)?;
         let header = Self {
             initiator_spi,
             responder_spi,

@@ -16,7 +16,7 @@ pub use notify::NotifyType;
 pub(crate) use payload::Payload;
 pub(crate) use proposal::{Proposal, Protocol, Transform, TransformType};
 
-/// Why octets are not an IKEv2 message.
+/// Why octets are not an IKE message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Fewer octets than a field needs, or than a length field says.
@@ -25,7 +25,7 @@ pub enum WireError {
     /// A length field that its context does not allow.
     #[error("a length field is out of range")]
     Length,
-    /// A major version other than 2.
+    /// Another major version than the one asked for.
     #[error("major version {0}")]
     Version(u8),
     /// A payload marked critical that this endpoint does not know.
