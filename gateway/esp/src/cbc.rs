@@ -1,20 +1,20 @@
-//! AES-CBC in ESP (RFC 3602).
+//! CBC in ESP: AES (RFC 3602), DES (RFC 2405) and 3DES (RFC 2451).
 
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use cbc::{Decryptor, Encryptor};
 use cipher::array::Array;
-use cipher::consts::U16;
+use cipher::typenum::Unsigned;
 use cipher::{
     BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, BlockSizeUser, InnerIvInit,
     KeyInit,
 };
-
-/// Bytes of the IV and of a block.
-pub(crate) const BLOCK_LEN: usize = 16;
+use des::{Des, TdesEde3};
 
 /// The expanded key of an SA.
 pub(crate) enum Cbc {
+    Des(Des),
+    TripleDes(TdesEde3),
     Aes128(Aes128),
     Aes192(Aes192),
     Aes256(Aes256),
@@ -24,6 +24,8 @@ impl Cbc {
     /// Expands `key`, of the cipher's length; `None` when the cipher is not CBC.
     pub(crate) fn new(cipher: Cipher, key: &[u8]) -> Option<Self> {
         match cipher {
+            Cipher::DesCbc => Des::new_from_slice(key).ok().map(Cbc::Des),
+            Cipher::TripleDesCbc => TdesEde3::new_from_slice(key).ok().map(Cbc::TripleDes),
             Cipher::Aes128Cbc => Aes128::new_from_slice(key).ok().map(Cbc::Aes128),
             Cipher::Aes192Cbc => Aes192::new_from_slice(key).ok().map(Cbc::Aes192),
             Cipher::Aes256Cbc => Aes256::new_from_slice(key).ok().map(Cbc::Aes256),
@@ -31,9 +33,19 @@ impl Cbc {
         }
     }
 
+    /// Bytes of the IV and of a block.
+    pub(crate) const fn block_len(&self) -> usize {
+        match self {
+            Cbc::Des(_) | Cbc::TripleDes(_) => 8,
+            Cbc::Aes128(_) | Cbc::Aes192(_) | Cbc::Aes256(_) => 16,
+        }
+    }
+
     /// Writes the IV at the beginning of `text` and encrypts the blocks behind it.
     pub(crate) fn encrypt(&self, text: &mut [u8], seq: u64) {
         match self {
+            Cbc::Des(des) => encrypt(des, text, seq),
+            Cbc::TripleDes(des) => encrypt(des, text, seq),
             Cbc::Aes128(aes) => encrypt(aes, text, seq),
             Cbc::Aes192(aes) => encrypt(aes, text, seq),
             Cbc::Aes256(aes) => encrypt(aes, text, seq),
@@ -43,6 +55,8 @@ impl Cbc {
     /// Decrypts the blocks behind the IV at the beginning of `text`.
     pub(crate) fn decrypt(&self, text: &mut [u8]) {
         match self {
+            Cbc::Des(des) => decrypt(des, text),
+            Cbc::TripleDes(des) => decrypt(des, text),
             Cbc::Aes128(aes) => decrypt(aes, text),
             Cbc::Aes192(aes) => decrypt(aes, text),
             Cbc::Aes256(aes) => decrypt(aes, text),
@@ -50,36 +64,31 @@ impl Cbc {
     }
 }
 
-fn encrypt<A>(aes: &A, text: &mut [u8], seq: u64)
-where
-    A: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
-{
+fn encrypt<C: BlockCipherEncrypt>(cipher: &C, text: &mut [u8], seq: u64) {
     // The encrypted nonce of NIST SP 800-38A appendix C: nobody without the key can tell it beforehand.
-    let mut iv = Array::<u8, U16>::default();
-    iv[8..].copy_from_slice(&seq.to_be_bytes());
-    aes.encrypt_block(&mut iv);
-    text[..BLOCK_LEN].copy_from_slice(&iv);
-    encrypt_behind_iv(aes, text);
+    let mut iv = Array::<u8, C::BlockSize>::default();
+    let low = C::BlockSize::USIZE - size_of::<u64>();
+    iv[low..].copy_from_slice(&seq.to_be_bytes());
+    cipher.encrypt_block(&mut iv);
+    text[..iv.len()].copy_from_slice(&iv);
+    encrypt_behind_iv(cipher, text);
 }
 
-fn encrypt_behind_iv<A>(aes: &A, text: &mut [u8])
-where
-    A: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
-{
-    let (iv, blocks) = split(text);
-    Encryptor::inner_iv_init(aes, iv).encrypt_blocks(blocks);
+fn encrypt_behind_iv<C: BlockCipherEncrypt>(cipher: &C, text: &mut [u8]) {
+    let (iv, blocks) = split::<C>(text);
+    Encryptor::inner_iv_init(cipher, iv).encrypt_blocks(blocks);
 }
 
-fn decrypt<A>(aes: &A, text: &mut [u8])
-where
-    A: BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
-{
-    let (iv, blocks) = split(text);
-    Decryptor::inner_iv_init(aes, iv).decrypt_blocks(blocks);
+fn decrypt<C: BlockCipherDecrypt>(cipher: &C, text: &mut [u8]) {
+    let (iv, blocks) = split::<C>(text);
+    Decryptor::inner_iv_init(cipher, iv).decrypt_blocks(blocks);
 }
+
+type Blocks<'a, C> =
+    (&'a Array<u8, <C as BlockSizeUser>::BlockSize>, &'a mut [Array<u8, <C as BlockSizeUser>::BlockSize>]);
 
 /// The IV and the whole blocks behind it.
-fn split(text: &mut [u8]) -> (&Array<u8, U16>, &mut [Array<u8, U16>]) {
+fn split<C: BlockSizeUser>(text: &mut [u8]) -> Blocks<'_, C> {
     let (blocks, _) = Array::slice_as_chunks_mut(text);
     let (iv, payload) = blocks.split_first_mut().expect("the engine has made room for an IV");
     (iv, payload)
@@ -94,7 +103,23 @@ mod tests {
     const SP_800_38A_IV: &str = "000102030405060708090a0b0c0d0e0f";
 
     /// Cipher, key, IV, plaintext, ciphertext.
-    const CASES: [(Cipher, &str, &str, &str, &str); 4] = [
+    const CASES: [(Cipher, &str, &str, &str, &str); 6] = [
+        // FIPS 81 appendix C, table C2: "Now is the time for all ".
+        (
+            Cipher::DesCbc,
+            "0123456789abcdef",
+            "1234567890abcdef",
+            "4e6f77206973207468652074696d6520666f7220616c6c20",
+            "e5c7cdde872bf27c43e934008c389c0f683788499a7c05f6",
+        ),
+        // NIST CAVP, TCBCMMT3, the second encryption.
+        (
+            Cipher::TripleDesCbc,
+            "6d0d67da68ab166d1f43c7204c4c2aa4c81a528515f1dff2",
+            "68e63a07b22e33eb",
+            "4346c4e81380626fa0b2776d30a4fc05",
+            "5274be183f5dfb6b018f22b322f0392d",
+        ),
         // RFC 3602 section 4, case 1: "Single block msg".
         (
             Cipher::Aes128Cbc,
@@ -130,12 +155,14 @@ mod tests {
     ];
 
     #[test]
-    fn rfc_3602_and_sp_800_38a() {
+    fn published_vectors() {
         for (cipher, key, iv, plain, sealed) in CASES {
             let cbc = Cbc::new(cipher, &unhex(key)).unwrap();
             let clear = [unhex(iv), unhex(plain)].concat();
             let mut text = clear.clone();
             match &cbc {
+                Cbc::Des(des) => encrypt_behind_iv(des, &mut text),
+                Cbc::TripleDes(des) => encrypt_behind_iv(des, &mut text),
                 Cbc::Aes128(aes) => encrypt_behind_iv(aes, &mut text),
                 Cbc::Aes192(aes) => encrypt_behind_iv(aes, &mut text),
                 Cbc::Aes256(aes) => encrypt_behind_iv(aes, &mut text),
@@ -148,13 +175,15 @@ mod tests {
 
     #[test]
     fn ivs_look_random_and_differ() {
-        let cbc = Cbc::new(Cipher::Aes128Cbc, &[1; 16]).unwrap();
-        let mut ivs = std::collections::HashSet::new();
-        for seq in (1..1000).chain([u64::from(u32::MAX), 1 << 32, u64::MAX]) {
-            let mut text = [0; 2 * BLOCK_LEN];
-            cbc.encrypt(&mut text, seq);
-            assert!(ivs.insert(text[..BLOCK_LEN].to_vec()));
-            assert_ne!(text[..8], [0; 8]);
+        for (cipher, key) in [(Cipher::DesCbc, &[1; 8][..]), (Cipher::Aes128Cbc, &[1; 16])] {
+            let cbc = Cbc::new(cipher, key).unwrap();
+            let mut ivs = std::collections::HashSet::new();
+            for seq in (1..1000).chain([u64::from(u32::MAX), 1 << 32, u64::MAX]) {
+                let mut text = [0; 32];
+                cbc.encrypt(&mut text, seq);
+                assert!(ivs.insert(text[..cbc.block_len()].to_vec()));
+                assert_ne!(text[..8], [0; 8]);
+            }
         }
     }
 }

@@ -1,18 +1,15 @@
-//! The way of a packet through ESP, in both directions.
+//! The way of a packet through ESP and AH, in both directions.
 
-use crate::cbc::{self, Cbc};
-use crate::gcm::{self, Gcm};
-use crate::hmac::Hmac;
+use crate::ah::Ah;
 use crate::inner::{self, Inner};
 use crate::outer::{self, Template};
 use crate::packet::{Drop, Outcome, Packet};
 use crate::replay::SaStates;
-use crate::sa::{InvalidSa, REPLAY_WINDOW_MAX, SaParams};
+use crate::sa::{InvalidSa, Protocol, REPLAY_WINDOW_MAX, SaParams};
+use crate::transform::{HEADER_LEN, Transform};
 use std::fmt;
 use std::ops::Range;
 
-/// SPI and sequence number.
-const HEADER_LEN: usize = 8;
 /// Pad length and next header.
 const TRAILER_LEN: usize = 2;
 /// Largest outer packet that both IP versions can express.
@@ -63,12 +60,18 @@ impl Engine {
     /// Bytes of the longest inner packet whose outer packet fits `mtu`; 0 when none does and without an SA at `index`.
     pub fn max_inner(&self, index: u32, mtu: usize) -> usize {
         let Some(sa) = self.sa(index) else { return 0 };
-        let text = mtu.min(MAX_OUTER_LEN).saturating_sub(sa.head_len() + sa.transform.icv_len());
-        (text - text % sa.transform.alignment()).saturating_sub(TRAILER_LEN)
+        let room = mtu.min(MAX_OUTER_LEN).saturating_sub(sa.head_len());
+        match &sa.form {
+            Form::Esp(transform) => {
+                let text = room.saturating_sub(transform.icv_len());
+                (text - text % transform.alignment()).saturating_sub(TRAILER_LEN)
+            }
+            Form::Ah(_) => room,
+        }
     }
 
     /// Encapsulates the pending packets of `batch`, each `start..end` being an inner IP packet and `seq` a sequence
-    /// number never used before under the key (RFC 4303 section 3.3).
+    /// number never used before under the key (RFC 4303 section 3.3, RFC 4302 section 3.3).
     ///
     /// Bytes after the inner packet's own length are not sent. A packet that is dropped stays as it was.
     pub fn seal(&mut self, batch: &mut [Packet<'_>]) {
@@ -79,10 +82,10 @@ impl Engine {
     }
 
     /// Decapsulates the pending packets of `batch`, each `start..end` holding an outer IP packet and perhaps the
-    /// link's padding (RFC 4303 section 3.4).
+    /// link's padding (RFC 4303 section 3.4, RFC 4302 section 3.4).
     ///
     /// Of two packets with one sequence number, here or in another engine that shares `states`, one at most is
-    /// [`Outcome::Done`]. A packet that is dropped holds no plaintext.
+    /// [`Outcome::Done`]. A packet that is dropped holds no plaintext that it did not come with.
     pub fn open(&mut self, batch: &mut [Packet<'_>], states: &impl SaStates) {
         for packet in batch.iter_mut().filter(|packet| packet.outcome == Outcome::Pending) {
             let opened = self.sa(packet.sa).ok_or(Drop::NoSa).and_then(|sa| sa.open(packet, states));
@@ -118,7 +121,17 @@ struct Sa {
     esn: bool,
     replay_window: u32,
     template: Template,
-    transform: Transform,
+    form: Form,
+}
+
+/// What stands between the outer header and the inner packet, and behind it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an SA has a box of its own; another would cost ESP a cache miss"
+)]
+enum Form {
+    Esp(Transform),
+    Ah(Ah),
 }
 
 impl Sa {
@@ -129,13 +142,17 @@ impl Sa {
         if params.replay_window > REPLAY_WINDOW_MAX {
             return Err(InvalidSa::ReplayWindow(params.replay_window));
         }
+        let form = match params.protocol {
+            Protocol::Esp => Form::Esp(Transform::new(params)?),
+            Protocol::Ah => Form::Ah(Ah::new(params)?),
+        };
         Ok(Self {
             generation: params.generation,
             spi: params.spi,
             esn: params.esn,
             replay_window: params.replay_window,
-            template: Template::new(&params.outer)?,
-            transform: Transform::new(params)?,
+            template: Template::new(params.protocol, &params.outer)?,
+            form,
         })
     }
 
@@ -152,50 +169,68 @@ impl Sa {
             return Err(Drop::TooBig);
         }
 
-        let esp = &mut outer[self.template.len()..];
-        esp[..4].copy_from_slice(&self.spi.to_be_bytes());
-        esp[4..8].copy_from_slice(&(packet.seq as u32).to_be_bytes());
-        let text = HEADER_LEN + self.transform.iv_len()..esp.len() - self.transform.icv_len();
-        let trailer = &mut esp[text.start + inner.len..text.end];
-        let pad_len = trailer.len() - TRAILER_LEN;
-        for (value, pad) in (1..=u8::MAX).zip(&mut trailer[..pad_len]) {
-            *pad = value;
+        let (seq, seq_high) = (packet.seq, self.seq_high(packet.seq));
+        match &self.form {
+            Form::Esp(transform) => {
+                let esp = &mut outer[self.template.len()..];
+                esp[..4].copy_from_slice(&self.spi.to_be_bytes());
+                esp[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
+                write_trailer(esp, transform, inner);
+                transform.seal(esp, seq, seq_high);
+                self.template.write(outer, inner.traffic_class);
+            }
+            Form::Ah(ah) => {
+                self.template.write(outer, inner.traffic_class);
+                ah.seal(outer, self.template.len(), inner.next_header, self.spi, seq, seq_high);
+            }
         }
-        trailer[pad_len] = pad_len as u8;
-        trailer[pad_len + 1] = inner.next_header;
-        self.transform.seal(esp, packet.seq, self.seq_high(packet.seq));
-        self.template.write(outer, inner.traffic_class);
         Ok(start..end)
     }
 
     fn open(&self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
         let frame = packet.buf.get_mut(packet.start..packet.end).ok_or(Drop::Malformed)?;
-        let carried = outer::parse(frame).ok_or(Drop::Malformed)?;
-        let esp = &mut frame[carried.esp.clone()];
-        let (spi, low) = match esp.first_chunk::<HEADER_LEN>() {
-            Some([a, b, c, d, e, f, g, h]) => {
-                (u32::from_be_bytes([*a, *b, *c, *d]), u32::from_be_bytes([*e, *f, *g, *h]))
-            }
-            None => return Err(Drop::Malformed),
+        let carried = outer::parse(frame, self.protocol()).ok_or(Drop::Malformed)?;
+        let carrier = carried.payload.start;
+        let frame = &mut frame[..carried.payload.end];
+        let ipsec = &mut frame[carrier..];
+        // AH has four bytes in front of what both have.
+        let numbers = match &self.form {
+            Form::Esp(_) => ipsec.first_chunk::<8>(),
+            Form::Ah(_) => ipsec.get(4..).and_then(<[u8]>::first_chunk::<8>),
         };
+        let &[a, b, c, d, e, f, g, h] = numbers.ok_or(Drop::Malformed)?;
+        let (spi, low) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
         if spi != self.spi {
             return Err(Drop::NoSa);
         }
-        let text = self.transform.text(esp.len()).ok_or(Drop::Malformed)?;
+        let text = match &self.form {
+            Form::Esp(transform) => transform.text(ipsec.len()),
+            Form::Ah(ah) => ah.payload(ipsec),
+        };
+        let text = text.ok_or(Drop::Malformed)?;
         let replay = states.replay(packet.sa).ok_or(Drop::NoSa)?;
         packet.seq = if self.esn { replay.extend(low, self.replay_window) } else { u64::from(low) };
         if !replay.check(packet.seq, self.replay_window) {
             return Err(Drop::Replay);
         }
-        if !self.transform.open(esp, self.seq_high(packet.seq)) {
+        let seq_high = self.seq_high(packet.seq);
+        let authentic = match &self.form {
+            Form::Esp(transform) => transform.open(ipsec, seq_high),
+            Form::Ah(ah) => ah.verify(frame, carrier, seq_high),
+        };
+        if !authentic {
             return Err(Drop::Authentication);
         }
 
-        let text_start = packet.start + carried.esp.start + text.start;
-        let text = &mut esp[text];
-        let stripped = match replay.commit(packet.seq, self.replay_window) {
-            true => strip(text, carried.traffic_class),
-            false => Err(Drop::Replay),
+        let next_header = frame[carrier];
+        let text = carrier + text.start..carrier + text.end;
+        let text_start = packet.start + text.start;
+        let text = &mut frame[text];
+        let stripped = match (replay.commit(packet.seq, self.replay_window), &self.form) {
+            (false, _) => Err(Drop::Replay),
+            (true, Form::Esp(_)) => strip_trailer(text)
+                .and_then(|(payload, next_header)| strip(payload, next_header, carried.traffic_class)),
+            (true, Form::Ah(_)) => strip(text, next_header, carried.traffic_class),
         };
         match stripped {
             Ok(len) => Ok(text_start..text_start + len),
@@ -206,6 +241,13 @@ impl Sa {
         }
     }
 
+    const fn protocol(&self) -> Protocol {
+        match self.form {
+            Form::Esp(_) => Protocol::Esp,
+            Form::Ah(_) => Protocol::Ah,
+        }
+    }
+
     /// The half of the sequence number that is not sent, when it is extended.
     fn seq_high(&self, seq: u64) -> Option<u32> {
         self.esn.then_some((seq >> 32) as u32)
@@ -213,110 +255,59 @@ impl Sa {
 
     /// Bytes in front of the inner packet.
     fn head_len(&self) -> usize {
-        self.template.len() + HEADER_LEN + self.transform.iv_len()
+        self.template.len()
+            + match &self.form {
+                Form::Esp(transform) => HEADER_LEN + transform.iv_len(),
+                Form::Ah(ah) => ah.len(),
+            }
     }
 
     /// Bytes behind an inner packet of `inner_len` bytes.
     fn tail_len(&self, inner_len: usize) -> usize {
-        let end = inner_len + TRAILER_LEN;
-        end.next_multiple_of(self.transform.alignment()) - inner_len + self.transform.icv_len()
+        match &self.form {
+            Form::Esp(transform) => {
+                let end = inner_len + TRAILER_LEN;
+                end.next_multiple_of(transform.alignment()) - inner_len + transform.icv_len()
+            }
+            Form::Ah(_) => 0,
+        }
     }
 }
 
-/// Takes the trailer and everything behind the inner packet off a decrypted payload and merges the ECN fields; the
-/// length of the inner packet.
-fn strip(text: &mut [u8], outer_traffic_class: u8) -> Result<usize, Drop> {
+/// Writes padding, pad length and next header behind the inner packet in `esp`.
+fn write_trailer(esp: &mut [u8], transform: &Transform, inner: Inner) {
+    let start = HEADER_LEN + transform.iv_len() + inner.len;
+    let end = esp.len() - transform.icv_len();
+    let trailer = &mut esp[start..end];
+    let pad_len = trailer.len() - TRAILER_LEN;
+    for (value, pad) in (1..=u8::MAX).zip(&mut trailer[..pad_len]) {
+        *pad = value;
+    }
+    trailer[pad_len] = pad_len as u8;
+    trailer[pad_len + 1] = inner.next_header;
+}
+
+/// Takes the trailer off a decrypted text: the payload, and its next header.
+fn strip_trailer(text: &mut [u8]) -> Result<(&mut [u8], u8), Drop> {
     let [padded @ .., pad_len, next_header] = text else { return Err(Drop::BadPadding) };
     let inner_end = padded.len().checked_sub(usize::from(*pad_len)).ok_or(Drop::BadPadding)?;
     let (payload, padding) = padded.split_at_mut(inner_end);
     if (1..=u8::MAX).zip(padding.iter()).any(|(value, pad)| *pad != value) {
         return Err(Drop::BadPadding);
     }
-    if *next_header == inner::NO_NEXT_HEADER {
+    Ok((payload, *next_header))
+}
+
+/// Takes everything behind the inner packet off an authentic payload and merges the ECN fields; the length of the
+/// inner packet.
+fn strip(payload: &mut [u8], next_header: u8, outer_traffic_class: u8) -> Result<usize, Drop> {
+    if next_header == inner::NO_NEXT_HEADER {
         return Err(Drop::Dummy);
     }
     let inner =
-        Inner::parse(payload).filter(|inner| inner.next_header == *next_header).ok_or(Drop::BadInner)?;
+        Inner::parse(payload).filter(|inner| inner.next_header == next_header).ok_or(Drop::BadInner)?;
     if !inner.decapsulate_ecn(payload, outer_traffic_class) {
         return Err(Drop::BadInner);
     }
     Ok(inner.len)
-}
-
-/// The algorithms of an SA with their keys.
-enum Transform {
-    Gcm(Gcm),
-    Cbc(Cbc, Hmac),
-}
-
-impl Transform {
-    fn new(params: &SaParams) -> Result<Self, InvalidSa> {
-        let (cipher, auth) = (params.cipher, params.auth);
-        let key = &params.key[..cipher.key_len()];
-        let hmac = Hmac::new(auth, &params.auth_key[..auth.key_len()]);
-        match (Gcm::new(cipher, key, params.salt), Cbc::new(cipher, key), hmac) {
-            (Some(gcm), None, None) => Ok(Transform::Gcm(gcm)),
-            (None, Some(cbc), Some(hmac)) => Ok(Transform::Cbc(cbc, hmac)),
-            _ => Err(InvalidSa::Combination { cipher, auth }),
-        }
-    }
-
-    const fn iv_len(&self) -> usize {
-        match self {
-            Transform::Gcm(_) => gcm::IV_LEN,
-            Transform::Cbc(..) => cbc::BLOCK_LEN,
-        }
-    }
-
-    const fn icv_len(&self) -> usize {
-        match self {
-            Transform::Gcm(_) => gcm::ICV_LEN,
-            Transform::Cbc(_, hmac) => hmac.icv_len(),
-        }
-    }
-
-    /// What the length of the encrypted text is a multiple of.
-    const fn alignment(&self) -> usize {
-        match self {
-            Transform::Gcm(_) => 4,
-            Transform::Cbc(..) => cbc::BLOCK_LEN,
-        }
-    }
-
-    /// Where the encrypted text lies in an ESP packet of `esp_len` bytes; `None` when no text has that length.
-    fn text(&self, esp_len: usize) -> Option<Range<usize>> {
-        let start = HEADER_LEN + self.iv_len();
-        let end = esp_len.checked_sub(self.icv_len())?;
-        let len = end.checked_sub(start)?;
-        (len >= self.alignment() && len % self.alignment() == 0).then_some(start..end)
-    }
-
-    /// Writes the IV and the ICV of `esp`, complete from the SPI to the room for the ICV, and encrypts the text.
-    fn seal(&self, esp: &mut [u8], seq: u64, seq_high: Option<u32>) {
-        match self {
-            Transform::Gcm(gcm) => gcm.seal(esp, seq, seq_high),
-            Transform::Cbc(cbc, hmac) => {
-                let icv = esp.len() - hmac.icv_len();
-                cbc.encrypt(&mut esp[HEADER_LEN..icv], seq);
-                hmac.sign(esp, seq_high);
-            }
-        }
-    }
-
-    /// Verifies `esp`, whose length [`Transform::text`] has accepted, and then decrypts its text; when false, `esp` is
-    /// as it was.
-    #[must_use]
-    fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
-        match self {
-            Transform::Gcm(gcm) => gcm.open(esp, seq_high),
-            Transform::Cbc(cbc, hmac) => {
-                if !hmac.verify(esp, seq_high) {
-                    return false;
-                }
-                let icv = esp.len() - hmac.icv_len();
-                cbc.decrypt(&mut esp[HEADER_LEN..icv]);
-                true
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! ESP in tunnel mode over batches of packets in place.
+//! ESP and AH in tunnel mode over batches of packets in place.
 //!
 //! An [`Engine`] holds the expanded keys of the SAs that one worker uses, by SA index. [`Engine::seal`] turns inner IP
 //! packets into outer ones, [`Engine::open`] the other way round; both work on a batch of [`Packet`]s, each a window
@@ -13,13 +13,16 @@
 //! | `outer` | outer IPv4, IPv6 and UDP headers: written from a template, parsed without trust |
 //! | `inner` | what has to be known of inner IPv4 and IPv6 packets; ECN at the tunnel's end (RFC 6040) |
 //! | `replay` | the anti-replay window in shared memory, and extended sequence numbers |
-//! | `gcm`, `cbc`, `hmac` | the algorithms |
+//! | `transform` | the algorithms of an ESP SA, put together |
+//! | `aead`, `cbc`, `hmac` | each of them |
+//! | `ah` | the Authentication Header, and what of the outer header it covers |
 //!
 //! # What it speaks
-//! RFC 4303 with AES-GCM-16 (RFC 4106), AES-CBC (RFC 3602) with HMAC-SHA1-96 (RFC 2404) or HMAC-SHA256-128 (RFC 4868),
-//! keys of 128, 192 and 256 bits; native (protocol 50) and UDP-encapsulated (RFC 3948); outer and inner IPv4 and IPv6
-//! in all four mixes; extended sequence numbers. Both encapsulations are accepted on every inbound SA: which one a
-//! peer uses can change while packets are on their way.
+//! RFC 4303 with AES-GCM-16 (RFC 4106), ChaCha20-Poly1305 (RFC 7634), AES-CBC (RFC 3602), 3DES-CBC (RFC 2451), DES-CBC
+//! (RFC 2405) and NULL (RFC 2410); RFC 4302; both with HMAC-MD5-96 (RFC 2403), HMAC-SHA1-96 (RFC 2404) and HMAC-SHA2
+//! (RFC 4868). ESP is native (protocol 50) or UDP-encapsulated (RFC 3948), AH is native. Outer and inner IPv4 and IPv6
+//! in all four mixes; extended sequence numbers. Both encapsulations are accepted on every inbound ESP SA: which one a
+//! peer uses can change while packets are on their way. An outer IPv6 header has no extension headers.
 //!
 //! # What it leaves to others
 //! There is no clock, no random source, no I/O and no other thread in here. Sequence numbers are reserved by the
@@ -29,7 +32,7 @@
 //! keepalives are to be told apart before: here their SPI matches no SA.
 //!
 //! # Initialisation vectors
-//! GCM's is the 64-bit sequence number, unique under the key as RFC 4106 section 3.1 demands. CBC's must be
+//! An AEAD's is the 64-bit sequence number, unique under the key as RFC 4106 section 3.1 demands. CBC's must be
 //! unpredictable: it is the encryption, under the SA's key, of a block holding the sequence number (NIST SP 800-38A
 //! appendix C), so that no random source is needed. A sequence number used twice would reuse an IV.
 //!
@@ -44,9 +47,10 @@
 //! copies that moving them once leaves on the stack are not. A packet that fails leaves no plaintext: it is
 //! verified before it is decrypted, or its payload is overwritten.
 
+mod aead;
+mod ah;
 mod cbc;
 mod engine;
-mod gcm;
 mod hmac;
 mod inner;
 mod outer;
@@ -55,8 +59,9 @@ mod replay;
 mod sa;
 #[cfg(test)]
 mod test_util;
+mod transform;
 
 pub use engine::Engine;
 pub use packet::{Drop, Outcome, Packet};
 pub use replay::{REPLAY_SLOTS, ReplayState, SaStates};
-pub use sa::{AUTH_KEY_LEN, Auth, Cipher, InvalidSa, KEY_LEN, Outer, REPLAY_WINDOW_MAX, SaParams};
+pub use sa::{AUTH_KEY_LEN, Auth, Cipher, InvalidSa, KEY_LEN, Outer, Protocol, REPLAY_WINDOW_MAX, SaParams};

@@ -1,10 +1,11 @@
 //! Outer headers: written from a template when sealing, parsed when opening.
 
-use crate::sa::{InvalidSa, Outer};
+use crate::sa::{InvalidSa, Outer, Protocol};
 use std::net::IpAddr;
 use std::ops::Range;
 
 const ESP: u8 = 50;
+const AH: u8 = 51;
 const UDP: u8 = 17;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
@@ -24,9 +25,13 @@ impl Template {
     ///
     /// # Errors
     /// [`InvalidSa::Family`] when the addresses are of different families.
-    pub(crate) fn new(outer: &Outer) -> Result<Self, InvalidSa> {
+    pub(crate) fn new(protocol: Protocol, outer: &Outer) -> Result<Self, InvalidSa> {
         let mut bytes = [0; IPV6_LEN + UDP_LEN];
-        let protocol = if outer.udp.is_some() { UDP } else { ESP };
+        let protocol = match (protocol, outer.udp) {
+            (Protocol::Esp, None) => ESP,
+            (Protocol::Esp, Some(_)) => UDP,
+            (Protocol::Ah, _) => AH,
+        };
         let ip_len = match (outer.local, outer.peer) {
             (IpAddr::V4(local), IpAddr::V4(peer)) => {
                 bytes[0] = 0x45;
@@ -98,17 +103,17 @@ impl Template {
 /// What an outer packet carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Carried {
-    /// Where the ESP packet is, from its SPI to the end of its ICV.
-    pub(crate) esp: Range<usize>,
+    /// Where the ESP packet is, from its SPI to the end of its ICV, or what AH covers behind the outer header.
+    pub(crate) payload: Range<usize>,
     /// DSCP and ECN of the outer header.
     pub(crate) traffic_class: u8,
 }
 
-/// Finds the ESP packet, native or UDP-encapsulated, in the IP packet at the beginning of `frame`.
+/// Finds the ESP packet, native or UDP-encapsulated, or the AH in the IP packet at the beginning of `frame`.
 ///
 /// The IP header's own length counts; what follows it is the link's padding. `None` for a fragment, an IPv6 extension
 /// header, another protocol, and lengths that do not fit.
-pub(crate) fn parse(frame: &[u8]) -> Option<Carried> {
+pub(crate) fn parse(frame: &[u8], carried: Protocol) -> Option<Carried> {
     let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     let (protocol, mut start, mut end, traffic_class) = match frame.first()? >> 4 {
         4 if frame.len() >= IPV4_LEN => {
@@ -122,9 +127,9 @@ pub(crate) fn parse(frame: &[u8]) -> Option<Carried> {
     if end > frame.len() || start > end {
         return None;
     }
-    match protocol {
-        ESP => {}
-        UDP if end - start >= UDP_LEN => {
+    match (carried, protocol) {
+        (Protocol::Esp, ESP) | (Protocol::Ah, AH) => {}
+        (Protocol::Esp, UDP) if end - start >= UDP_LEN => {
             let udp_len = word(start + 4);
             if !(UDP_LEN..=end - start).contains(&udp_len) {
                 return None;
@@ -134,7 +139,7 @@ pub(crate) fn parse(frame: &[u8]) -> Option<Carried> {
         }
         _ => return None,
     }
-    Some(Carried { esp: start..end, traffic_class })
+    Some(Carried { payload: start..end, traffic_class })
 }
 
 /// Sum of big-endian 16-bit words, the last one padded with zero; four bytes a step, folded by [`checksum`].

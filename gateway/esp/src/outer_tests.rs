@@ -18,7 +18,7 @@ fn written(
     traffic_class: u8,
     payload: &[u8],
 ) -> Vec<u8> {
-    let template = Template::new(&Outer { local, peer, udp }).unwrap();
+    let template = Template::new(Protocol::Esp, &Outer { local, peer, udp }).unwrap();
     let mut packet = vec![0xee; template.len()];
     packet.extend(payload);
     template.write(&mut packet, traffic_class);
@@ -88,7 +88,7 @@ fn ipv6_headers_are_right() {
 #[test]
 fn a_udp_checksum_of_zero_is_sent_as_all_ones() {
     let (local, peer) = V6;
-    let template = Template::new(&Outer { local, peer, udp: Some((4500, 4500)) }).unwrap();
+    let template = Template::new(Protocol::Esp, &Outer { local, peer, udp: Some((4500, 4500)) }).unwrap();
     let mut zero = written(V6, Some((4500, 4500)), 0, &[0, 0]);
     // A payload word equal to the checksum of the packet without it makes the sum all ones.
     let check = [zero[46], zero[47]];
@@ -100,7 +100,10 @@ fn a_udp_checksum_of_zero_is_sent_as_all_ones() {
 #[test]
 fn addresses_of_different_families_are_refused() {
     let outer = Outer { local: V4.0, peer: V6.1, udp: None };
-    assert_eq!(Template::new(&outer).err(), Some(InvalidSa::Family { local: V4.0, peer: V6.1 }));
+    assert_eq!(
+        Template::new(Protocol::Esp, &outer).err(),
+        Some(InvalidSa::Family { local: V4.0, peer: V6.1 })
+    );
 }
 
 #[test]
@@ -110,12 +113,12 @@ fn what_was_written_is_parsed_with_any_link_padding() {
             let mut packet = written(addresses, udp, 0xb9, &[7; 40]);
             let start = ip_len + udp_len;
             for _ in 0..20 {
-                let carried = parse(&packet).unwrap();
-                assert_eq!(carried, Carried { esp: start..start + 40, traffic_class: 0xb9 });
+                let carried = parse(&packet, Protocol::Esp).unwrap();
+                assert_eq!(carried, Carried { payload: start..start + 40, traffic_class: 0xb9 });
                 packet.push(0);
             }
             for len in 0..start + 40 {
-                assert_eq!(parse(&packet[..len]), None, "{len} bytes");
+                assert_eq!(parse(&packet[..len], Protocol::Esp), None, "{len} bytes");
             }
         }
     }
@@ -126,9 +129,26 @@ fn ipv4_options_are_passed_over() {
     let mut packet = written(V4, None, 0, &[7; 40]);
     packet.splice(20..20, [1; 8]);
     (packet[0], packet[3]) = (0x47, 68);
-    assert_eq!(parse(&packet), Some(Carried { esp: 28..68, traffic_class: 0 }));
+    assert_eq!(parse(&packet, Protocol::Esp), Some(Carried { payload: 28..68, traffic_class: 0 }));
     packet[0] = 0x44;
-    assert_eq!(parse(&packet), None, "a header shorter than 20 bytes");
+    assert_eq!(parse(&packet, Protocol::Esp), None, "a header shorter than 20 bytes");
+}
+
+#[test]
+fn ah_is_native_and_never_taken_for_esp() {
+    for (local, peer) in [V4, V6] {
+        let template = Template::new(Protocol::Ah, &Outer { local, peer, udp: None }).unwrap();
+        let mut packet = vec![7; template.len() + 40];
+        template.write(&mut packet, 0xb9);
+        let start = template.len();
+        assert_eq!(packet[if start == 20 { 9 } else { 6 }], 51);
+        let carried = Carried { payload: start..start + 40, traffic_class: 0xb9 };
+        assert_eq!(parse(&packet, Protocol::Ah), Some(carried));
+        assert_eq!(parse(&packet, Protocol::Esp), None);
+        for udp in [None, Some((4500, 4500))] {
+            assert_eq!(parse(&written((local, peer), udp, 0, &[7; 40]), Protocol::Ah), None);
+        }
+    }
 }
 
 #[test]
@@ -150,9 +170,9 @@ fn fragments_extension_headers_and_other_protocols_are_refused() {
         (&udp, 25, 7),
         (&udp, 25, 49),
     ] {
-        assert!(parse(packet).is_some());
+        assert!(parse(packet, Protocol::Esp).is_some());
         let mut altered = packet.clone();
         altered[at] = value;
-        assert_eq!(parse(&altered), None, "byte {at} = {value}");
+        assert_eq!(parse(&altered, Protocol::Esp), None, "byte {at} = {value}");
     }
 }

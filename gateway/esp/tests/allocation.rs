@@ -1,7 +1,7 @@
 //! Sealing and opening allocate nothing.
 
 use adit_esp::{AUTH_KEY_LEN, Auth, Cipher, Engine, KEY_LEN, Outcome, Outer, Packet, REPLAY_SLOTS};
-use adit_esp::{ReplayState, SaParams, SaStates};
+use adit_esp::{Protocol, ReplayState, SaParams, SaStates};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
@@ -40,18 +40,17 @@ impl SaStates for State {
 
 #[test]
 fn sealing_and_opening_allocate_nothing() {
-    for (cipher, auth) in [
-        (Cipher::Aes128Gcm16, Auth::None),
-        (Cipher::Aes192Gcm16, Auth::None),
-        (Cipher::Aes256Gcm16, Auth::None),
-        (Cipher::Aes128Cbc, Auth::HmacSha1_96),
-        (Cipher::Aes192Cbc, Auth::HmacSha256_128),
-        (Cipher::Aes256Cbc, Auth::HmacSha256_128),
-    ] {
+    let esp = |cipher: Cipher| {
+        let auths = if cipher.is_aead() { &Auth::ALL[..1] } else { &Auth::ALL[1..] };
+        auths.iter().map(move |auth| (Protocol::Esp, cipher, *auth))
+    };
+    let ah = Auth::ALL[1..].iter().map(|auth| (Protocol::Ah, Cipher::Null, *auth));
+    for (protocol, cipher, auth) in Cipher::ALL.into_iter().flat_map(esp).chain(ah) {
         let mut engine = Engine::new(1);
         let params = SaParams {
             generation: 1,
             spi: 0x1000,
+            protocol,
             cipher,
             auth,
             key: [1; KEY_LEN],
@@ -62,7 +61,7 @@ fn sealing_and_opening_allocate_nothing() {
             outer: Outer {
                 local: "2001:db8::1".parse().unwrap(),
                 peer: "2001:db8::2".parse().unwrap(),
-                udp: Some((4500, 4500)),
+                udp: (protocol == Protocol::Esp).then_some((4500, 4500)),
             },
         };
         engine.install(0, &params).unwrap();
@@ -83,6 +82,6 @@ fn sealing_and_opening_allocate_nothing() {
         batch.iter_mut().for_each(|packet| packet.outcome = Outcome::Pending);
         engine.open(&mut batch, &state);
         assert!(batch.iter().all(|packet| packet.outcome == Outcome::Done));
-        assert_eq!(ALLOCATIONS.get(), before, "{cipher:?} with {auth:?}");
+        assert_eq!(ALLOCATIONS.get(), before, "{protocol:?}, {cipher:?} with {auth:?}");
     }
 }

@@ -1,8 +1,9 @@
 //! A worker's copy of the SAs it uses.
 
-use adit_esp::{Auth, Cipher, Engine, Outer, ReplayState, SaParams, SaStates};
+use adit_esp::{Auth, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
 use adit_maps::{
     address::Address,
+    decode::protocol,
     policy::{Flow, Selector},
     sa::{SadConfig, SadState, auth, cipher, direction, flags},
     user::{Sad, Selectors, Version},
@@ -160,25 +161,25 @@ impl Sas {
 
 /// An SA as `esp` wants it; `None` for algorithms it does not have.
 fn parameters(config: &SadConfig) -> Option<SaParams> {
-    let cipher = match config.cipher {
-        cipher::AES128_CBC => Cipher::Aes128Cbc,
-        cipher::AES192_CBC => Cipher::Aes192Cbc,
-        cipher::AES256_CBC => Cipher::Aes256Cbc,
-        cipher::AES128_GCM16 => Cipher::Aes128Gcm16,
-        cipher::AES192_GCM16 => Cipher::Aes192Gcm16,
-        cipher::AES256_GCM16 => Cipher::Aes256Gcm16,
+    let (protocol, cipher) = match (config.protocol, config.cipher) {
+        (protocol::AH, cipher::NONE) => (Protocol::Ah, Cipher::Null),
+        (protocol::ESP, cipher) => (Protocol::Esp, esp_cipher(cipher)?),
         _ => return None,
     };
     let auth = match config.auth {
         auth::NONE => Auth::None,
+        auth::HMAC_MD5_96 => Auth::HmacMd5_96,
         auth::HMAC_SHA1_96 => Auth::HmacSha1_96,
         auth::HMAC_SHA256_128 => Auth::HmacSha256_128,
+        auth::HMAC_SHA384_192 => Auth::HmacSha384_192,
+        auth::HMAC_SHA512_256 => Auth::HmacSha512_256,
         _ => return None,
     };
     let udp = config.flags & flags::UDP != 0;
     Some(SaParams {
         generation: config.generation,
         spi: config.spi,
+        protocol,
         cipher,
         auth,
         key: config.key,
@@ -191,6 +192,22 @@ fn parameters(config: &SadConfig) -> Option<SaParams> {
             peer: config.peer.into(),
             udp: udp.then_some((config.local_port, config.peer_port)),
         },
+    })
+}
+
+fn esp_cipher(cipher: u8) -> Option<Cipher> {
+    Some(match cipher {
+        cipher::NULL => Cipher::Null,
+        cipher::DES_CBC => Cipher::DesCbc,
+        cipher::TRIPLE_DES_CBC => Cipher::TripleDesCbc,
+        cipher::AES128_CBC => Cipher::Aes128Cbc,
+        cipher::AES192_CBC => Cipher::Aes192Cbc,
+        cipher::AES256_CBC => Cipher::Aes256Cbc,
+        cipher::AES128_GCM16 => Cipher::Aes128Gcm16,
+        cipher::AES192_GCM16 => Cipher::Aes192Gcm16,
+        cipher::AES256_GCM16 => Cipher::Aes256Gcm16,
+        cipher::CHACHA20_POLY1305 => Cipher::ChaCha20Poly1305,
+        _ => return None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Packets made by scapy (`tests/golden/scapy_packets.py`): opened by us, and made by us byte for byte.
 
-use crate::setup::{States, engine, open, outer, seal};
-use adit_esp::{AUTH_KEY_LEN, Auth, Cipher, KEY_LEN, Outcome, SaParams};
+use crate::setup::{SUITES, States, engine, open, outer, seal};
+use adit_esp::{AUTH_KEY_LEN, Auth, Cipher, KEY_LEN, Outcome, Protocol, SaParams};
 use std::sync::atomic::Ordering::Relaxed;
 
 const PACKETS: &str = include_str!("../golden/packets.txt");
@@ -22,8 +22,8 @@ fn scapy_and_we_agree_byte_for_byte() {
     let mut count = 0;
     for line in PACKETS.lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split(' ').collect();
-        let [cipher, auth, key, salt, auth_key, spi, seq, esn, inner, sealed] = fields[..] else {
-            panic!("ten fields a line: {line}")
+        let [ipsec, cipher, auth, key, salt, auth_key, spi, seq, esn, inner, sealed] = fields[..] else {
+            panic!("eleven fields a line: {line}")
         };
         let (inner, sealed) = (unhex(inner), unhex(sealed));
         let v6 = sealed[0] >> 4 == 6;
@@ -32,6 +32,7 @@ fn scapy_and_we_agree_byte_for_byte() {
         let params = SaParams {
             generation: 1,
             spi: u32::from_str_radix(spi, 16).unwrap(),
+            protocol: if ipsec == "Ah" { Protocol::Ah } else { Protocol::Esp },
             cipher: Cipher::ALL.into_iter().find(|c| format!("{c:?}") == cipher).unwrap(),
             auth: Auth::ALL.into_iter().find(|a| format!("{a:?}") == auth).unwrap(),
             key: padded::<KEY_LEN>(&unhex(key)),
@@ -51,5 +52,5 @@ fn scapy_and_we_agree_byte_for_byte() {
         assert_eq!(opened, inner, "{params:?}");
         count += 1;
     }
-    assert_eq!(count, 9 * 2 * 2 * 2, "every combination is there");
+    assert_eq!(count, SUITES.len() * 2 * 2 * 2, "every combination is there");
 }

@@ -1,5 +1,6 @@
 //! The engine from outside: round trips, hostile input, and packets of an independent implementation.
 
+mod ah;
 mod golden;
 mod hostile;
 mod round_trip;

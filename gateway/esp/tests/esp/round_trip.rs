@@ -1,10 +1,15 @@
 //! What is sealed is opened again, whatever is mixed in a batch.
 
-use crate::setup::{SUITES, States, engine, inner, leaks, outer, params};
-use adit_esp::{Outcome, Packet, SaParams};
+use crate::setup::{SUITES, States, engine, inner, is_clear, leaks, outer, params};
+use adit_esp::{Outcome, Packet, Protocol, SaParams};
 use etherparse::{Ipv4Header, Ipv6Header, UdpHeader};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// The most that goes in front of an inner packet: IPv6 and AH with HMAC-SHA512-256.
+const HEAD: usize = 40 + 48;
+/// The most that goes behind one: padding to a block of AES, the trailer and the ICV of HMAC-SHA512-256.
+const TAIL: usize = 15 + 2 + 32;
 
 /// An SA and one packet on it.
 #[derive(Clone, Debug)]
@@ -32,6 +37,7 @@ fn case() -> impl Strategy<Value = Case> {
     (0..SUITES.len(), any::<[bool; 4]>(), seq, 20..=1500usize, 0..64usize, any::<u8>()).prop_map(
         |(suite, [outer_v6, udp, inner_v6, esn], seq, len, headroom, traffic_class)| {
             let seq = if esn { seq } else { (seq - 1) % u64::from(u32::MAX) + 1 };
+            let udp = udp && SUITES[suite].0 == Protocol::Esp;
             Case { suite, outer_v6, udp, inner_v6, esn, seq, len, headroom, traffic_class }
         },
     )
@@ -57,13 +63,13 @@ proptest! {
         let inners: Vec<Vec<u8>> =
             cases.iter().map(|case| inner(case.inner_v6, case.len, case.traffic_class)).collect();
         let mut buffers: Vec<Vec<u8>> = std::iter::zip(&cases, &inners)
-            .map(|(case, inner)| [&vec![0xee; 80 + case.headroom], &inner[..], &[0xee; 40]].concat())
+            .map(|(case, inner)| [&vec![0xee; HEAD + case.headroom], &inner[..], &[0xee; TAIL]].concat())
             .collect();
         let mut batch: Vec<Packet<'_>> = buffers
             .iter_mut()
             .enumerate()
             .map(|(n, buf)| {
-                let (start, end) = (80 + cases[n].headroom, buf.len() - 40);
+                let (start, end) = (HEAD + cases[n].headroom, buf.len() - TAIL);
                 states.top(n as u32).store(cases[n].seq - 1, Relaxed);
                 Packet::new(buf, start, end, n as u32, cases[n].seq)
             })
@@ -74,8 +80,8 @@ proptest! {
             prop_assert_eq!(packet.outcome, Outcome::Done);
             let sealed = packet.bytes();
             prop_assert_eq!(sealed.len(), inners[n].len() + engine.overhead(n as u32, inners[n].len()));
-            prop_assert!(!leaks(packet.buf));
-            check_headers(&cases[n], sas[n].spi, packet.bytes());
+            prop_assert_eq!(leaks(packet.buf), is_clear(sas[n].cipher) && leaks(&inners[n]));
+            check_headers(&cases[n], &sas[n], packet.bytes());
             packet.outcome = Outcome::Pending;
             packet.seq = 0;
         }
@@ -100,7 +106,7 @@ proptest! {
 }
 
 /// Outer headers by an independent parser.
-fn check_headers(case: &Case, spi: u32, packet: &[u8]) {
+fn check_headers(case: &Case, sa: &SaParams, packet: &[u8]) {
     let (protocol, rest) = if case.outer_v6 {
         let (ip, rest) = Ipv6Header::from_slice(packet).unwrap();
         assert_eq!((ip.traffic_class, ip.hop_limit), (case.traffic_class, 64));
@@ -117,8 +123,12 @@ fn check_headers(case: &Case, spi: u32, packet: &[u8]) {
         assert_eq!(ip.header_checksum, ip.calc_header_checksum());
         (ip.protocol.0, rest)
     };
-    assert_eq!(protocol, if case.udp { 17 } else { 50 });
-    let esp = if case.udp { &rest[8..] } else { rest };
-    assert_eq!(esp[..4], spi.to_be_bytes());
-    assert_eq!(esp[4..8], (case.seq as u32).to_be_bytes());
+    let (expected, numbers) = match sa.protocol {
+        Protocol::Esp if case.udp => (17, &rest[8..]),
+        Protocol::Esp => (50, rest),
+        Protocol::Ah => (51, &rest[4..]),
+    };
+    assert_eq!(protocol, expected);
+    assert_eq!(numbers[..4], sa.spi.to_be_bytes());
+    assert_eq!(numbers[4..8], (case.seq as u32).to_be_bytes());
 }

@@ -1,7 +1,7 @@
 //! Installing, replacing and removing SAs.
 
 use crate::setup::{SUITES, States, engine, inner, open, outer, params, seal};
-use adit_esp::{Auth, Cipher, Drop, Engine, InvalidSa, Outcome, SaParams};
+use adit_esp::{Auth, Cipher, Drop, Engine, InvalidSa, Outcome, Protocol, SaParams};
 
 #[test]
 fn an_engine_can_move_to_its_worker() {
@@ -32,17 +32,26 @@ fn sas_that_cannot_be_are_refused_and_change_nothing() {
     let (v4, v6) = (outer(false, None), outer(true, None));
     let (local, peer) = (v4.local, v6.peer);
     let mixed = adit_esp::Outer { local, peer, udp: None };
-    let combination = |cipher, auth| {
-        (SaParams { cipher, auth, ..params(SUITES[0]) }, InvalidSa::Combination { cipher, auth })
+    let combination = |protocol, cipher, auth| {
+        (params((protocol, cipher, auth)), InvalidSa::Combination { protocol, cipher, auth })
     };
+    let ah = (Protocol::Ah, Cipher::Null, Auth::HmacSha1_96);
+    let encapsulated = outer(false, Some((4500, 4500)));
     let mut engine = engine([&good()]);
     for (bad, error) in [
         (SaParams { spi: 255, ..good() }, InvalidSa::Spi(255)),
         (SaParams { spi: 0, ..good() }, InvalidSa::Spi(0)),
         (SaParams { replay_window: 4097, ..good() }, InvalidSa::ReplayWindow(4097)),
         (SaParams { outer: mixed, ..good() }, InvalidSa::Family { local, peer }),
-        combination(Cipher::Aes128Gcm16, Auth::HmacSha1_96),
-        combination(Cipher::Aes256Cbc, Auth::None),
+        (SaParams { outer: encapsulated, ..params(ah) }, InvalidSa::EncapsulatedAh),
+        combination(Protocol::Esp, Cipher::Aes128Gcm16, Auth::HmacSha1_96),
+        combination(Protocol::Esp, Cipher::ChaCha20Poly1305, Auth::HmacSha256_128),
+        combination(Protocol::Esp, Cipher::Aes256Cbc, Auth::None),
+        combination(Protocol::Esp, Cipher::DesCbc, Auth::None),
+        combination(Protocol::Esp, Cipher::Null, Auth::None),
+        combination(Protocol::Ah, Cipher::Null, Auth::None),
+        combination(Protocol::Ah, Cipher::Aes128Cbc, Auth::HmacSha1_96),
+        combination(Protocol::Ah, Cipher::Aes128Gcm16, Auth::None),
     ] {
         let bad = SaParams { generation: 9, ..bad };
         assert_eq!(engine.install(0, &bad), Err(error));
@@ -66,14 +75,19 @@ fn nothing_secret_is_printed() {
 
 #[test]
 fn every_algorithm_is_told_its_lengths() {
-    for cipher in Cipher::ALL {
-        assert_eq!(cipher.is_aead(), format!("{cipher:?}").ends_with("Gcm16"));
-        assert!(format!("{cipher:?}").contains(&(cipher.key_len() * 8).to_string()));
-    }
-    assert_eq!(Auth::ALL.map(|auth| (auth.key_len(), auth.icv_len())), [(0, 0), (20, 12), (32, 16)]);
+    let lens = Cipher::ALL.map(|cipher| (cipher.key_len(), cipher.is_aead()));
+    let (cbc, aead) = (|len| (len, false), |len| (len, true));
+    assert_eq!(
+        lens,
+        [cbc(0), cbc(8), cbc(24), cbc(16), cbc(24), cbc(32), aead(16), aead(24), aead(32), aead(32)]
+    );
+    assert_eq!(
+        Auth::ALL.map(|auth| (auth.key_len(), auth.icv_len())),
+        [(0, 0), (16, 12), (20, 12), (32, 16), (48, 24), (64, 32)]
+    );
 }
 
-/// Figures that a path MTU of 1500 leaves, worked out by hand from RFC 4303 figure 2.
+/// Figures that a path MTU of 1500 leaves, worked out by hand from RFC 4303 figure 2 and RFC 4302 figure 1.
 #[test]
 fn inner_sizes_within_1500_bytes() {
     for (suite, v6, udp, expected) in [
@@ -85,6 +99,18 @@ fn inner_sizes_within_1500_bytes() {
         (3, false, false, 1438),
         (3, false, true, 1422),
         (6, true, false, 1406),
+        (9, false, false, 1446),
+        // 1500 - 20 - 8 - 8 IV - 12 ICV = 1452, of which 1448 are blocks of eight, less 2.
+        (13, false, false, 1446),
+        // 1500 - 40 - 8 - 8 - 8 - 12 = 1424, all of it blocks, less 2.
+        (15, true, true, 1422),
+        // 1500 - 20 - 8 - 16 ICV = 1456, less 2.
+        (17, false, false, 1454),
+        // 1500 - 20 - 12 - 12; 1500 - 40 - 12 - 12; 1500 - 20 - 12 - 16; 1500 - 40 - 12 - 16 - 4 of padding.
+        (18, false, false, 1456),
+        (19, true, false, 1436),
+        (20, false, false, 1452),
+        (20, true, false, 1428),
     ] {
         let params = SaParams { outer: outer(v6, udp.then_some((4500, 4500))), ..params(SUITES[suite]) };
         assert_eq!(engine([&params]).max_inner(0, 1500), expected, "{params:?}");

@@ -1,21 +1,46 @@
 //! SAs, inner packets and replay memory for the tests.
 
 use adit_esp::{AUTH_KEY_LEN, Auth, Cipher, Engine, Outcome, Outer, Packet, REPLAY_SLOTS};
-use adit_esp::{KEY_LEN, ReplayState, SaParams, SaStates};
+use adit_esp::{KEY_LEN, Protocol, ReplayState, SaParams, SaStates};
 use std::sync::atomic::AtomicU64;
 
-/// Every combination of algorithms.
-pub(crate) const SUITES: [(Cipher, Auth); 9] = [
-    (Cipher::Aes128Gcm16, Auth::None),
-    (Cipher::Aes192Gcm16, Auth::None),
-    (Cipher::Aes256Gcm16, Auth::None),
-    (Cipher::Aes128Cbc, Auth::HmacSha1_96),
-    (Cipher::Aes192Cbc, Auth::HmacSha1_96),
-    (Cipher::Aes256Cbc, Auth::HmacSha1_96),
-    (Cipher::Aes128Cbc, Auth::HmacSha256_128),
-    (Cipher::Aes192Cbc, Auth::HmacSha256_128),
-    (Cipher::Aes256Cbc, Auth::HmacSha256_128),
+/// Protocol and algorithms of an SA.
+pub(crate) type Suite = (Protocol, Cipher, Auth);
+
+const ESP: Protocol = Protocol::Esp;
+const AH: Protocol = Protocol::Ah;
+
+/// Every protocol and cipher with two integrity algorithms at least, and every integrity algorithm.
+pub(crate) const SUITES: [Suite; 23] = [
+    (ESP, Cipher::Aes128Gcm16, Auth::None),
+    (ESP, Cipher::Aes192Gcm16, Auth::None),
+    (ESP, Cipher::Aes256Gcm16, Auth::None),
+    (ESP, Cipher::Aes128Cbc, Auth::HmacSha1_96),
+    (ESP, Cipher::Aes192Cbc, Auth::HmacSha1_96),
+    (ESP, Cipher::Aes256Cbc, Auth::HmacSha1_96),
+    (ESP, Cipher::Aes128Cbc, Auth::HmacSha256_128),
+    (ESP, Cipher::Aes192Cbc, Auth::HmacSha256_128),
+    (ESP, Cipher::Aes256Cbc, Auth::HmacSha256_128),
+    (ESP, Cipher::ChaCha20Poly1305, Auth::None),
+    (ESP, Cipher::Aes128Cbc, Auth::HmacMd5_96),
+    (ESP, Cipher::Aes192Cbc, Auth::HmacSha384_192),
+    (ESP, Cipher::Aes256Cbc, Auth::HmacSha512_256),
+    (ESP, Cipher::DesCbc, Auth::HmacMd5_96),
+    (ESP, Cipher::DesCbc, Auth::HmacSha1_96),
+    (ESP, Cipher::TripleDesCbc, Auth::HmacSha1_96),
+    (ESP, Cipher::TripleDesCbc, Auth::HmacSha256_128),
+    (ESP, Cipher::Null, Auth::HmacSha256_128),
+    (AH, Cipher::Null, Auth::HmacMd5_96),
+    (AH, Cipher::Null, Auth::HmacSha1_96),
+    (AH, Cipher::Null, Auth::HmacSha256_128),
+    (AH, Cipher::Null, Auth::HmacSha384_192),
+    (AH, Cipher::Null, Auth::HmacSha512_256),
 ];
+
+/// Whether the packets of an SA show what they carry.
+pub(crate) fn is_clear(cipher: Cipher) -> bool {
+    cipher == Cipher::Null
+}
 
 /// Room in front of and behind the packets that the tests make.
 pub(crate) const ROOM: usize = 96;
@@ -48,10 +73,11 @@ pub(crate) fn outer(v6: bool, udp: Option<(u16, u16)>) -> Outer {
 }
 
 /// An SA with some keys.
-pub(crate) fn params((cipher, auth): (Cipher, Auth)) -> SaParams {
+pub(crate) fn params((protocol, cipher, auth): Suite) -> SaParams {
     SaParams {
         generation: 1,
         spi: 0xc0ff_ee00,
+        protocol,
         cipher,
         auth,
         key: std::array::from_fn::<u8, KEY_LEN, _>(|i| i as u8 ^ 0x5a),

@@ -1,11 +1,11 @@
 //! Authentic packets with unusual content: padding, dummies, traffic flow confidentiality, ECN.
 
-use crate::setup::{States, engine, inner, leaks, open, outer, params, seal};
-use adit_esp::{Auth, Cipher, Drop, Outcome, SaParams};
+use crate::setup::{States, Suite, engine, inner, leaks, open, outer, params, seal};
+use adit_esp::{Auth, Cipher, Drop, Outcome, Protocol, SaParams};
 use aes_gcm::{AeadInOut, Aes128Gcm, KeyInit};
 use etherparse::Ipv4Header;
 
-const SUITE: (Cipher, Auth) = (Cipher::Aes128Gcm16, Auth::None);
+const SUITE: Suite = (Protocol::Esp, Cipher::Aes128Gcm16, Auth::None);
 
 /// A packet over IPv4 whose decrypted text is `text`, trailer included, made without the engine.
 fn forge(params: &SaParams, text: &[u8]) -> Vec<u8> {

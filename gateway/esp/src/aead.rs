@@ -1,8 +1,10 @@
-//! AES-GCM with a 16-byte ICV in ESP (RFC 4106).
+//! The AEADs of ESP: AES-GCM with a 16-byte ICV (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), which share one shape of
+//! nonce, associated data and packet.
 
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
+use chacha20poly1305::ChaCha20Poly1305;
 use cipher::array::Array;
 use cipher::consts::{U12, U16};
 use zeroize::Zeroizing;
@@ -13,46 +15,50 @@ pub(crate) const IV_LEN: usize = 8;
 pub(crate) const ICV_LEN: usize = 16;
 
 /// The expanded key of an SA.
-pub(crate) struct Gcm {
-    aead: Aead,
+pub(crate) struct Aead {
+    keyed: Keyed,
     salt: Zeroizing<[u8; 4]>,
 }
 
-enum Aead {
+enum Keyed {
     Aes128(AesGcm<Aes128, U12>),
     Aes192(AesGcm<Aes192, U12>),
     Aes256(AesGcm<Aes256, U12>),
+    ChaCha20(ChaCha20Poly1305),
 }
 
-impl Gcm {
-    /// Expands `key`, of the cipher's length; `None` when the cipher is not GCM.
+impl Aead {
+    /// Expands `key`, of the cipher's length; `None` when the cipher is no AEAD.
     pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4]) -> Option<Self> {
-        let aead = match cipher {
-            Cipher::Aes128Gcm16 => Aead::Aes128(AesGcm::new_from_slice(key).ok()?),
-            Cipher::Aes192Gcm16 => Aead::Aes192(AesGcm::new_from_slice(key).ok()?),
-            Cipher::Aes256Gcm16 => Aead::Aes256(AesGcm::new_from_slice(key).ok()?),
+        let keyed = match cipher {
+            Cipher::Aes128Gcm16 => Keyed::Aes128(AesGcm::new_from_slice(key).ok()?),
+            Cipher::Aes192Gcm16 => Keyed::Aes192(AesGcm::new_from_slice(key).ok()?),
+            Cipher::Aes256Gcm16 => Keyed::Aes256(AesGcm::new_from_slice(key).ok()?),
+            Cipher::ChaCha20Poly1305 => Keyed::ChaCha20(ChaCha20Poly1305::new_from_slice(key).ok()?),
             _ => return None,
         };
-        Some(Self { aead, salt: Zeroizing::new(salt) })
+        Some(Self { keyed, salt: Zeroizing::new(salt) })
     }
 
     /// Writes the IV of `esp`, which runs from the SPI to the ICV, encrypts its payload and writes the ICV.
     pub(crate) fn seal(&self, esp: &mut [u8], seq: u64, seq_high: Option<u32>) {
         esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
-        match &self.aead {
-            Aead::Aes128(aead) => self.seal_with(aead, esp, seq_high),
-            Aead::Aes192(aead) => self.seal_with(aead, esp, seq_high),
-            Aead::Aes256(aead) => self.seal_with(aead, esp, seq_high),
+        match &self.keyed {
+            Keyed::Aes128(aead) => self.seal_with(aead, esp, seq_high),
+            Keyed::Aes192(aead) => self.seal_with(aead, esp, seq_high),
+            Keyed::Aes256(aead) => self.seal_with(aead, esp, seq_high),
+            Keyed::ChaCha20(aead) => self.seal_with(aead, esp, seq_high),
         }
     }
 
     /// Verifies the ICV of `esp` and then decrypts its payload; when false, `esp` is as it was.
     #[must_use]
     pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
-        match &self.aead {
-            Aead::Aes128(aead) => self.open_with(aead, esp, seq_high),
-            Aead::Aes192(aead) => self.open_with(aead, esp, seq_high),
-            Aead::Aes256(aead) => self.open_with(aead, esp, seq_high),
+        match &self.keyed {
+            Keyed::Aes128(aead) => self.open_with(aead, esp, seq_high),
+            Keyed::Aes192(aead) => self.open_with(aead, esp, seq_high),
+            Keyed::Aes256(aead) => self.open_with(aead, esp, seq_high),
+            Keyed::ChaCha20(aead) => self.open_with(aead, esp, seq_high),
         }
     }
 
@@ -64,7 +70,7 @@ impl Gcm {
         let (aad, aad_len) = associated_data(header, seq_high);
         let tag = aead
             .encrypt_inout_detached(&self.nonce(header), &aad[..aad_len], payload.into())
-            .expect("a packet is shorter than the 64 GiB that GCM takes");
+            .expect("a packet is shorter than the 64 GiB that either takes");
         icv.copy_from_slice(&tag);
     }
 
@@ -79,7 +85,7 @@ impl Gcm {
         aead.decrypt_inout_detached(&self.nonce(header), &aad[..aad_len], payload.into(), &tag).is_ok()
     }
 
-    /// Salt and IV (RFC 4106 section 4).
+    /// Salt and IV (RFC 4106 section 4, RFC 7634 section 2).
     fn nonce(&self, header: &[u8]) -> Array<u8, U12> {
         let mut nonce = Array::<u8, U12>::default();
         nonce[..4].copy_from_slice(&*self.salt);
@@ -95,7 +101,8 @@ fn split(esp: &mut [u8]) -> (&[u8], &mut [u8], &mut [u8]) {
     (header, payload, icv)
 }
 
-/// SPI and sequence number, with its high half in the middle when extended (RFC 4106 section 5).
+/// SPI and sequence number, with its high half in the middle when extended (RFC 4106 section 5, RFC 7634
+/// section 2.1).
 fn associated_data(header: &[u8], seq_high: Option<u32>) -> ([u8; 12], usize) {
     let mut aad = [0; 12];
     aad[..8].copy_from_slice(&header[..8]);
@@ -111,7 +118,7 @@ mod tests {
     use crate::test_util::unhex;
 
     #[test]
-    fn draft_mcgrew_gcm_test() {
+    fn draft_mcgrew_gcm_test_and_rfc_7634() {
         // Cipher, key, salt, SPI and sequence number, its high half, IV, plaintext, ciphertext and ICV.
         for (cipher, key, salt, header, seq_high, iv, plain, sealed) in [
             (
@@ -152,27 +159,44 @@ mod tests {
              748a637985771d347f0545659f14e99def842d8eb335f4eecfdbf831824b4c49\
              15956c96",
             ),
+            // RFC 7634 appendix A.
+            (
+                Cipher::ChaCha20Poly1305,
+                "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+                "a0a1a2a3",
+                "01020304 00000005",
+                None,
+                "1011121314151617",
+                "45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec10\
+             0007362708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223\
+             2425262728292a2b2c2d2e2f303132333435363701020204",
+                "24039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c6\
+             14ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3\
+             cbec163fac469b502773f6fb94e664da9165b82829f641e0\
+             76aaa8266b7fb0f7b11b369907e1ad43",
+            ),
         ] {
-            let gcm = Gcm::new(cipher, &unhex(key), unhex(salt).try_into().unwrap()).unwrap();
+            let aead = Aead::new(cipher, &unhex(key), unhex(salt).try_into().unwrap()).unwrap();
             let head = [unhex(header), unhex(iv)].concat();
             let clear = [&head[..], &unhex(plain), &[0; ICV_LEN]].concat();
             let expected = [&head[..], &unhex(sealed)].concat();
 
             let mut esp = clear.clone();
-            match &gcm.aead {
-                Aead::Aes128(aead) => gcm.seal_with(aead, &mut esp, seq_high),
-                Aead::Aes192(aead) => gcm.seal_with(aead, &mut esp, seq_high),
-                Aead::Aes256(aead) => gcm.seal_with(aead, &mut esp, seq_high),
+            match &aead.keyed {
+                Keyed::Aes128(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
+                Keyed::Aes192(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
+                Keyed::Aes256(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
+                Keyed::ChaCha20(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
             }
             assert_eq!(esp, expected, "{cipher:?}");
 
-            assert!(gcm.open(&mut esp, seq_high));
+            assert!(aead.open(&mut esp, seq_high));
             assert_eq!(esp[..esp.len() - ICV_LEN], clear[..clear.len() - ICV_LEN]);
 
             let mut altered = expected.clone();
             altered[20] ^= 1;
             let before = altered.clone();
-            assert!(!gcm.open(&mut altered, seq_high));
+            assert!(!aead.open(&mut altered, seq_high));
             assert_eq!(altered, before, "nothing is decrypted that is not authentic");
         }
     }

@@ -1,0 +1,102 @@
+//! The algorithms of an ESP SA: what they do to a packet from its SPI to the end of its ICV (RFC 4303 section 2).
+
+use crate::aead::{self, Aead};
+use crate::cbc::Cbc;
+use crate::hmac::Hmac;
+use crate::sa::{Cipher, InvalidSa, SaParams};
+use std::ops::Range;
+
+/// SPI and sequence number.
+pub(crate) const HEADER_LEN: usize = 8;
+
+/// The algorithms of an SA with their keys.
+pub(crate) enum Transform {
+    Aead(Aead),
+    Cbc(Cbc, Hmac),
+    Null(Hmac),
+}
+
+impl Transform {
+    /// Expands the keys of `params`.
+    ///
+    /// # Errors
+    /// [`InvalidSa::Combination`] when cipher and integrity algorithm do not go together.
+    pub(crate) fn new(params: &SaParams) -> Result<Self, InvalidSa> {
+        let (cipher, auth) = (params.cipher, params.auth);
+        let key = &params.key[..cipher.key_len()];
+        let hmac = Hmac::new(auth, &params.auth_key[..auth.key_len()]);
+        match (Aead::new(cipher, key, params.salt), Cbc::new(cipher, key), hmac) {
+            (Some(aead), None, None) => Ok(Transform::Aead(aead)),
+            (None, Some(cbc), Some(hmac)) => Ok(Transform::Cbc(cbc, hmac)),
+            (None, None, Some(hmac)) if cipher == Cipher::Null => Ok(Transform::Null(hmac)),
+            _ => Err(InvalidSa::Combination { protocol: params.protocol, cipher, auth }),
+        }
+    }
+
+    /// Bytes of the IV behind the header.
+    pub(crate) const fn iv_len(&self) -> usize {
+        match self {
+            Transform::Aead(_) => aead::IV_LEN,
+            Transform::Cbc(cbc, _) => cbc.block_len(),
+            Transform::Null(_) => 0,
+        }
+    }
+
+    /// Bytes of the ICV at the end.
+    pub(crate) const fn icv_len(&self) -> usize {
+        match self {
+            Transform::Aead(_) => aead::ICV_LEN,
+            Transform::Cbc(_, hmac) | Transform::Null(hmac) => hmac.icv_len(),
+        }
+    }
+
+    /// What the length of the encrypted text is a multiple of.
+    pub(crate) const fn alignment(&self) -> usize {
+        match self {
+            Transform::Aead(_) | Transform::Null(_) => 4,
+            Transform::Cbc(cbc, _) => cbc.block_len(),
+        }
+    }
+
+    /// Where the encrypted text lies in an ESP packet of `esp_len` bytes; `None` when no text has that length.
+    pub(crate) fn text(&self, esp_len: usize) -> Option<Range<usize>> {
+        let start = HEADER_LEN + self.iv_len();
+        let end = esp_len.checked_sub(self.icv_len())?;
+        let len = end.checked_sub(start)?;
+        (len >= self.alignment() && len % self.alignment() == 0).then_some(start..end)
+    }
+
+    /// Writes the IV and the ICV of `esp`, complete from the SPI to the room for the ICV, and encrypts the text.
+    pub(crate) fn seal(&self, esp: &mut [u8], seq: u64, seq_high: Option<u32>) {
+        let hmac = match self {
+            Transform::Aead(aead) => return aead.seal(esp, seq, seq_high),
+            Transform::Cbc(cbc, hmac) => {
+                let icv = esp.len() - hmac.icv_len();
+                cbc.encrypt(&mut esp[HEADER_LEN..icv], seq);
+                hmac
+            }
+            Transform::Null(hmac) => hmac,
+        };
+        let (covered, icv) = esp.split_at_mut(esp.len() - hmac.icv_len());
+        hmac.sign(&[covered], seq_high, icv);
+    }
+
+    /// Verifies `esp`, whose length [`Transform::text`] has accepted, and then decrypts its text; when false, `esp` is
+    /// as it was.
+    #[must_use]
+    pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
+        let (cbc, hmac) = match self {
+            Transform::Aead(aead) => return aead.open(esp, seq_high),
+            Transform::Cbc(cbc, hmac) => (Some(cbc), hmac),
+            Transform::Null(hmac) => (None, hmac),
+        };
+        let (covered, icv) = esp.split_at_mut(esp.len() - hmac.icv_len());
+        if !hmac.verify(&[covered], seq_high, icv) {
+            return false;
+        }
+        if let Some(cbc) = cbc {
+            cbc.decrypt(&mut covered[HEADER_LEN..]);
+        }
+        true
+    }
+}
