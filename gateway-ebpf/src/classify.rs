@@ -21,6 +21,8 @@ const IKE: u16 = 500;
 const NAT_T: u16 = 4500;
 /// Bytes of a UDP header.
 const UDP_HEADER: usize = 8;
+/// Where the SPI lies in an Authentication Header (RFC 4302 section 2).
+const AH_SPI: usize = 4;
 
 /// A verdict, and the metadata to go with a frame that is redirected.
 pub(crate) struct Decision {
@@ -53,7 +55,7 @@ pub(crate) fn classify(ctx: &XdpContext, port: &Port) -> Decision {
         return decision;
     }
     let mut rule = Rule::NONE;
-    // On the WAN side a packet of a protected flow should have been ESP (RFC 4301 section 5.2, step 3). Asked first, so
+    // On the WAN side a packet of a protected flow should have been ESP or AH (RFC 4301 section 5.2, step 3). Asked first, so
     // that nobody there can have a clear packet sealed for the next site.
     if port.roles & role::WAN != 0 && policy(&flow.reversed(), &mut rule) && rule.action != action::BYPASS {
         return Verdict::ClearOnWan.into();
@@ -129,11 +131,12 @@ fn tell(kind: u32, subject: u32, flow: &Flow) {
     });
 }
 
-/// ESP and IKE for one of our addresses; `None` for anything else.
+/// ESP, AH and IKE for one of our addresses; `None` for anything else.
 #[inline(always)]
 fn ipsec(frame: &XdpFrame, headers: &Headers, flow: &Flow) -> Option<Decision> {
-    let esp = match (headers.protocol, flow.ports()) {
-        (protocol::ESP, _) => headers.payload,
+    let (spi, protocol) = match (headers.protocol, flow.ports()) {
+        (protocol::ESP, _) => (headers.payload, protocol::ESP),
+        (protocol::AH, _) => (headers.payload + AH_SPI, protocol::AH),
         (protocol::UDP, Some((_, IKE))) => return Some(Verdict::Ike.into()),
         (protocol::UDP, Some((_, NAT_T))) => {
             let esp = headers.payload + UDP_HEADER;
@@ -142,7 +145,7 @@ fn ipsec(frame: &XdpFrame, headers: &Headers, flow: &Flow) -> Option<Decision> {
             match frame.bytes::<4>(esp) {
                 Some([0, 0, 0, 0]) | None => return Some(Verdict::Ike.into()),
                 Some(_) if esp + 4 > headers.end => return Some(Verdict::Ike.into()),
-                Some(_) => esp,
+                Some(_) => (esp, protocol::ESP),
             }
         }
         _ => return None,
@@ -150,9 +153,9 @@ fn ipsec(frame: &XdpFrame, headers: &Headers, flow: &Flow) -> Option<Decision> {
     if headers.fragment != Fragment::Whole {
         return Some(Verdict::EspFragment.into());
     }
-    let Some(spi) = frame.bytes::<4>(esp) else { return Some(Verdict::Malformed.into()) };
+    let Some(spi) = frame.bytes::<4>(spi) else { return Some(Verdict::Malformed.into()) };
     let spi = u32::from_be_bytes(spi);
-    let key = SpiKey { destination: flow.destination, spi, protocol: u32::from(protocol::ESP) };
+    let key = SpiKey { destination: flow.destination, spi, protocol: u32::from(protocol) };
     Some(match tables::inbound(&key) {
         Some(sa) => redirected(Verdict::Open, task::OPEN, sa, headers),
         None => {

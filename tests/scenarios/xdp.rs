@@ -38,6 +38,9 @@ const LOOPBACK: u32 = 1;
 const SLOT: u32 = 3;
 const POLICY: u32 = 7;
 const SPI: u32 = 0xc0ff_ee01;
+/// The inbound SAs, which have the same SPI: they differ by their protocol.
+const ESP_SA: u32 = 12;
+const AH_SA: u32 = 13;
 const OUTBOUND: SaRef = SaRef { index: 11, generation: 1 };
 
 const GATEWAY: [u8; 4] = [192, 0, 2, 1];
@@ -46,7 +49,7 @@ const SITE_A: [u8; 4] = [10, 1, 0, 2];
 const SITE_B: [u8; 4] = [10, 2, 0, 2];
 
 /// The loaded program and its maps, with one policy 10.1.0.0/16 → 10.2.0.0/16 (and 2001:db8:1::/48 → 2001:db8:2::/48),
-/// one inbound SA, and TCP port 22 of the policy in clear, UDP port 9 of it discarded.
+/// one inbound SA of ESP and one of AH, and TCP port 22 of the policy in clear, UDP port 9 of it discarded.
 struct Program {
     ebpf: Ebpf,
     ports: Ports,
@@ -94,11 +97,12 @@ impl Program {
             spi_index: SpiIndex::open(&dir)?,
             ebpf,
         };
-        let inbound = this.sad.install(12, &SadConfig::free()).context("no SA 12")?;
-        for destination in [IpAddr::from(GATEWAY), "2001:db8::1".parse()?] {
-            let key =
-                SpiKey { destination: destination.into(), spi: SPI, protocol: u32::from(protocol::ESP) };
-            this.spi_index.insert(key, inbound)?;
+        for (index, protocol) in [(ESP_SA, protocol::ESP), (AH_SA, protocol::AH)] {
+            let inbound = this.sad.install(index, &SadConfig::free()).context("no such SA")?;
+            for destination in [IpAddr::from(GATEWAY), "2001:db8::1".parse()?] {
+                let key = SpiKey { destination: destination.into(), spi: SPI, protocol: u32::from(protocol) };
+                this.spi_index.insert(key, inbound)?;
+            }
         }
         this.role(role::LAN)?;
         Ok(this)
@@ -226,6 +230,33 @@ fn esp(destination: [u8; 4], spi: u32) -> Vec<u8> {
     out
 }
 
+fn ah_payload(spi: u32) -> Vec<u8> {
+    // Next header IPv4, 24 bytes long, and as much as an inner packet of an ICV of 12 bytes.
+    [&[4, 4, 0, 0][..], &spi.to_be_bytes(), &1u32.to_be_bytes(), &[0x5a; 12 + 28]].concat()
+}
+
+fn ah(destination: [u8; 4], spi: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(PEER, destination, 64);
+    builder.write(&mut out, IpNumber::AUTHENTICATION_HEADER, &ah_payload(spi)).expect("as above");
+    out
+}
+
+/// An IPv6 packet with this next header, behind a destination-options header when asked for.
+fn ip6(destination: &str, options: bool, next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = udp6("2001:db8::2", destination, (0, 0), &[]);
+    frame.truncate(14 + 40);
+    frame[20] = next_header;
+    if options {
+        frame[20] = 60;
+        frame.extend([next_header, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    frame.extend(payload);
+    let len = (frame.len() - 14 - 40) as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
 /// The frame came out unchanged behind metadata that says `task` with `sa`.
 fn redirected(out: &[u8], frame: &[u8], task: u8, sa: SaRef) -> Result<()> {
     let (meta, rest) = Meta::read_from_prefix(out).ok().context("no metadata")?;
@@ -295,7 +326,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.role(role::WAN)?;
         let worker = socket()?;
         p.xsks.set(SLOT, 0, &worker)?;
-        let sa = SaRef { index: 12, generation: p.sad.generation(12) };
+        let sa = SaRef { index: ESP_SA, generation: p.sad.generation(ESP_SA) };
         let v6 = udp6("2001:db8::2", "2001:db8::1", (4500, 4500), &esp_payload(SPI));
         for frame in [esp(GATEWAY, SPI), udp(PEER, GATEWAY, (1024, 4500), &esp_payload(SPI)), v6] {
             let out = p.expect(&frame, XDP_REDIRECT, Verdict::Open)?;
@@ -312,6 +343,40 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         ensure!((event.kind, event.subject) == (kind::UNKNOWN_SPI, 0xdead_0001), "{event:?}");
         ensure!(p.events.next_event().is_none(), "told more than once within the interval");
         Ok(())
+    }),
+    ("ah_with_a_known_spi_goes_to_the_worker_as_its_own_sa", |p| {
+        p.role(role::WAN)?;
+        let worker = socket()?;
+        p.xsks.set(SLOT, 0, &worker)?;
+        let sa = SaRef { index: AH_SA, generation: p.sad.generation(AH_SA) };
+        let v6 = |options| ip6("2001:db8::1", options, protocol::AH, &ah_payload(SPI));
+        for frame in [ah(GATEWAY, SPI), v6(false), v6(true)] {
+            let out = p.expect(&frame, XDP_REDIRECT, Verdict::Open)?;
+            redirected(&out, &frame, task::OPEN, sa)?;
+        }
+        Ok(())
+    }),
+    ("ah_with_an_unknown_spi_is_dropped_and_told_as_ah", |p| {
+        p.role(role::WAN)?;
+        p.expect(&ah(GATEWAY, 0xdead_0002), XDP_DROP, Verdict::UnknownSpi)?;
+        let event = p.events.next_event().context("no event")?;
+        ensure!((event.kind, event.subject) == (kind::UNKNOWN_SPI, 0xdead_0002), "{event:?}");
+        ensure!(event.protocol == protocol::AH, "{event:?}");
+        p.expect(&ip6("2001:db8::1", false, protocol::AH, &ah_payload(7)), XDP_DROP, Verdict::UnknownSpi)
+            .map(drop)
+    }),
+    ("ah_that_is_cut_fragmented_or_encapsulated_is_not_opened", |p| {
+        p.role(role::WAN)?;
+        let mut cut = ah(GATEWAY, SPI);
+        cut.truncate(14 + 20 + 6);
+        cut[16..18].copy_from_slice(&26u16.to_be_bytes());
+        p.expect(&cut, XDP_DROP, Verdict::Malformed)?;
+        let mut fragment = ah(GATEWAY, SPI);
+        fragment[20] = 0x20;
+        p.expect(&fragment, XDP_DROP, Verdict::EspFragment)?;
+        // In UDP it is ESP by definition, with the first four bytes of the AH as its SPI.
+        p.expect(&udp(PEER, GATEWAY, (4500, 4500), &ah_payload(SPI)), XDP_DROP, Verdict::UnknownSpi)?;
+        p.expect(&ah([203, 0, 113, 9], SPI), XDP_PASS, Verdict::Unprotected).map(drop)
     }),
     ("esp_for_somebody_else_is_not_ours", |p| {
         p.role(role::WAN)?;
@@ -377,6 +442,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.outbounds.set(POLICY, OUTBOUND);
         p.expect(&udp(SITE_A, SITE_B, (1, 2), b"x"), XDP_DROP, Verdict::NoWorker)?;
         p.role(role::WAN)?;
+        p.expect(&ah(GATEWAY, SPI), XDP_DROP, Verdict::NoWorker)?;
         p.expect(&esp(GATEWAY, SPI), XDP_DROP, Verdict::NoWorker).map(drop)
     }),
     ("without_an_sa_nothing_leaves_and_control_is_asked_once", |p| {

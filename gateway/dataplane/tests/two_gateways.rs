@@ -8,7 +8,10 @@ use adit_maps::{
     sa::DropCause,
     user::{Sad, Selectors},
 };
-use lab::{CBC_UDP, GCM, INBOUND, Lab, Namespace, OUTBOUND, Suite, eventually};
+use lab::{
+    AH, AH_V6, CBC_UDP, CHACHA_V6, GCM, INBOUND, Lab, NULL_SHA512, Namespace, OUTBOUND, Suite,
+    TRIPLE_DES_UDP_V6, eventually,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::{
     ffi::CStr,
@@ -25,9 +28,14 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 15] = [
+    let tests: [(&'static str, fn()); 20] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", cbc_crosses),
+        ("chacha20_over_ipv6_with_extended_numbers_crosses", chacha_crosses),
+        ("triple_des_in_udp_over_ipv6_crosses", triple_des_crosses),
+        ("null_with_sha512_crosses", null_crosses),
+        ("ah_crosses_with_its_longer_segments", ah_crosses),
+        ("ah_over_ipv6_crosses_padded_to_eight_bytes", ah_v6_crosses),
         ("generic_mode_carries_the_same", generic_mode),
         ("two_workers_share_an_sa_over_two_queues", two_queues),
         ("a_port_that_vanishes_stops_neither_worker_nor_wan", vanishing_port),
@@ -94,14 +102,42 @@ fn drops(gateway: &lab::Gateway, sa: u32, cause: DropCause) -> u64 {
 }
 
 fn udp_and_tcp_cross() {
-    crosses(GCM);
+    // 20 IP, 8 ESP, 8 IV, 16 ICV leave 1448, a multiple of 4, less the trailer of 2.
+    crosses(GCM, 1446);
 }
 
 fn cbc_crosses() {
-    crosses(CBC_UDP);
+    // 20 IP, 8 UDP, 8 ESP, 16 IV, 12 ICV leave 1436, of which 1424 are blocks.
+    crosses(CBC_UDP, 1422);
 }
 
-fn crosses(suite: Suite) {
+fn chacha_crosses() {
+    // 40 IP, 8 ESP, 8 IV, 16 ICV leave 1428.
+    crosses(CHACHA_V6, 1426);
+}
+
+fn triple_des_crosses() {
+    // 40 IP, 8 UDP, 8 ESP, 8 IV, 12 ICV leave 1424, all blocks of 8.
+    crosses(TRIPLE_DES_UDP_V6, 1422);
+}
+
+fn null_crosses() {
+    // 20 IP, 8 ESP, 32 ICV leave 1440.
+    crosses(NULL_SHA512, 1438);
+}
+
+fn ah_crosses() {
+    // 20 IP, 12 AH, 16 ICV.
+    crosses(AH, 1452);
+}
+
+fn ah_v6_crosses() {
+    // 40 IP, 12 AH, 24 ICV and 4 to a multiple of 8.
+    crosses(AH_V6, 1420);
+}
+
+/// `longest` is the longest inner packet that fits 1500 bytes.
+fn crosses(suite: Suite, longest: i32) {
     let lab = Lab::up(suite);
     // The very first packet waits for the neighbour and arrives.
     assert!(echo_hosts(&lab), "{:?}", lab.a.dataplane().report());
@@ -135,7 +171,8 @@ fn crosses(suite: Suite) {
     drop(stream);
     let (mss, all) = received.join().unwrap();
     assert!(all == data);
-    assert!((1300..1400).contains(&mss), "segments of {mss} bytes");
+    // Headers of IPv4 and TCP, and the timestamps that Linux puts into every segment.
+    assert_eq!(mss + 20 + 20 + 12, longest, "segments of {mss} bytes");
 }
 
 fn segment_size(stream: &TcpStream) -> i32 {

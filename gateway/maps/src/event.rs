@@ -14,7 +14,7 @@ pub const INTERVAL_NS: u64 = 100_000_000;
 pub mod kind {
     /// Traffic for a policy that has no outbound SA (RFC 4301 section 4.4.1, "acquire").
     pub const ACQUIRE: u32 = 1;
-    /// ESP for one of our addresses with an SPI that no SA has.
+    /// ESP or AH, natively or by UDP as `protocol` says, for one of our addresses with an SPI that no SA has.
     pub const UNKNOWN_SPI: u32 = 2;
 }
 
@@ -26,7 +26,7 @@ pub struct Event {
     pub kind: u32,
     /// `ACQUIRE`: the OUTBOUND slot. `UNKNOWN_SPI`: the SPI.
     pub subject: u32,
-    /// Source of the packet.
+    /// Source of the packet. `ACQUIRE`: what follows is the flow that wants a tunnel, for IKE's first traffic selectors.
     pub source: Address,
     /// Destination of the packet.
     pub destination: Address,

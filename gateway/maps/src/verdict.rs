@@ -51,7 +51,7 @@ verdicts! {
     Local = 4, "local", Pass;
     /// A policy protects it, and there is an SA.
     Seal = 5, "seal", Redirect;
-    /// ESP for one of our SAs.
+    /// ESP or AH for one of our SAs.
     Open = 6, "open", Redirect;
     /// Headers that contradict themselves or end early.
     Malformed = 7, "malformed", Drop;
@@ -59,13 +59,13 @@ verdicts! {
     NoSa = 8, "no_sa", Drop;
     /// A policy says that it is discarded.
     Discard = 9, "discard", Drop;
-    /// ESP for one of our addresses whose SPI no SA has.
+    /// ESP or AH for one of our addresses whose SPI no SA has.
     UnknownSpi = 10, "unknown_spi", Drop;
     /// A packet of a protected flow, in either direction, that arrived in clear on the WAN side.
     ClearOnWan = 11, "clear_on_wan", Drop;
     /// To be sealed or opened, but no worker listens on this queue.
     NoWorker = 12, "no_worker", Drop;
-    /// A fragment of an ESP packet: only whole packets are opened.
+    /// A fragment of an ESP or AH packet: only whole packets are opened.
     EspFragment = 13, "esp_fragment", Drop;
     /// The driver leaves no room for metadata.
     NoMetadata = 14, "no_metadata", Drop;

@@ -6,6 +6,7 @@
 use adit_dataplane::{Config, Dataplane, PortConfig, XdpMode};
 use adit_maps::{
     address::Prefix,
+    decode::protocol,
     policy::{ClassPair, MAX_RULES, PortRange, Rule, RuleList, Selector, action},
     port::role,
     sa::{SadConfig, SadState, SpiKey, auth, cipher, direction, flags},
@@ -170,12 +171,13 @@ impl Gateway {
         }
         let sad = Sad::open(&dir).unwrap();
         let mut config = SadConfig::free();
-        config.protocol = 50;
+        config.protocol = suite.protocol;
         (config.cipher, config.auth) = (suite.cipher, suite.auth);
         (config.key, config.auth_key, config.salt) = ([0x11; 32], [0x22; 64], [0x33; 4]);
         (config.local, config.peer) = (self.wan.into(), peer.wan.into());
         (config.local_selectors, config.remote_selectors) = (2, 2);
         config.replay_window = 1024;
+        config.flags = if suite.esn { flags::ESN } else { 0 };
         if suite.udp {
             config.flags |= flags::UDP;
             (config.local_port, config.peer_port) = (4500, 4500);
@@ -185,7 +187,7 @@ impl Gateway {
         (config.direction, config.spi) = (direction::INBOUND, spi[1]);
         let inbound = sad.install(INBOUND, &config).unwrap();
 
-        let key = SpiKey { destination: self.wan.into(), spi: spi[1], protocol: 50 };
+        let key = SpiKey { destination: self.wan.into(), spi: spi[1], protocol: suite.protocol.into() };
         SpiIndex::open(&dir).unwrap().insert(key, inbound).unwrap();
         Outbounds::open(&dir).unwrap().set(0, outbound);
         let rule = Rule {
@@ -216,16 +218,35 @@ impl Drop for Gateway {
     }
 }
 
-/// Algorithms and encapsulation of a tunnel.
+/// Algorithms, encapsulation and outer addresses of a tunnel.
 #[derive(Clone, Copy)]
 pub(crate) struct Suite {
+    pub(crate) protocol: u8,
     pub(crate) cipher: u8,
     pub(crate) auth: u8,
     pub(crate) udp: bool,
+    pub(crate) esn: bool,
+    /// Whether the gateways' own addresses are IPv6.
+    pub(crate) v6: bool,
 }
 
-pub(crate) const GCM: Suite = Suite { cipher: cipher::AES256_GCM16, auth: auth::NONE, udp: false };
-pub(crate) const CBC_UDP: Suite = Suite { cipher: cipher::AES128_CBC, auth: auth::HMAC_SHA1_96, udp: true };
+pub(crate) const GCM: Suite = Suite {
+    protocol: protocol::ESP,
+    cipher: cipher::AES256_GCM16,
+    auth: auth::NONE,
+    udp: false,
+    esn: false,
+    v6: false,
+};
+pub(crate) const CBC_UDP: Suite =
+    Suite { cipher: cipher::AES128_CBC, auth: auth::HMAC_SHA1_96, udp: true, ..GCM };
+pub(crate) const CHACHA_V6: Suite = Suite { cipher: cipher::CHACHA20_POLY1305, esn: true, v6: true, ..GCM };
+pub(crate) const TRIPLE_DES_UDP_V6: Suite =
+    Suite { cipher: cipher::TRIPLE_DES_CBC, auth: auth::HMAC_MD5_96, udp: true, v6: true, ..GCM };
+pub(crate) const NULL_SHA512: Suite = Suite { cipher: cipher::NULL, auth: auth::HMAC_SHA512_256, ..GCM };
+pub(crate) const AH: Suite =
+    Suite { protocol: protocol::AH, cipher: cipher::NONE, auth: auth::HMAC_SHA256_128, esn: true, ..GCM };
+pub(crate) const AH_V6: Suite = Suite { auth: auth::HMAC_SHA384_192, esn: false, v6: true, ..AH };
 
 /// The whole of it.
 pub(crate) struct Lab {
@@ -246,9 +267,17 @@ impl Lab {
     pub(crate) fn with_queues(suite: Suite, queues: u32) -> Self {
         let mut lab = Lab {
             host_a: Namespace::new(),
-            a: Gateway::new("a", "192.0.2.1", ["10.1.0.0/24", "2001:db8:1::/64"]),
+            a: Gateway::new(
+                "a",
+                if suite.v6 { "2001:db8:a::1" } else { "192.0.2.1" },
+                ["10.1.0.0/24", "2001:db8:1::/64"],
+            ),
             router: Namespace::new(),
-            b: Gateway::new("b", "198.51.100.1", ["10.2.0.0/24", "2001:db8:2::/64"]),
+            b: Gateway::new(
+                "b",
+                if suite.v6 { "2001:db8:b::1" } else { "198.51.100.1" },
+                ["10.2.0.0/24", "2001:db8:2::/64"],
+            ),
             host_b: Namespace::new(),
         };
         lab.host_a.wire("eth0", &lab.a.namespace, "lan.1", queues);
@@ -256,15 +285,20 @@ impl Lab {
         lab.router.wire("to-b", &lab.b.namespace, "wan", queues);
         lab.b.namespace.wire("lan.1", &lab.host_b, "eth0", queues);
         lab.router.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        lab.router.run(|| fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap());
         lab.router.ip("address add 192.0.2.254/24 dev to-a");
         lab.router.ip("address add 198.51.100.254/24 dev to-b");
-        for (gateway, host, site, wan, via) in [
-            (&lab.a, &lab.host_a, 1, "192.0.2.1/24", "192.0.2.254"),
-            (&lab.b, &lab.host_b, 2, "198.51.100.1/24", "198.51.100.254"),
+        lab.router.ip("-6 address add 2001:db8:a::254/64 dev to-a nodad");
+        lab.router.ip("-6 address add 2001:db8:b::254/64 dev to-b nodad");
+        for (gateway, host, site, wan, via, net6) in [
+            (&lab.a, &lab.host_a, 1, "192.0.2.1/24", "192.0.2.254", "2001:db8:a"),
+            (&lab.b, &lab.host_b, 2, "198.51.100.1/24", "198.51.100.254", "2001:db8:b"),
         ] {
             let gateway = &gateway.namespace;
             gateway.ip(&format!("address add {wan} dev wan"));
             gateway.ip(&format!("route add default via {via}"));
+            gateway.ip(&format!("-6 address add {net6}::1/64 dev wan nodad"));
+            gateway.ip(&format!("-6 route add default via {net6}::254"));
             gateway.ip(&format!("address add 10.{site}.0.1/24 dev lan.1"));
             gateway.ip(&format!("-6 address add 2001:db8:{site}::1/64 dev lan.1 nodad"));
             host.ip(&format!("address add 10.{site}.0.2/24 dev eth0"));
