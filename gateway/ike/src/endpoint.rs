@@ -98,12 +98,10 @@ impl Endpoint {
     /// Begins to establish a tunnel with the peer at `peer`. Does nothing for a tunnel that is up, that is
     /// being established by us, or that is unknown.
     pub fn connect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
-        let busy = self.others(id, 0).iter().any(|spi| {
-            self.sas.get(spi).is_some_and(|sa| {
-                let attempt = matches!(sa.state, State::Opening(_) | State::AuthSent(_)) && !sa.doomed;
-                attempt || sa.is_usable()
-            })
-        });
+        let busy = self
+            .others(id, 0)
+            .iter()
+            .any(|spi| self.sas.get(spi).is_some_and(|sa| (sa.is_attempt() && !sa.doomed) || sa.is_usable()));
         if !busy {
             self.begin(now, id, peer);
         }
@@ -126,11 +124,10 @@ impl Endpoint {
     /// Negotiates a tunnel anew while the SA that is up, if any, carries on until the new one is: for a
     /// changed configuration. Does nothing for a tunnel that is being established by us, or that is unknown.
     pub fn reconnect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
-        let attempt = self.others(id, 0).iter().any(|spi| {
-            let attempt =
-                |sa: &IkeSa| matches!(sa.state, State::Opening(_) | State::AuthSent(_)) && !sa.doomed;
-            self.sas.get(spi).is_some_and(attempt)
-        });
+        let attempt = self
+            .others(id, 0)
+            .iter()
+            .any(|spi| self.sas.get(spi).is_some_and(|sa| sa.is_attempt() && !sa.doomed));
         if !attempt {
             self.begin(now, id, peer);
         }
@@ -147,7 +144,7 @@ impl Endpoint {
     pub fn close(&mut self, now: Instant, id: TunnelId) {
         for spi in self.others(id, 0) {
             self.with_sa(spi, |endpoint, mut sa| match sa.state {
-                State::Opening(_) => None,
+                State::Opening(_) | State::Intermediate(_) => None,
                 State::AuthSent(_) => {
                     sa.doomed = true;
                     Some(sa)
@@ -307,10 +304,22 @@ impl Endpoint {
     /// What a computation came to. Late results, of attempts given up, are ignored.
     pub fn handle_job(&mut self, now: Instant, result: JobResult) {
         let JobResult { sa, outcome } = result;
-        self.with_sa(sa, |endpoint, sa| match outcome {
-            Outcome::Generated { secret, public } => endpoint.generated(now, sa, secret, public),
-            Outcome::Agreed(shared) => endpoint.agreed(now, sa, shared),
-            Outcome::Responded(result) => endpoint.responded(sa, result),
+        self.with_sa(sa, |endpoint, sa| match (outcome, &sa.state) {
+            (Outcome::Generated { secret, public }, State::Opening(_)) => {
+                endpoint.generated(now, sa, secret, public)
+            }
+            (Outcome::Generated { secret, public }, State::Intermediate(_)) => {
+                endpoint.intermediate_generated(now, sa, secret, public)
+            }
+            (Outcome::Agreed(shared), State::Opening(_)) => endpoint.agreed(now, sa, shared),
+            (Outcome::Agreed(shared), State::Intermediate(_)) => {
+                endpoint.intermediate_agreed(now, sa, shared)
+            }
+            (Outcome::Responded(result), State::Answering(_)) => endpoint.responded(sa, result),
+            (Outcome::Responded(result), State::HalfOpen(_)) => {
+                endpoint.intermediate_responded(now, sa, result)
+            }
+            _ => Some(sa),
         });
     }
 

@@ -98,6 +98,23 @@ pub enum Cause {
     },
     /// The peer wants to authenticate by EAP, or wants us to.
     Eap,
+    /// We require a post-quantum pre-shared key, and the peer uses none.
+    NoPpk {
+        /// The ID of ours.
+        ours: String,
+    },
+    /// The peer names another post-quantum pre-shared key than ours, and one of the two sides requires its own.
+    PpkIdMismatch {
+        /// The ID of ours, if we have one.
+        ours: Option<String>,
+        /// The ID that came.
+        theirs: String,
+    },
+    /// The post-quantum pre-shared keys of this ID differ; the pre-shared keys are the same.
+    PpkDiffers {
+        /// The ID.
+        id: String,
+    },
     /// Traffic selectors have nothing in common, or the answer is not within the offer.
     TrafficSelectors {
         /// Our side, as we see it.
@@ -162,6 +179,9 @@ impl Cause {
             | Self::Eap => Blame::PeerIncompatible,
             Self::AuthenticationFailed { .. }
             | Self::NotOurAlgorithms { .. }
+            | Self::NoPpk { .. }
+            | Self::PpkIdMismatch { .. }
+            | Self::PpkDiffers { .. }
             | Self::IdMismatch { .. }
             | Self::NoTunnel { .. }
             | Self::TooManySelectors { .. }
@@ -189,6 +209,9 @@ impl Cause {
             Self::AuthenticationFailed { .. }
             | Self::IdMismatch { .. }
             | Self::AuthMethod { .. }
+            | Self::NoPpk { .. }
+            | Self::PpkIdMismatch { .. }
+            | Self::PpkDiffers { .. }
             | Self::Eap => (NotifyType::AUTHENTICATION_FAILED, Vec::new()),
             Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } => {
                 (NotifyType::TS_UNACCEPTABLE, Vec::new())

@@ -120,11 +120,14 @@ impl Endpoint {
             }
         }
         let expected = match &sa.state {
-            State::HalfOpen(_) => header.exchange == ExchangeType::IkeAuth,
+            State::HalfOpen(handshake) => match handshake.additional() {
+                Some(_) => header.exchange == ExchangeType::IkeIntermediate,
+                None => header.exchange == ExchangeType::IkeAuth,
+            },
             State::Established(_) | State::Closing(_) => {
                 matches!(header.exchange, ExchangeType::Informational | ExchangeType::CreateChildSa)
             }
-            State::Opening(_) | State::AuthSent(_) | State::Answering(_) => false,
+            State::Opening(_) | State::Intermediate(_) | State::AuthSent(_) | State::Answering(_) => false,
         };
         if !expected {
             self.counters.unexpected += 1;
@@ -132,14 +135,16 @@ impl Endpoint {
         }
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
-        let payloads = match inner.and_then(|inner| inner.payloads()) {
-            Ok(payloads) => payloads,
+        let said = inner.and_then(|inner| inner.payloads().map(|payloads| (inner, payloads)));
+        let (inner, payloads) = match said {
+            Ok(said) => said,
             Err(error) => return self.broken_request(now, sa, path, header.exchange, error),
         };
         match header.exchange {
             ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
             ExchangeType::CreateChildSa => self.create_child_sa_request(sa, path),
             ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
+            ExchangeType::IkeIntermediate => self.intermediate_request(now, sa, path, &inner, &payloads),
             _ => Some(sa),
         }
     }
@@ -167,10 +172,12 @@ impl Endpoint {
         self.down(&mut sa, DownReason::Broken);
         self.timers.stop_all(sa.spi);
         sa.state = match sa.state {
-            State::HalfOpen(half_open) => State::Closing(half_open.into_channel()),
+            State::HalfOpen(handshake) => State::Closing(handshake.into_channel()),
             State::Established(established) => State::Closing(established.channel),
             State::Closing(channel) => State::Closing(channel),
-            State::Opening(_) | State::AuthSent(_) | State::Answering(_) => return None,
+            State::Opening(_) | State::Intermediate(_) | State::AuthSent(_) | State::Answering(_) => {
+                return None;
+            }
         };
         self.timers.set(sa.spi, TimerKind::Linger, now + self.config.linger);
         Some(sa)
@@ -192,18 +199,20 @@ impl Endpoint {
         self.timers.stop(sa.spi, TimerKind::Retransmit);
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
-        let payloads = match inner.and_then(|inner| inner.payloads()) {
-            Ok(payloads) => payloads,
+        let said = inner.and_then(|inner| inner.payloads().map(|payloads| (Some(inner), payloads)));
+        let (inner, payloads) = match said {
+            Ok(said) => said,
             Err(error) => {
                 self.counters.malformed += 1;
-                if matches!(sa.state, State::AuthSent(_)) {
+                if sa.is_attempt() {
                     return self.attempt_failed(sa, Phase::One, header.exchange, Cause::Undecodable(error));
                 }
-                Vec::new()
+                (None, Vec::new())
             }
         };
-        let sa = match header.exchange {
-            ExchangeType::IkeAuth => self.auth_answer(now, sa, &payloads),
+        let sa = match (header.exchange, inner) {
+            (ExchangeType::IkeIntermediate, Some(said)) => self.intermediate_answer(sa, &said, &payloads),
+            (ExchangeType::IkeAuth, _) => self.auth_answer(now, sa, &payloads),
             _ => self.informational_answer(now, sa, request.purpose),
         };
         let mut sa = sa?;
@@ -267,7 +276,8 @@ impl Endpoint {
     }
 }
 
-fn header(sa: &IkeSa, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
+/// The header of a protected message of ours.
+pub(crate) fn header(sa: &IkeSa, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
     Header {
         initiator_spi: sa.initiator_spi(),
         responder_spi: sa.responder_spi(),

@@ -23,6 +23,8 @@ pub(crate) struct IkeSuite {
     pub(crate) integrity: Option<Integrity>,
     pub(crate) prf: Prf,
     pub(crate) group: Group,
+    /// The group of the additional key exchange, if there is one (RFC 9370).
+    pub(crate) additional: Option<Group>,
 }
 
 /// The algorithms of a Child SA.
@@ -43,6 +45,10 @@ impl IkeSuite {
             && self.integrity.is_none_or(|i| policy.integrity.contains(&i))
             && policy.prf.contains(&self.prf)
             && policy.dh.contains(&self.group)
+            && match self.additional {
+                Some(group) => policy.additional_ke.contains(&group),
+                None => policy.additional_ke.is_empty(),
+            }
     }
 }
 
@@ -50,7 +56,8 @@ impl fmt::Display for IkeSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.encryption)?;
         self.integrity.map_or(Ok(()), |i| write!(f, "-{i}"))?;
-        write!(f, "-{}-{}", self.prf, self.group)
+        write!(f, "-{}-{}", self.prf, self.group)?;
+        self.additional.map_or(Ok(()), |group| write!(f, "-{group}"))
     }
 }
 
@@ -68,6 +75,7 @@ pub(crate) fn offer_ike(policy: &IkePolicy) -> Vec<Proposal> {
     offer(&policy.encryption, &policy.integrity, Protocol::Ike, &[], |transforms| {
         transforms.extend(policy.prf.iter().map(|p| prf(*p)));
         transforms.extend(policy.dh.iter().map(|g| group(*g)));
+        transforms.extend(policy.additional_ke.iter().map(|g| additional(*g)));
     })
 }
 
@@ -131,11 +139,16 @@ pub(crate) fn select_ike(policy: &IkePolicy, offered: &[Proposal]) -> Option<(Ik
             let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
             let prf = policy.prf.iter().copied().find(|p| has(prf(*p)))?;
             let group = policy.dh.iter().copied().find(|g| has(group(*g)))?;
-            use TransformType::{DiffieHellman, Encryption, Integrity, Prf};
-            if !only_types(proposal, [Encryption, Integrity, Prf, DiffieHellman]) {
+            let additional = match &policy.additional_ke[..] {
+                [] => None,
+                groups => Some(groups.iter().copied().find(|g| has(additional(*g)))?),
+            };
+            use TransformType::{AdditionalKe, DiffieHellman, Encryption, Integrity, Prf};
+            let known = [Encryption, Integrity, Prf, DiffieHellman];
+            if !only_types(proposal, known.into_iter().chain(additional.map(|_| AdditionalKe))) {
                 return None;
             }
-            let suite = IkeSuite { encryption, integrity, prf, group };
+            let suite = IkeSuite { encryption, integrity, prf, group, additional };
             Some((suite, answer_ike(&suite, proposal.number)))
         })
     })
@@ -145,6 +158,7 @@ fn answer_ike(suite: &IkeSuite, number: u8) -> Proposal {
     let mut transforms = vec![encryption_transform(suite.encryption)];
     transforms.extend(suite.integrity.map(integrity_transform));
     transforms.extend([prf(suite.prf), group(suite.group)]);
+    transforms.extend(suite.additional.map(additional));
     Proposal { number, protocol: Protocol::Ike, spi: Vec::new(), transforms }
 }
 
@@ -268,6 +282,10 @@ fn group(group: Group) -> Transform {
     Transform::new(TransformType::DiffieHellman, group.number(), None)
 }
 
+fn additional(group: Group) -> Transform {
+    Transform::new(TransformType::AdditionalKe, group.number(), None)
+}
+
 /// A proposal in words: transforms by name, alternatives joined by `|`, types by `-`. Unknown ones go by
 /// number.
 pub(crate) fn in_words(proposal: &Proposal) -> String {
@@ -290,7 +308,10 @@ fn transform_in_words(transform: &Transform) -> String {
         }
         TransformType::Integrity => Integrity::from_transform(id).map(|i| i.to_string()),
         TransformType::Prf => Prf::from_transform(id).map(|p| p.to_string()),
-        TransformType::DiffieHellman => Group::from_number(id).map(|g| g.to_string()),
+        TransformType::AdditionalKe if id == 0 => Some("none".to_owned()),
+        TransformType::DiffieHellman | TransformType::AdditionalKe => {
+            Group::from_number(id).map(|g| g.to_string())
+        }
         TransformType::Esn => Some(if id == ESN { "esn" } else { "noesn" }.to_owned()),
         TransformType::Other(_) => None,
     };
@@ -306,6 +327,7 @@ fn kind_in_words(kind: TransformType) -> &'static str {
         TransformType::Prf => "prf",
         TransformType::Integrity => "integrity",
         TransformType::DiffieHellman => "dh",
+        TransformType::AdditionalKe => "additional key exchange",
         TransformType::Esn => "esn",
         TransformType::Other(_) => "transform",
     }
@@ -325,7 +347,7 @@ pub(crate) fn other_protocol(ours: config::Protocol, theirs: &[Proposal]) -> Opt
 /// one of theirs.
 pub(crate) fn first_difference(ours: &[Proposal], theirs: &[Proposal]) -> Option<String> {
     use TransformType::*;
-    [Encryption, Integrity, Prf, DiffieHellman, Esn].into_iter().find_map(|kind| {
+    [Encryption, Integrity, Prf, DiffieHellman, AdditionalKe, Esn].into_iter().find_map(|kind| {
         let names = |proposals: &[Proposal]| {
             let mut names: Vec<String> = Vec::new();
             for t in proposals.iter().flat_map(|p| &p.transforms).filter(|t| t.kind == kind) {
@@ -336,7 +358,14 @@ pub(crate) fn first_difference(ours: &[Proposal], theirs: &[Proposal]) -> Option
             }
             names
         };
-        let (ours, theirs) = (names(ours), names(theirs));
+        let (mut ours, mut theirs) = (names(ours), names(theirs));
+        if kind == AdditionalKe && ours.is_empty() != theirs.is_empty() {
+            // What says nothing of it wants none.
+            [&mut ours, &mut theirs]
+                .into_iter()
+                .filter(|n| n.is_empty())
+                .for_each(|n| n.push("none".to_owned()));
+        }
         let differ = !ours.is_empty() && !theirs.is_empty() && ours.iter().all(|name| !theirs.contains(name));
         differ.then(|| {
             format!("{}: {} here, {} there", kind_in_words(kind), ours.join(", "), theirs.join(", "))

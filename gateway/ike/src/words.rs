@@ -102,6 +102,23 @@ impl Display for Cause {
                 "the peer asks for EAP, as remote-access clients and servers do; we authenticate by a pre-shared key: set \
                  the peer to that",
             ),
+            Self::NoPpk { ours } => write!(
+                f,
+                "we require a post-quantum pre-shared key (PPK), {ours}, and the peer uses none: give it one, or do not \
+                 require it here"
+            ),
+            Self::PpkIdMismatch { ours: Some(ours), theirs } => write!(
+                f,
+                "different post-quantum pre-shared keys (PPK): ours has the ID {ours}, the peer names {theirs}"
+            ),
+            Self::PpkIdMismatch { ours: None, theirs } => write!(
+                f,
+                "the peer requires a post-quantum pre-shared key (PPK), {theirs}, and we have none"
+            ),
+            Self::PpkDiffers { id } => write!(
+                f,
+                "the post-quantum pre-shared keys (PPK) with the ID {id} differ; the pre-shared keys are the same"
+            ),
             Self::TrafficSelectors { our_local, our_remote, theirs } => {
                 write!(
                     f,

@@ -77,6 +77,29 @@ impl Inner {
     pub(crate) fn len(&self) -> usize {
         self.octets.len()
     }
+
+    /// What a message of ours with these payloads says.
+    pub(crate) fn of(header: Header, payloads: &[Payload]) -> Self {
+        let mut head = Vec::with_capacity(BODY);
+        header.encode(ENCRYPTED, &mut head);
+        head.extend([first_type(payloads), 0, 0, 0]);
+        let mut octets = Zeroizing::default();
+        encode_chain(payloads, &mut octets);
+        Self { head, octets }
+    }
+
+    /// What IntAuth covers of an IKE_INTERMEDIATE message (RFC 9242 section 3.3.2): its headers, as if it were whole
+    /// and its IV, padding and ICV took no room, and what it says.
+    pub(crate) fn covered(&self) -> Zeroizing<Vec<u8>> {
+        let mut covered = Zeroizing::new(Vec::with_capacity(BODY + self.len()));
+        covered.extend_from_slice(&self.head[..HEADER_LEN - 4]);
+        covered[NEXT_PAYLOAD] = ENCRYPTED;
+        covered.extend(u32::try_from(BODY + self.len()).expect("a message fits in a datagram").to_be_bytes());
+        covered.extend_from_slice(&self.head[HEADER_LEN..HEADER_LEN + 2]);
+        covered.extend(u16::try_from(4 + self.len()).expect("a message fits in a datagram").to_be_bytes());
+        covered.extend_from_slice(&self.octets);
+        covered
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -436,6 +459,24 @@ mod tests {
                 pieces.len() == 1 && keys(encryption).open(&pieces[0]).is_ok()
             };
             assert!(one(whole) && !one(whole - 1));
+        }
+    }
+
+    #[test]
+    fn what_int_auth_covers_depends_neither_on_the_cipher_nor_on_fragments() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let payloads = [Payload::KeyExchange { group: 36, public: vec![7; 1184] }];
+        let expected = Inner::of(HEADER, &payloads).covered();
+        assert_eq!(expected[24..32], [0, 0, 0x04, 0xc8, 34, 0, 0x04, 0xac]);
+        assert_eq!(expected.len(), 0x4c8);
+        for encryption in Encryption::ALL {
+            let whole = keys(encryption).seal(HEADER, &payloads, &mut rng);
+            assert_eq!(keys(encryption).open(&whole).unwrap().covered(), expected);
+            let parts = keys(encryption).seal_within(500, HEADER, &payloads, &mut rng);
+            let mut opened = parts.iter().map(|part| keys(encryption).open_fragment(part).unwrap());
+            let mut whole = opened.next().unwrap();
+            opened.for_each(|part| whole.append(&part));
+            assert_eq!(whole.covered(), expected);
         }
     }
 

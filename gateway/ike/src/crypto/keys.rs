@@ -43,13 +43,18 @@ pub(crate) fn derive(
     exchanged: &Exchanged<'_>,
 ) -> (SaKeys, MessageKey, MessageKey) {
     let nonces = [exchanged.initiator_nonce, exchanged.responder_nonce].concat();
-    let seed = prf(suite.prf, &nonces, &[shared]);
+    expand(suite, &prf(suite.prf, &nonces, &[shared]), exchanged)
+}
+
+/// The SK_ keys from SKEYSEED (RFC 7296 section 2.14).
+fn expand(suite: &IkeSuite, seed: &[u8], exchanged: &Exchanged<'_>) -> (SaKeys, MessageKey, MessageKey) {
+    let nonces = [exchanged.initiator_nonce, exchanged.responder_nonce].concat();
     let spis = [exchanged.initiator_spi.to_be_bytes(), exchanged.responder_spi.to_be_bytes()].concat();
     let key_len = suite.prf.output_len();
     let integrity_len = suite.integrity.map_or(0, |i| i.key_len());
     let encryption_len = suite.encryption.key_len() + suite.encryption.salt_len();
     let stream =
-        prf_plus(suite.prf, &seed, &[&nonces, &spis], 3 * key_len + 2 * (integrity_len + encryption_len));
+        prf_plus(suite.prf, seed, &[&nonces, &spis], 3 * key_len + 2 * (integrity_len + encryption_len));
     let mut keys = Splitter(&stream);
     let derive = keys.take(key_len);
     let integrity = [keys.take(integrity_len), keys.take(integrity_len)];
@@ -63,8 +68,52 @@ pub(crate) fn derive(
 }
 
 impl SaKeys {
+    /// The keys of the IKE SA that a rekey of this one makes, and those of its messages from the rekey's initiator
+    /// and from its responder (RFC 7296 section 2.18).
+    pub(crate) fn rekey(
+        &self,
+        suite: &IkeSuite,
+        shared: &[u8],
+        exchanged: &Exchanged<'_>,
+    ) -> (SaKeys, MessageKey, MessageKey) {
+        let nonces = [exchanged.initiator_nonce, exchanged.responder_nonce];
+        expand(suite, &prf(self.prf, &self.derive, &[shared, nonces[0], nonces[1]]), exchanged)
+    }
+
+    /// The keys after an additional key exchange of the same IKE SA (RFC 9370 section 2.2.2): computed like those of
+    /// a rekey, from the same nonces and SPIs.
+    pub(crate) fn additional(
+        &self,
+        suite: &IkeSuite,
+        shared: &[u8],
+        exchanged: &Exchanged<'_>,
+    ) -> (SaKeys, MessageKey, MessageKey) {
+        self.rekey(suite, shared, exchanged)
+    }
+
+    /// These keys with a post-quantum pre-shared key mixed into those that derive and authenticate (RFC 8784 section
+    /// 3).
+    pub(crate) fn mixed_with(&self, ppk: &[u8]) -> Self {
+        let mix = |key: &[u8]| prf_plus(self.prf, ppk, &[key], self.prf.output_len());
+        Self {
+            prf: self.prf,
+            derive: mix(&self.derive),
+            auth_initiator: mix(&self.auth_initiator),
+            auth_responder: mix(&self.auth_responder),
+        }
+    }
+
+    /// IntAuth of one side after one more IKE_INTERMEDIATE message of it (RFC 9242 section 3.3.2).
+    pub(crate) fn int_auth(&self, by_initiator: bool, before: &[u8], message: &[u8]) -> Vec<u8> {
+        prf(self.prf, self.sk_p(by_initiator), &[before, message]).to_vec()
+    }
+
+    fn sk_p(&self, initiator: bool) -> &[u8] {
+        if initiator { &self.auth_initiator } else { &self.auth_responder }
+    }
+
     /// AUTH data by which the initiator or the responder proves to know `psk`: over its own first message,
-    /// the other's nonce and the body of its own ID payload.
+    /// the other's nonce, the body of its own ID payload, and IntAuth where there were IKE_INTERMEDIATE exchanges.
     pub(crate) fn shared_key_auth(
         &self,
         by_initiator: bool,
@@ -72,11 +121,11 @@ impl SaKeys {
         first_message: &[u8],
         peer_nonce: &[u8],
         id_body: &[u8],
+        int_auth: &[u8],
     ) -> Zeroizing<Vec<u8>> {
-        let sk_p = if by_initiator { &self.auth_initiator } else { &self.auth_responder };
-        let maced_id = prf(self.prf, sk_p, &[id_body]);
+        let maced_id = prf(self.prf, self.sk_p(by_initiator), &[id_body]);
         let key = prf(self.prf, psk, &[KEY_PAD]);
-        prf(self.prf, &key, &[first_message, peer_nonce, &maced_id])
+        prf(self.prf, &key, &[first_message, peer_nonce, &maced_id, int_auth])
     }
 
     /// Keys of the IKE SA's first Child SA: from the initiator to the responder, and back.

@@ -197,6 +197,7 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
         integrity: Some(Integrity::Sha1),
         prf: Prf::Sha1,
         group: Group::Modp1024,
+        additional: None,
     };
     let (keys, mut from_initiator, mut from_responder) = derive(&suite, &[5; 128], &exchanged);
     let nonces = [[1; 32], [2; 32]].concat();
@@ -225,7 +226,7 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
     let maced_id = prf(Prf::Sha1, sk_pi, &[b"id"]);
     let padded = prf(Prf::Sha1, b"psk", &[b"Key Pad for IKEv2"]);
     let auth = prf(Prf::Sha1, &padded, &[b"message", b"nonce", &maced_id]);
-    assert_eq!(keys.shared_key_auth(true, b"psk", b"message", b"nonce", b"id"), auth);
+    assert_eq!(keys.shared_key_auth(true, b"psk", b"message", b"nonce", b"id", b""), auth);
 
     let esp = ChildSuite {
         protocol: Protocol::Esp,

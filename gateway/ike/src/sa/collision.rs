@@ -110,7 +110,7 @@ impl Endpoint {
 fn fate(new: &IkeSa, other: &IkeSa, initial_contact: bool) -> Fate {
     let other_loses = other.initiator_nonce < new.initiator_nonce;
     let Some(established) = other.established() else {
-        let attempt = matches!(other.state, State::Opening(_));
+        let attempt = matches!(other.state, State::Opening(_) | State::Intermediate(_));
         return if attempt && new.role == Role::Responder { Fate::Abandon } else { Fate::Wait };
     };
     match new.role {

@@ -1,21 +1,22 @@
 //! IKE_AUTH (RFC 7296 section 1.2 and 2.15): identities, proof of the pre-shared key, and the first Child SA.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use subtle::ConstantTimeEq;
 
 use super::{
-    Channel, Child, Established, IkeSa, Purpose, Role, State,
+    Channel, Child, Established, Extensions, Handshake, IkeSa, Purpose, Role, State,
     child::{self, Agreement},
+    ppk::{self, Proof},
 };
 use crate::{
-    config::{Id, TunnelConfig, Version},
+    config::{Id, Ppk, TunnelConfig, Version},
     counters::ExchangeResult,
     crypto::keys::SaKeys,
     endpoint::Endpoint,
     error::Cause,
-    event::{ChildSa, DownReason, Event, Nat, Path, Phase},
-    proposal::{IkeSuite, in_words, offer_ike},
+    event::{ChildSa, DownReason, Event, Path, Phase},
+    proposal::{in_words, offer_ike},
     timer::TimerKind,
     wire::{ExchangeType, Notify, NotifyType, Payload, payload::EAP},
 };
@@ -26,34 +27,16 @@ const METHOD_PSK: u8 = 2;
 /// An initiator that waits for the answer to IKE_AUTH.
 #[derive(Debug)]
 pub(crate) struct AuthSent {
-    pub(super) channel: Channel,
-    keys: SaKeys,
-    suite: IkeSuite,
-    nat: Nat,
-    inbound_spi: u32,
-    responder_nonce: Vec<u8>,
-    /// The responder's first message, which its AUTH covers.
-    answer: Vec<u8>,
+    handshake: Handshake,
+    /// `None` where no Child SA was asked for (RFC 6023).
+    inbound_spi: Option<u32>,
+    /// Whether a PPK was named.
+    ppk: bool,
 }
 
-/// A responder that waits for IKE_AUTH.
-#[derive(Debug)]
-pub(crate) struct HalfOpen {
-    pub(super) channel: Channel,
-    pub(super) keys: SaKeys,
-    pub(super) suite: IkeSuite,
-    pub(super) nat: Option<Nat>,
-    /// Nr.
-    pub(super) nonce: Vec<u8>,
-    /// The initiator's first message, which its AUTH covers.
-    pub(super) request: Vec<u8>,
-    /// Ours, which our AUTH covers.
-    pub(super) answer: Vec<u8>,
-}
-
-impl HalfOpen {
-    pub(crate) fn into_channel(self) -> Channel {
-        self.channel
+impl AuthSent {
+    pub(crate) fn channel(&mut self) -> &mut Channel {
+        &mut self.handshake.channel
     }
 }
 
@@ -96,49 +79,38 @@ fn error_of(payloads: &[Payload]) -> Option<NotifyType> {
 
 /// As initiator.
 impl Endpoint {
-    #[expect(clippy::too_many_arguments, reason = "all that IKE_SA_INIT came to, used up here")]
-    pub(super) fn send_auth(
+    /// What an initiator says in IKE_AUTH, and its state from then on.
+    pub(super) fn auth_payloads(
         &mut self,
-        now: Instant,
-        mut sa: IkeSa,
-        channel: Channel,
-        keys: SaKeys,
-        suite: IkeSuite,
-        nat: Option<Nat>,
-        responder_nonce: Vec<u8>,
-        request: Vec<u8>,
-        answer: Vec<u8>,
-    ) -> Option<IkeSa> {
-        let tunnel = sa.tunnel.clone()?;
-        if nat.is_some_and(Nat::any) {
-            let float = |address: SocketAddr| SocketAddr::new(address.ip(), self.config.nat_t_port);
-            // A path that is on the NAT traversal port already keeps the peer's port, which a NAT may have
-            // mapped.
-            if sa.path.local.port() != self.config.nat_t_port {
-                sa.path = Path { local: float(sa.path.local), remote: float(sa.path.remote) };
-            }
-        }
-        let inbound_spi = self.draw_esp_spi(&mut sa.esp_spis);
+        tunnel: &TunnelConfig,
+        extensions: Extensions,
+        esp_spis: &mut Vec<u32>,
+        handshake: Handshake,
+    ) -> (State, Vec<Payload>) {
         let (kind, data, body) = id_payload(&tunnel.local_id);
-        let auth = keys.shared_key_auth(true, tunnel.psk.as_bytes(), &request, &responder_nonce, &body);
+        let ppk = tunnel.ppk.as_ref().filter(|_| extensions.ppk);
+        let auth = |keys: &SaKeys| handshake.auth(keys, true, tunnel.psk.as_bytes(), &body).to_vec();
         let mut payloads = vec![Payload::IdInitiator { kind, data }];
-        if self.is_initial_contact(&tunnel) {
+        if self.is_initial_contact(tunnel) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, [])));
         }
-        payloads.push(Payload::Auth { method: METHOD_PSK, data: auth.to_vec() });
-        payloads.extend(child::offer(&tunnel, inbound_spi));
-        let nat = nat.unwrap_or_default();
-        sa.state = State::AuthSent(Box::new(AuthSent {
-            channel,
-            keys,
-            suite,
-            nat,
-            inbound_spi,
-            responder_nonce,
-            answer,
-        }));
-        self.request(now, &mut sa, ExchangeType::IkeAuth, payloads, Purpose::Establish);
-        Some(sa)
+        match ppk {
+            Some(ppk) => {
+                let keys = handshake.keys.mixed_with(ppk.key.as_bytes());
+                payloads.push(Payload::Auth { method: METHOD_PSK, data: auth(&keys) });
+                payloads.push(ppk::identity(ppk));
+                if !ppk.required {
+                    let without = auth(&handshake.keys);
+                    payloads.push(Payload::Notify(Notify::new(NotifyType::NO_PPK_AUTH, without)));
+                }
+            }
+            None => payloads.push(Payload::Auth { method: METHOD_PSK, data: auth(&handshake.keys) }),
+        }
+        let childless = tunnel.childless && extensions.childless;
+        let inbound_spi = (!childless).then(|| self.draw_esp_spi(esp_spis));
+        payloads.extend(inbound_spi.into_iter().flat_map(|spi| child::offer(tunnel, spi)));
+        let ppk = ppk.is_some();
+        (State::AuthSent(Box::new(AuthSent { handshake, inbound_spi, ppk })), payloads)
     }
 
     /// Whether no other IKE SA between the same two identities is up, or may be when the peer hears of it: the
@@ -156,38 +128,52 @@ impl Endpoint {
     /// The authentic answer to our IKE_AUTH.
     pub(crate) fn auth_answer(&mut self, now: Instant, mut sa: IkeSa, payloads: &[Payload]) -> Option<IkeSa> {
         let (State::AuthSent(auth), Some(tunnel)) = (sa.state, sa.tunnel.clone()) else { return None };
-        let AuthSent { channel, keys, suite, nat, inbound_spi, responder_nonce, answer } = *auth;
-        if let Err(cause) = check_responder(&tunnel, &keys, &sa.initiator_nonce, &answer, payloads) {
-            self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
-            sa.state = State::Closing(channel);
-            self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause.clone());
-            let told_by_peer = auth_of(payloads).is_none() && error_of(payloads).is_some();
-            if told_by_peer {
-                return None;
+        let AuthSent { handshake, inbound_spi, ppk } = *auth;
+        let named = tunnel.ppk.as_ref().filter(|_| ppk);
+        let checked = check_responder(&tunnel, &handshake, named, payloads);
+        let Handshake { channel, keys, suite, nat, responder_nonce, .. } = handshake;
+        let proof = match checked {
+            Ok(proof) => proof,
+            Err(cause) => {
+                self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
+                sa.state = State::Closing(channel);
+                self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause.clone());
+                let told_by_peer = auth_of(payloads).is_none() && error_of(payloads).is_some();
+                if told_by_peer {
+                    return None;
+                }
+                let notify = Payload::Notify(cause.to_notify());
+                self.request(now, &mut sa, ExchangeType::Informational, vec![notify], Purpose::Close);
+                return Some(sa);
             }
-            let notify = Payload::Notify(cause.to_notify());
-            self.request(now, &mut sa, ExchangeType::Informational, vec![notify], Purpose::Close);
-            return Some(sa);
-        }
+        };
         self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
         if sa.doomed {
             sa.state = State::Closing(channel);
             self.send_delete(now, &mut sa);
             return Some(sa);
         }
-        let agreement = child::accept(&tunnel, payloads, inbound_spi);
-        sa.state = State::Established(Established::new(now, channel, keys, suite, nat));
-        self.establish(now, sa, &responder_nonce, Some(agreement), None)
+        let keys = final_keys(keys, proof);
+        let agreement = inbound_spi.map(|spi| child::accept(&tunnel, payloads, spi));
+        sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));
+        self.establish(now, sa, &responder_nonce, agreement, None)
     }
 }
 
-fn check_responder(
+/// The keys that the IKE SA has from IKE_AUTH on.
+fn final_keys(keys: SaKeys, proof: Proof<'_>) -> SaKeys {
+    match proof {
+        Proof::Mixed(ppk) => keys.mixed_with(ppk.key.as_bytes()),
+        Proof::Plain | Proof::Fallback(_) => keys,
+    }
+}
+
+fn check_responder<'a>(
     tunnel: &TunnelConfig,
-    keys: &SaKeys,
-    initiator_nonce: &[u8],
-    answer: &[u8],
+    handshake: &Handshake,
+    ppk: Option<&'a Ppk>,
     payloads: &[Payload],
-) -> Result<(), Cause> {
+) -> Result<Proof<'a>, Cause> {
     if payloads.contains(&Payload::Ignored { number: EAP }) {
         return Err(Cause::Eap);
     }
@@ -212,9 +198,16 @@ fn check_responder(
             came: id_in_words(kind, id),
         });
     }
-    let expected =
-        keys.shared_key_auth(false, tunnel.psk.as_bytes(), answer, initiator_nonce, &id_body(kind, id));
-    bool::from(expected.ct_eq(data)).then_some(()).ok_or_else(|| authentication_failed(tunnel, false))
+    let proof = ppk::of_responder(ppk, payloads)?;
+    let verifies = |keys: &SaKeys| {
+        let expected = handshake.auth(keys, false, tunnel.psk.as_bytes(), &id_body(kind, id));
+        bool::from(expected.ct_eq(data))
+    };
+    let verified = match proof {
+        Proof::Mixed(ppk) => verifies(&handshake.keys.mixed_with(ppk.key.as_bytes())),
+        Proof::Plain | Proof::Fallback(_) => verifies(&handshake.keys),
+    };
+    verified.then_some(proof).ok_or_else(|| authentication_failed(tunnel, false))
 }
 
 pub(super) fn authentication_failed(tunnel: &TunnelConfig, told_by_peer: bool) -> Cause {
@@ -235,13 +228,12 @@ impl Endpoint {
         path: Path,
         payloads: &[Payload],
     ) -> Option<IkeSa> {
-        let State::HalfOpen(half_open) = sa.state else { return None };
-        let HalfOpen { channel, keys, suite, nat, nonce, request, answer } = *half_open;
+        let State::HalfOpen(handshake) = sa.state else { return None };
         self.timers.stop(sa.spi, TimerKind::HalfOpen);
         // The tunnels as they are configured by now.
         let candidates = self.candidates(sa.path, Version::Ikev2);
         sa.path = path;
-        let verified = match check_initiator(&candidates, &keys, &suite, &nonce, &request, payloads) {
+        let verified = match check_initiator(&candidates, &handshake, sa.extensions.ppk, payloads) {
             Ok(verified) => verified,
             Err((tunnel, cause)) => {
                 if let (Some(tunnel), Cause::NotOurAlgorithms { .. }) = (&tunnel, &cause) {
@@ -249,7 +241,7 @@ impl Endpoint {
                 }
                 sa.tunnel = tunnel;
                 self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);
-                sa.state = State::Closing(channel);
+                sa.state = State::Closing(handshake.into_channel());
                 if self.reports.permit(now, sa.tunnel_id()) {
                     self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause.clone());
                 }
@@ -261,8 +253,10 @@ impl Endpoint {
         self.half_open.remove(&sa.spi);
         let inbound_spi = self.draw_esp_spi(&mut sa.esp_spis);
         // Tunnels that share addresses, IDs and keys are told apart by their subnets.
-        let offers = verified.iter().map(|tunnel| (tunnel, child::respond(tunnel, payloads, inbound_spi)));
-        let (tunnel, child) = offers.min_by_key(|(tunnel, child)| match child {
+        let offers = verified
+            .iter()
+            .map(|(tunnel, proof)| (tunnel, proof, child::respond(tunnel, payloads, inbound_spi)));
+        let (tunnel, proof, child) = offers.min_by_key(|(tunnel, _, child)| match child {
             Some(Ok((agreement, _))) => agreement.loss(tunnel, payloads),
             _ => u8::MAX,
         })?;
@@ -275,11 +269,21 @@ impl Endpoint {
             None => (None, Vec::new()),
         };
         let (kind, data, body) = id_payload(&tunnel.local_id);
-        let auth = keys.shared_key_auth(false, tunnel.psk.as_bytes(), &answer, &sa.initiator_nonce, &body);
+        let auth = |keys: &SaKeys| handshake.auth(keys, false, tunnel.psk.as_bytes(), &body).to_vec();
+        let (data_of_auth, keys) = match proof {
+            Proof::Mixed(ppk) => {
+                let keys = handshake.keys.mixed_with(ppk.key.as_bytes());
+                (auth(&keys), Some(keys))
+            }
+            Proof::Plain | Proof::Fallback(_) => (auth(&handshake.keys), None),
+        };
         let mut reply = vec![
             Payload::IdResponder { kind, data },
-            Payload::Auth { method: METHOD_PSK, data: auth.to_vec() },
+            Payload::Auth { method: METHOD_PSK, data: data_of_auth },
         ];
+        if keys.is_some() {
+            reply.push(Payload::Notify(Notify::new(NotifyType::PPK_IDENTITY, [])));
+        }
         reply.extend(child_payloads);
         self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
         self.of_tunnel.insert((tunnel.id, sa.spi));
@@ -287,8 +291,11 @@ impl Endpoint {
         let initial_contact = payloads
             .iter()
             .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT));
+        let Handshake { channel, keys: plain, suite, nat, responder_nonce, .. } = *handshake;
+        let keys = keys.unwrap_or(plain);
         sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));
-        self.establish(now, sa, &nonce, agreement, Some(Accepted { path, reply, initial_contact }))
+        let accepted = Some(Accepted { path, reply, initial_contact });
+        self.establish(now, sa, &responder_nonce, agreement, accepted)
     }
 }
 
@@ -304,14 +311,12 @@ type Stranger = (Option<Arc<TunnelConfig>>, Cause);
 
 /// The candidates that the initiator has proved to be the peer of; or why there are none, and for which
 /// tunnel.
-fn check_initiator(
-    candidates: &[Arc<TunnelConfig>],
-    keys: &SaKeys,
-    suite: &IkeSuite,
-    responder_nonce: &[u8],
-    request: &[u8],
-    payloads: &[Payload],
-) -> Result<Vec<Arc<TunnelConfig>>, Stranger> {
+fn check_initiator<'a>(
+    candidates: &'a [Arc<TunnelConfig>],
+    handshake: &Handshake,
+    uses_ppk: bool,
+    payloads: &'a [Payload],
+) -> Result<Vec<(Arc<TunnelConfig>, Proof<'a>)>, Stranger> {
     let id = payloads.iter().find_map(|p| match p {
         Payload::IdInitiator { kind, data } => Some((*kind, data)),
         _ => None,
@@ -342,24 +347,54 @@ fn check_initiator(
         return Err((Some(known[0].clone()), Cause::AuthMethod { method }));
     }
     let body = id_body(kind, id);
-    let verified: Vec<_> = known
-        .iter()
-        .filter(|c| {
-            let expected = keys.shared_key_auth(true, c.psk.as_bytes(), request, responder_nonce, &body);
-            bool::from(expected.ct_eq(auth))
-        })
-        .map(|c| Arc::clone(c))
-        .collect();
-    let Some(first) = verified.first().cloned() else {
-        return Err((Some(known[0].clone()), authentication_failed(known[0], false)));
-    };
-    let allowed: Vec<_> = verified.into_iter().filter(|tunnel| suite.is_within(&tunnel.ike)).collect();
-    if allowed.is_empty() {
-        let ours = offer_ike(&first.ike).iter().map(in_words).collect();
-        let cause = Cause::NotOurAlgorithms { ours, chosen: suite.to_string() };
-        return Err((Some(first), cause));
+    let mut refusal = None;
+    let mut verified = Vec::new();
+    for tunnel in &known {
+        match verify(tunnel, handshake, uses_ppk, payloads, &body, auth) {
+            Ok(proof) => verified.push((Arc::clone(tunnel), proof)),
+            Err(cause) => {
+                refusal.get_or_insert((Arc::clone(tunnel), cause));
+            }
+        }
     }
-    Ok(allowed)
+    let Some((first, _)) = verified.first() else {
+        let (tunnel, cause) =
+            refusal.unwrap_or_else(|| (Arc::clone(known[0]), authentication_failed(known[0], false)));
+        return Err((Some(tunnel), cause));
+    };
+    let suite = &handshake.suite;
+    let ours = offer_ike(&first.ike).iter().map(in_words).collect();
+    let other = (Some(Arc::clone(first)), Cause::NotOurAlgorithms { ours, chosen: suite.to_string() });
+    verified.retain(|(tunnel, _)| suite.is_within(&tunnel.ike));
+    if verified.is_empty() { Err(other) } else { Ok(verified) }
+}
+
+/// How an initiator has proved to be the peer of a tunnel, if it has.
+fn verify<'a>(
+    tunnel: &'a TunnelConfig,
+    handshake: &Handshake,
+    uses_ppk: bool,
+    payloads: &'a [Payload],
+    id_body: &[u8],
+    auth: &[u8],
+) -> Result<Proof<'a>, Cause> {
+    let proof = ppk::of_initiator(tunnel.ppk.as_ref(), uses_ppk, payloads)?;
+    let verifies = |keys: &SaKeys, auth: &[u8]| {
+        bool::from(handshake.auth(keys, true, tunnel.psk.as_bytes(), id_body).ct_eq(auth))
+    };
+    let verified = match proof {
+        Proof::Plain => verifies(&handshake.keys, auth),
+        Proof::Fallback(auth) => verifies(&handshake.keys, auth),
+        Proof::Mixed(ppk) => {
+            let verified = verifies(&handshake.keys.mixed_with(ppk.key.as_bytes()), auth);
+            let without = ppk::without(payloads).is_some_and(|auth| verifies(&handshake.keys, auth));
+            if !verified && without {
+                return Err(Cause::PpkDiffers { id: ppk::in_words(&ppk.id) });
+            }
+            verified
+        }
+    };
+    verified.then_some(proof).ok_or_else(|| authentication_failed(tunnel, false))
 }
 
 /// As either.

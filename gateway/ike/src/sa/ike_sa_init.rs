@@ -5,11 +5,13 @@
 //! impossible group and a public value that is none end the attempt at once, since waiting would only delay the
 //! answer people need.
 
-use std::{cmp::Reverse, sync::Arc, time::Instant};
+use std::{cmp::Reverse, net::SocketAddr, sync::Arc, time::Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{Channel, Extensions, IkeSa, Purpose, Role, State, Window, child, ike_auth::HalfOpen, nat};
+use super::{
+    Channel, Extensions, Handshake, IkeSa, Purpose, Role, State, Window, child, handshake::IntAuth, nat, ppk,
+};
 use crate::{
     algorithm::Group,
     config::{NatT, TunnelConfig, Version},
@@ -20,7 +22,7 @@ use crate::{
     },
     endpoint::Endpoint,
     error::Cause,
-    event::{Event, Path, Phase},
+    event::{Event, Nat, Path, Phase},
     proposal::{self, IkeSuite, accept_ike, offer_ike, select_ike},
     timer::TimerKind,
     wire::{
@@ -72,7 +74,7 @@ struct Answer {
     peer_spi: u64,
     nonce: Vec<u8>,
     message: Vec<u8>,
-    nat: Option<crate::event::Nat>,
+    nat: Option<Nat>,
     extensions: Extensions,
 }
 
@@ -174,7 +176,7 @@ impl Endpoint {
     fn send_init(&mut self, now: Instant, sa: &mut IkeSa) {
         let (State::Opening(opening), Some(tunnel)) = (&sa.state, &sa.tunnel) else { return };
         let Some((secret, public)) = &opening.secret else { return };
-        let mut payloads = Vec::with_capacity(8);
+        let mut payloads = Vec::with_capacity(10);
         payloads.extend(
             opening.cookie.as_ref().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, &c[..]))),
         );
@@ -182,7 +184,7 @@ impl Endpoint {
         payloads.push(Payload::KeyExchange { group: secret.group().number(), public: public.clone() });
         payloads.push(Payload::Nonce(sa.initiator_nonce.clone()));
         payloads.extend(nat::notifies(tunnel.nat_t, (sa.spi, 0), sa.path));
-        payloads.extend(Extensions::OURS.notifies());
+        payloads.extend(Extensions::of_tunnel(tunnel).notifies());
         let message = encode_message(header(sa.spi, 0, false), &payloads);
         sa.window.next = 1;
         self.send_request(now, sa, ExchangeType::IkeSaInit, 0, vec![message], Purpose::Establish);
@@ -318,18 +320,41 @@ impl Endpoint {
             responder_spi: sa.peer_spi,
         };
         let (keys, outgoing, incoming) = keys::derive(&answer.suite, &shared, &exchanged);
-        let channel = Channel { outgoing, incoming };
-        self.send_auth(
-            now,
-            sa,
-            channel,
+        let handshake = Handshake {
+            channel: Channel { outgoing, incoming },
             keys,
-            answer.suite,
-            answer.nat,
-            answer.nonce,
+            suite: answer.suite,
+            nat: answer.nat,
+            initiator_nonce: sa.initiator_nonce.clone(),
+            responder_nonce: answer.nonce,
             request,
-            answer.message,
-        )
+            answer: answer.message,
+            int_auth: IntAuth::default(),
+            computing: None,
+        };
+        if handshake.nat.is_some_and(Nat::any) {
+            self.float(&mut sa);
+        }
+        match handshake.additional() {
+            Some(group) => self.begin_intermediate(sa, handshake, group),
+            None => {
+                let tunnel = sa.tunnel.clone()?;
+                let (state, payloads) =
+                    self.auth_payloads(&tunnel, sa.extensions, &mut sa.esp_spis, handshake);
+                sa.state = state;
+                self.request(now, &mut sa, ExchangeType::IkeAuth, payloads, Purpose::Establish);
+                Some(sa)
+            }
+        }
+    }
+
+    /// Goes on at the NAT traversal port. A path that is there already keeps the peer's port, which a NAT may have
+    /// mapped.
+    fn float(&self, sa: &mut IkeSa) {
+        let float = |address: SocketAddr| SocketAddr::new(address.ip(), self.config.nat_t_port);
+        if sa.path.local.port() != self.config.nat_t_port {
+            sa.path = Path { local: float(sa.path.local), remote: float(sa.path.remote) };
+        }
     }
 }
 
@@ -364,6 +389,13 @@ fn read_answer(
     if suite.group != group || essentials.group != group.number() {
         return Err(Cause::Malformed { what: "the group of KE is not the one agreed on" });
     }
+    let extensions = Extensions::of(payloads);
+    if suite.additional.is_some() && !extensions.intermediate {
+        return Err(Cause::Malformed { what: "an additional key exchange without IKE_INTERMEDIATE" });
+    }
+    if let Some(ppk) = tunnel.ppk.as_ref().filter(|ppk| ppk.required && !extensions.ppk) {
+        return Err(ppk::missing(ppk));
+    }
     let nat = nat::detect(tunnel.nat_t, (spi, header.responder_spi), path, payloads);
     let answer = Answer {
         suite,
@@ -371,7 +403,7 @@ fn read_answer(
         nonce: essentials.nonce.to_vec(),
         message: message.to_vec(),
         nat,
-        extensions: Extensions::of(payloads),
+        extensions,
     };
     Ok((answer, essentials.public.to_vec()))
 }
@@ -432,6 +464,10 @@ impl Endpoint {
             let tunnel = self.sole(&candidates);
             return self.stranger_failed(now, tunnel, path, cause);
         };
+        if suite.additional.is_some() && !Extensions::of(&payloads).intermediate {
+            self.counters.malformed += 1;
+            return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, []));
+        }
         if essentials.group != suite.group.number() {
             let cause = Cause::InvalidGroup { ours: vec![suite.group], theirs: essentials.group };
             return self.refuse_init(path, header, cause.to_notify());
@@ -533,8 +569,8 @@ impl Endpoint {
         };
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let nat_t =
-            self.candidates(sa.path, Version::Ikev2).first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
+        let candidates = self.candidates(sa.path, Version::Ikev2);
+        let nat_t = candidates.first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
         let nat = nat::detect(nat_t, (sa.peer_spi, 0), sa.path, &payloads);
         let mut answer = vec![
             Payload::Sa(vec![chosen]),
@@ -544,7 +580,7 @@ impl Endpoint {
         if nat.is_some() {
             answer.extend(nat::notifies(nat_t, (sa.peer_spi, sa.spi), sa.path));
         }
-        sa.extensions = Extensions::of(&payloads);
+        sa.extensions = Extensions::of(&payloads).answer(&candidates);
         answer.extend(sa.extensions.notifies());
         let answer = encode_message(header(sa.peer_spi, sa.spi, true), &answer);
         let exchanged = Exchanged {
@@ -558,9 +594,18 @@ impl Endpoint {
         sa.window.answer = Some(vec![answer.clone()]);
         self.transmit(sa.path, std::slice::from_ref(&answer));
         self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Done);
-        let channel = Channel { outgoing, incoming };
-        let half_open = HalfOpen { channel, keys, suite, nat, nonce, request, answer };
-        sa.state = State::HalfOpen(Box::new(half_open));
+        sa.state = State::HalfOpen(Box::new(Handshake {
+            channel: Channel { outgoing, incoming },
+            keys,
+            suite,
+            nat,
+            initiator_nonce: sa.initiator_nonce.clone(),
+            responder_nonce: nonce,
+            request,
+            answer,
+            int_auth: IntAuth::default(),
+            computing: None,
+        }));
         Some(sa)
     }
 
@@ -577,7 +622,7 @@ impl Endpoint {
 
     /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
     /// tunnel that is up must not look as if it had failed.
-    fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
+    pub(super) fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
         let [tunnel] = candidates else { return None };
         (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
     }
@@ -597,8 +642,19 @@ impl Endpoint {
 
     /// Reports a failure that anybody can bring about, now and then.
     fn stranger_failed(&mut self, now: Instant, tunnel: Option<crate::TunnelId>, path: Path, cause: Cause) {
+        self.failed_now_and_then(now, tunnel, path, ExchangeType::IkeSaInit, cause);
+    }
+
+    pub(super) fn failed_now_and_then(
+        &mut self,
+        now: Instant,
+        tunnel: Option<crate::TunnelId>,
+        path: Path,
+        exchange: ExchangeType,
+        cause: Cause,
+    ) {
         if self.reports.permit(now, tunnel) {
-            self.failed(tunnel, path, false, Phase::One, ExchangeType::IkeSaInit, cause);
+            self.failed(tunnel, path, false, Phase::One, exchange, cause);
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{IkeSa, Purpose, Role, State};
+use super::{IkeSa, Purpose, Role};
 use crate::{
     config::{NatT, TunnelConfig},
     endpoint::Endpoint,
@@ -44,9 +44,8 @@ impl Endpoint {
         let (Some(established), Some(old)) = (sa.established(), &sa.tunnel) else { return Some(sa) };
         // Renewed as the tunnel is configured now, not as it was then.
         let Some(tunnel) = self.tunnels.get(&old.id).cloned() else { return Some(sa) };
-        let under_way = self.others(tunnel.id, sa.spi).iter().any(|o| {
-            self.sas.get(o).is_some_and(|other| matches!(other.state, State::Opening(_) | State::AuthSent(_)))
-        });
+        let under_way =
+            self.others(tunnel.id, sa.spi).iter().any(|o| self.sas.get(o).is_some_and(IkeSa::is_attempt));
         if !under_way {
             // Through the peer's NAT only the mapping that is there leads back to it.
             let path = if established.nat.peer && sa.path.local.ip() == tunnel.local {

@@ -3,6 +3,10 @@
 //! ```text
 //! initiator   Opening ──IKE_SA_INIT──▶ AuthSent ──IKE_AUTH──▶ Established ──DELETE──▶ Closing
 //! responder   Answering ──key exchange──▶ HalfOpen ──IKE_AUTH──▶ Established ──DELETE──▶ Closing
+//!
+//! with an additional key exchange
+//! initiator   Opening ──IKE_SA_INIT──▶ Intermediate ──IKE_INTERMEDIATE──▶ AuthSent
+//! responder   HalfOpen ──IKE_INTERMEDIATE──▶ HalfOpen
 //! ```
 
 mod child;
@@ -11,11 +15,14 @@ mod cookie;
 mod create_child_sa;
 mod extensions;
 mod fragment;
+mod handshake;
 mod ike_auth;
+mod ike_intermediate;
 mod ike_sa_init;
 mod informational;
 mod lifetime;
 mod nat;
+mod ppk;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -27,6 +34,7 @@ pub(crate) use child::Child;
 pub(crate) use cookie::Cookies;
 pub(crate) use extensions::Extensions;
 pub(crate) use fragment::{Opened, Reassembly};
+pub(crate) use handshake::Handshake;
 pub(crate) use report::Reports;
 pub(crate) use window::{Purpose, Queued, Request, Turn, Window};
 
@@ -78,9 +86,10 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) enum State {
     Opening(Box<ike_sa_init::Opening>),
+    Intermediate(Box<ike_intermediate::Intermediate>),
     AuthSent(Box<ike_auth::AuthSent>),
     Answering(Box<ike_sa_init::Answering>),
-    HalfOpen(Box<ike_auth::HalfOpen>),
+    HalfOpen(Box<Handshake>),
     Established(Box<Established>),
     /// Only answers what still comes, and waits for the answer to a DELETE.
     Closing(Channel),
@@ -91,6 +100,16 @@ pub(crate) enum State {
 pub(crate) struct Channel {
     pub(crate) outgoing: MessageKey,
     pub(crate) incoming: MessageKey,
+}
+
+impl Channel {
+    /// Of the initiator of an IKE SA, or of its responder.
+    fn new(initiator: bool, from_initiator: MessageKey, from_responder: MessageKey) -> Self {
+        match initiator {
+            true => Self { outgoing: from_initiator, incoming: from_responder },
+            false => Self { outgoing: from_responder, incoming: from_initiator },
+        }
+    }
 }
 
 /// An IKE SA in use.
@@ -152,6 +171,11 @@ impl IkeSa {
         }
     }
 
+    /// Whether it is an attempt of ours that is under way.
+    pub(crate) fn is_attempt(&self) -> bool {
+        matches!(self.state, State::Opening(_) | State::Intermediate(_) | State::AuthSent(_))
+    }
+
     /// Whether it still counts as half-open for a responder under load.
     pub(crate) fn is_half_open(&self) -> bool {
         matches!(self.state, State::Answering(_) | State::HalfOpen(_))
@@ -166,7 +190,8 @@ impl IkeSa {
     pub(crate) fn channel(&mut self) -> Option<&mut Channel> {
         match &mut self.state {
             State::Opening(_) | State::Answering(_) => None,
-            State::AuthSent(auth) => Some(&mut auth.channel),
+            State::Intermediate(intermediate) => Some(intermediate.channel()),
+            State::AuthSent(auth) => Some(auth.channel()),
             State::HalfOpen(half_open) => Some(&mut half_open.channel),
             State::Established(established) => Some(&mut established.channel),
             State::Closing(channel) => Some(channel),

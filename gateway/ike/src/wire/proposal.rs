@@ -38,6 +38,8 @@ pub(crate) enum TransformType {
     Integrity,
     Prf,
     DiffieHellman,
+    /// ADDKE1, the first additional key exchange (RFC 9370).
+    AdditionalKe,
     Esn,
     Other(u8),
 }
@@ -50,6 +52,7 @@ impl TransformType {
             3 => Self::Integrity,
             4 => Self::DiffieHellman,
             5 => Self::Esn,
+            6 => Self::AdditionalKe,
             other => Self::Other(other),
         }
     }
@@ -61,6 +64,7 @@ impl TransformType {
             Self::Integrity => 3,
             Self::DiffieHellman => 4,
             Self::Esn => 5,
+            Self::AdditionalKe => 6,
             Self::Other(other) => other,
         }
     }

@@ -11,6 +11,7 @@ fn transform() -> impl Strategy<Value = Transform> {
             3 => TransformType::Integrity,
             4 => TransformType::DiffieHellman,
             5 => TransformType::Esn,
+            6 => TransformType::AdditionalKe,
             other => TransformType::Other(other),
         };
         Transform::new(kind, id, key_bits)

@@ -4,8 +4,10 @@
 mod fragments;
 mod garbage;
 mod handshake;
+mod intermediate;
 mod lifecycle;
 mod mismatch;
+mod ppk;
 mod protocols;
 mod schedules;
 mod strangers;
