@@ -13,8 +13,9 @@ use std::{
     },
 };
 
-/// MTU of the device: what fits an outer packet of 1,500 bytes under every algorithm.
-const MTU: libc::c_int = 1400;
+/// MTU of the device: what fits an outer packet of 1,500 bytes under every algorithm. The dearest is AES-CBC with
+/// HMAC-SHA512-256 in UDP over IPv6: 40 + 8 + 8 + 16 + 32 leave 1,396, of which 1,392 are blocks, less the trailer.
+const MTU: libc::c_int = 1390;
 
 /// An open TUN device. It is persistent: routes to it stay, and what they lead to it is dropped, while nobody reads.
 pub(crate) struct Tun {

@@ -5,8 +5,8 @@ mod lab;
 use adit_dataplane::{Config, Dataplane, Error, XdpMode};
 use adit_maps::{
     address::Address,
-    sa::DropCause,
-    user::{Sad, Selectors},
+    sa::{DropCause, SaRef, SpiKey},
+    user::{Locals, Sad, Selectors, SpiIndex},
 };
 use lab::{
     AH, AH_V6, CBC_UDP, CHACHA_V6, GCM, INBOUND, Lab, NULL_SHA512, Namespace, OUTBOUND, Suite,
@@ -14,9 +14,10 @@ use lab::{
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::{
+    collections::HashSet,
     ffi::CStr,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     sync::atomic::Ordering::Relaxed,
     thread,
@@ -28,7 +29,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 20] = [
+    let tests: [(&'static str, fn()); 21] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", chacha_crosses),
@@ -42,6 +43,7 @@ fn main() {
         ("replayed_and_corrupted_packets_are_dropped_and_counted", replay_and_corruption),
         ("what_an_sa_must_not_carry_is_dropped", forbidden),
         ("an_sa_that_was_freed_opens_nothing", freed),
+        ("a_peer_that_moves_under_traffic_loses_nothing", moved_peer),
         ("the_gateway_itself_is_reached_and_reaches", the_gateway_itself),
         ("what_does_not_fit_is_answered", too_big),
         ("what_came_to_everybody_on_the_link_is_not_answered", link_broadcast),
@@ -338,6 +340,73 @@ fn freed() {
     Sad::open(&lab.b.directory()).unwrap().free(INBOUND);
     assert!(!echo_hosts(&lab));
     assert_eq!(drops(&lab.b, INBOUND, DropCause::NoSa), 1);
+}
+
+/// RFC 7296 section 2.23: the SA's other end goes to another address, and then behind a NAT.
+fn moved_peer() {
+    const PACKETS: u32 = 150;
+    let lab = Lab::up(GCM);
+    assert!(echo_hosts(&lab));
+    let old: Address = "198.51.100.1".parse::<IpAddr>().unwrap().into();
+    let new: Address = "198.51.100.7".parse::<IpAddr>().unwrap().into();
+    lab.b.namespace.ip("address add 198.51.100.7/24 dev wan");
+    let sad = Sad::open(&lab.b.directory()).unwrap();
+    let inbound = SaRef { index: INBOUND, generation: sad.generation(INBOUND) };
+    let mut spis = SpiIndex::open(&lab.b.directory()).unwrap();
+    let spi = sad.read(INBOUND).unwrap().spi;
+    spis.insert(SpiKey { destination: new, spi, protocol: 50 }, inbound).unwrap();
+    let is_local =
+        || Locals::open(&lab.b.directory()).unwrap().entries().unwrap().iter().any(|(a, _)| *a == new);
+    eventually("the new address is known to be ours", is_local);
+
+    let sad = Sad::open(&lab.a.directory()).unwrap();
+    let outbound = SaRef { index: OUTBOUND, generation: sad.generation(OUTBOUND) };
+    let before = lab.a.state(OUTBOUND, |s| s.last_sequence.load(Relaxed));
+    let tap = tap(&lab.router, c"to-b");
+    let server = lab.host_b.run(|| UdpSocket::bind("10.2.0.2:7777").unwrap());
+    server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let client = lab.host_a.run(|| UdpSocket::bind("10.1.0.2:0").unwrap());
+    client.connect("10.2.0.2:7777").unwrap();
+    let received = thread::spawn(move || {
+        let mut buf = [0; 64];
+        (0..PACKETS).map(|_| server.recv(&mut buf).map_or(0, |n| n as u64)).sum::<u64>()
+    });
+    let local = lab.a.wan.into();
+    for n in 0..PACKETS {
+        client.send(&n.to_be_bytes()).unwrap();
+        match n {
+            50 => assert!(sad.relocate(outbound, local, new, None)),
+            100 => assert!(sad.relocate(outbound, local, new, Some((4500, 4500)))),
+            _ => {}
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(received.join().unwrap(), u64::from(PACKETS) * 4, "{:?}", lab.a.dataplane().report());
+    assert_eq!(lab.a.state(OUTBOUND, |s| s.last_sequence.load(Relaxed)), before + u64::from(PACKETS));
+    for (gateway, sa) in [(&lab.a, OUTBOUND), (&lab.b, INBOUND)] {
+        assert!(gateway.state(sa, |s| s.drops.iter().all(|d| d.load(Relaxed) == 0)));
+    }
+
+    // What the router saw went to the old place, to the new one, and there in UDP, with no number twice.
+    let (mut ways, mut numbers) = ([0; 3], HashSet::new());
+    tap.set_nonblocking(true).unwrap();
+    let mut frame = [0; 2048];
+    while let Ok(n) = tap.recv(&mut frame) {
+        let seen = &frame[..n];
+        if n < 50 || seen[12..14] != [8, 0] || seen[26..30] != [192, 0, 2, 1] {
+            continue;
+        }
+        let (way, esp) = match (seen[23], Address::v4(seen[30..34].try_into().unwrap())) {
+            (50, to) if to == old => (0, 34),
+            (50, to) if to == new => (1, 34),
+            (17, to) if to == new => (2, 42),
+            other => panic!("{other:?}"),
+        };
+        assert!(numbers.insert(seen[esp + 4..esp + 8].to_vec()));
+        ways[way] += 1;
+    }
+    assert!(ways.iter().all(|seen| *seen > 0), "{ways:?}");
+    assert_eq!(ways.iter().sum::<u32>(), PACKETS);
 }
 
 fn the_gateway_itself() {

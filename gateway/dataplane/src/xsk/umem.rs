@@ -10,7 +10,7 @@ use std::{
 pub(crate) const CHUNK: usize = 4096;
 
 /// Offset in its chunk where the kernel puts a received frame, and we one that we make: `XDP_PACKET_HEADROOM`. Sealing
-/// takes at most 14 + 40 + 8 + 8 + 16 of these bytes (Ethernet, IPv6, UDP, ESP, IV).
+/// takes at most 14 + 40 + 48 of these bytes (Ethernet, IPv6, AH with its longest ICV).
 pub(crate) const HEADROOM: usize = 256;
 
 /// An anonymous or shared mapping.

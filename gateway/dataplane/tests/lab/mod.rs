@@ -95,7 +95,7 @@ fn checksums_in_software(name: &str) {
 pub(crate) struct Gateway {
     pub(crate) namespace: Namespace,
     pub(crate) bpf_dir: PathBuf,
-    wan: IpAddr,
+    pub(crate) wan: IpAddr,
     local: [Prefix; 2],
     dataplane: Option<Dataplane>,
 }
