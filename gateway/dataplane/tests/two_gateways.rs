@@ -29,7 +29,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 21] = [
+    let tests: [(&'static str, fn()); 22] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", chacha_crosses),
@@ -46,6 +46,7 @@ fn main() {
         ("a_peer_that_moves_under_traffic_loses_nothing", moved_peer),
         ("the_gateway_itself_is_reached_and_reaches", the_gateway_itself),
         ("what_does_not_fit_is_answered", too_big),
+        ("what_does_not_fit_and_may_be_cut_is_cut", cut),
         ("what_came_to_everybody_on_the_link_is_not_answered", link_broadcast),
         ("every_frame_comes_back_whatever_became_of_its_packet", frames_come_back),
         ("a_neighbour_that_changes_its_mac_address_is_found_again", moved_neighbour),
@@ -444,6 +445,21 @@ fn too_big() {
     assert_eq!(drops(&lab.a, OUTBOUND, DropCause::TooBig), 1);
     let mtu = option(&client, libc::IPPROTO_IP, libc::IP_MTU) as usize;
     assert!(echo(&lab.host_a, "10.1.0.2:0", &lab.host_b, "10.2.0.2:7777", &vec![7; mtu - 28]));
+}
+
+/// The host cuts a long datagram for its own link; the gateway cuts those pieces again, which carry no DF.
+fn cut() {
+    let lab = Lab::up(GCM);
+    let long: Vec<u8> = (0..3500u32).map(|i| (i * 11 / 4) as u8).collect();
+    assert!(echo(&lab.host_a, "10.1.0.2:0", &lab.host_b, "10.2.0.2:7777", &long));
+    // Two pieces of 1,500 bytes in two each, and the rest.
+    assert_eq!(lab.a.state(OUTBOUND, |s| s.packets.load(Relaxed)), 5);
+    assert!(echo(&lab.a.namespace, "10.1.0.1:0", &lab.host_b, "10.2.0.2:7777", &long));
+    for gateway in [&lab.a, &lab.b] {
+        for sa in [OUTBOUND, INBOUND] {
+            assert!(gateway.state(sa, |s| s.drops.iter().all(|d| d.load(Relaxed) == 0)));
+        }
+    }
 }
 
 fn link_broadcast() {

@@ -1,9 +1,11 @@
 //! What a forwarder changes in inner packets, and the ICMP errors it answers with.
 
 mod checksum;
+mod fragment;
 mod icmp;
 mod rewrite;
 
+pub(crate) use fragment::{Cut, MAX_FRAGMENTS};
 pub(crate) use icmp::{Problem, answer, is_host};
 pub(crate) use rewrite::{clamp_mss, decrement_hop_limit, forbids_fragmentation};
 

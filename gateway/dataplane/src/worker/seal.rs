@@ -3,7 +3,7 @@
 use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing};
 use crate::{
     nexthop::{Resolution, Way},
-    packet::{Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
+    packet::{Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
     report::count,
     xsk::HEADROOM,
 };
@@ -16,8 +16,8 @@ use adit_maps::{
 use arrayvec::ArrayVec;
 use std::time::Instant;
 
-/// Packets that are sealed together.
-const MAX: usize = BATCH + TUN_BATCH;
+/// Packets that are sealed together: what a round collects, and room for fragments.
+const MAX: usize = BATCH + TUN_BATCH + MAX_FRAGMENTS;
 
 /// What is known of a packet before it is sealed.
 #[derive(Clone, Copy)]
@@ -25,6 +25,8 @@ struct Plan {
     peer: Address,
     resolution: Resolution,
     inner_len: usize,
+    /// How to cut it, when it does not fit and may be cut.
+    cut: Option<Cut>,
 }
 
 /// A packet after the engine.
@@ -35,26 +37,47 @@ struct Sealed {
     outcome: Outcome,
 }
 
+/// Packets that are ready to be sealed, and what is known of each.
+#[derive(Default)]
+struct Ready {
+    jobs: ArrayVec<Job, MAX>,
+    plans: ArrayVec<Plan, MAX>,
+}
+
+impl Ready {
+    fn push(&mut self, job: Job, plan: Plan) {
+        self.jobs.push(job);
+        self.plans.push(plan);
+    }
+}
+
 impl Worker {
     /// Seals everything collected for it, and sends it.
     pub(super) fn seal_batch(&mut self, now: Instant) {
         let mut collected = std::mem::take(&mut self.seal);
-        let mut jobs = ArrayVec::<Job, MAX>::new();
-        let mut plans = ArrayVec::<Plan, MAX>::new();
+        let mut ready = Ready::default();
         for mut job in collected.drain(..) {
+            if ready.jobs.remaining_capacity() < MAX_FRAGMENTS {
+                self.seal_ready(&mut ready, now);
+            }
             match self.prepare(&mut job) {
-                Ok(plan) => {
-                    jobs.push(job);
-                    plans.push(plan);
-                }
+                Ok(plan) => match plan.cut {
+                    Some(cut) => self.fragment(job, plan, cut, &mut ready),
+                    None => ready.push(job, plan),
+                },
                 Err(cause) => self.discard(job.frame, job.sa, cause),
             }
         }
         self.seal = collected;
+        self.seal_ready(&mut ready, now);
+    }
+
+    fn seal_ready(&mut self, ready: &mut Ready, now: Instant) {
+        let Ready { jobs, plans } = ready;
         if jobs.is_empty() {
             return;
         }
-        let sequence = self.reserve(&jobs);
+        let sequence = self.reserve(jobs);
 
         let mut sealed = ArrayVec::<Sealed, MAX>::new();
         {
@@ -74,7 +97,7 @@ impl Worker {
         }
 
         let mut tally = Tally::new(&self.sas);
-        for ((job, plan), sealed) in jobs.drain(..).zip(&plans).zip(&sealed) {
+        for ((job, plan), sealed) in jobs.drain(..).zip(plans.drain(..)).zip(&sealed) {
             let sent = match sealed.outcome {
                 Outcome::Done => {
                     tally.add(job.sa, plan.inner_len);
@@ -100,6 +123,36 @@ impl Worker {
         }
     }
 
+    /// Makes the fragments of a packet ready in its place, all or none of them (RFC 4301 section 8.2.1: before sealing,
+    /// so that the peer need not put anything together).
+    fn fragment(&mut self, mut job: Job, plan: Plan, cut: Cut, ready: &mut Ready) {
+        if self.wire.umem.free() < cut.count() {
+            count(&self.shared.counters.no_frame);
+            return self.discard(job.frame, job.sa, DropCause::QueueFull);
+        }
+        let before = ready.jobs.len();
+        for n in 0..cut.count() {
+            let Some(mut frame) = self.wire.umem.take() else { break };
+            let packet = &self.wire.umem.bytes(&mut job.frame)[job.start..job.end];
+            let out = &mut self.wire.umem.bytes(&mut frame)[HEADROOM..];
+            let Some(inner_len) = cut.write(packet, n, out) else {
+                self.wire.umem.give(frame);
+                break;
+            };
+            let (ethernet, start, end) = (HEADROOM, HEADROOM, HEADROOM + inner_len);
+            let piece = Job { frame, ethernet, start, end, ..job };
+            ready.push(piece, Plan { inner_len, cut: None, ..plan });
+        }
+        if ready.jobs.len() - before == cut.count() {
+            return self.wire.umem.give(job.frame);
+        }
+        ready.plans.truncate(before);
+        for piece in ready.jobs.drain(before..) {
+            self.wire.umem.give(piece.frame);
+        }
+        self.discard(job.frame, job.sa, DropCause::Malformed);
+    }
+
     /// Everything that a forwarder does to an inner packet before it is sealed.
     fn prepare(&mut self, job: &mut Job) -> Result<Plan, DropCause> {
         let sa = self.sas.current(job.sa, job.generation).ok_or(DropCause::NoSa)?;
@@ -120,10 +173,10 @@ impl Worker {
         let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;
         job.end = headers.end;
         let inner_len = job.end - job.start;
-        if inner_len > longest {
-            if !forbids_fragmentation(buf, &headers) {
-                return Err(DropCause::TooBig);
-            }
+        let mut cut = None;
+        if inner_len > longest && !forbids_fragmentation(buf, &headers) {
+            cut = Some(Cut::plan(buf, &headers, longest).ok_or(DropCause::TooBig)?);
+        } else if inner_len > longest {
             self.answer(job, &headers, Problem::TooBig(longest.min(usize::from(u16::MAX)) as u16));
             return Err(DropCause::TooBig);
         }
@@ -133,7 +186,7 @@ impl Worker {
             return Err(DropCause::HopLimit);
         }
         clamp_mss(buf, &headers, mss.unwrap_or_else(|| largest_segment(longest, &headers)));
-        Ok(Plan { peer, resolution, inner_len })
+        Ok(Plan { peer, resolution, inner_len, cut })
     }
 
     /// Sequence numbers, reserved once for each run of packets of one SA.
