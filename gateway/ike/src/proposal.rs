@@ -72,11 +72,17 @@ impl fmt::Display for ChildSuite {
 
 /// What an IKE policy offers.
 pub(crate) fn offer_ike(policy: &IkePolicy) -> Vec<Proposal> {
-    offer(&policy.encryption, &policy.integrity, Protocol::Ike, &[], |transforms| {
+    let encryption: Vec<_> = ike_encryption(policy).collect();
+    offer(&encryption, &policy.integrity, Protocol::Ike, &[], |transforms| {
         transforms.extend(policy.prf.iter().map(|p| prf(*p)));
         transforms.extend(policy.dh.iter().map(|g| group(*g)));
         transforms.extend(policy.additional_ke.iter().map(|g| additional(*g)));
     })
+}
+
+/// An IKE SA never goes without encryption, whatever its policy says.
+fn ike_encryption(policy: &IkePolicy) -> impl Iterator<Item = Encryption> {
+    policy.encryption.iter().copied().filter(|e| *e != Encryption::Null)
 }
 
 /// What an IPsec policy offers, with our inbound SPI. AH has no encryption (RFC 7296 section 3.3.3).
@@ -133,7 +139,7 @@ fn offer(
 
 /// The responder's choice: the suite, and the proposal that answers with it.
 pub(crate) fn select_ike(policy: &IkePolicy, offered: &[Proposal]) -> Option<(IkeSuite, Proposal)> {
-    policy.encryption.iter().find_map(|&encryption| {
+    ike_encryption(policy).find_map(|encryption| {
         offered.iter().filter(|p| p.protocol == Protocol::Ike).find_map(|proposal| {
             let has = |t: Transform| has(proposal, t);
             let integrity = choose_integrity(encryption, &policy.integrity, proposal)?;
@@ -267,7 +273,7 @@ fn child_spi(proposal: &Proposal) -> Option<u32> {
 
 fn encryption_transform(encryption: Encryption) -> Transform {
     let (id, bits) = encryption.transform();
-    Transform::new(TransformType::Encryption, id, Some(bits))
+    Transform::new(TransformType::Encryption, id, bits)
 }
 
 fn integrity_transform(integrity: Integrity) -> Transform {
@@ -466,6 +472,19 @@ mod tests {
         let mut theirs = offer_child(&ours, 0x1234);
         theirs[0].transforms.push(encryption_transform(Encryption::Aes128));
         assert_eq!(select_child(&ours, &theirs, 0x5678), None);
+    }
+
+    #[test]
+    fn an_ike_sa_is_never_without_encryption() {
+        use Encryption::*;
+        let careless = ike(&[Null, Aes128], &[Integrity::Sha256], &[Group::X25519]);
+        let words: Vec<_> = offer_ike(&careless).iter().map(in_words).collect();
+        assert_eq!(words, ["aes128-sha256-prfsha256-x25519"]);
+        let mut theirs = offer_ike(&careless);
+        theirs[0].transforms[0] = encryption_transform(Null);
+        assert_eq!(select_ike(&careless, &theirs), None);
+        let child = offer_child(&ipsec(&[Null], &[Integrity::Sha1], false), 0x1234);
+        assert_eq!(child.iter().map(in_words).collect::<Vec<_>>(), ["null-sha1-noesn"]);
     }
 
     #[test]

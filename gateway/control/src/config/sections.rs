@@ -20,6 +20,10 @@ const ENCRYPTIONS: [&str; 4] = ["null", "des", "3des", "chacha20poly1305"];
 const HASHES: [&str; 3] = ["md5", "sha384", "sha512"];
 const GROUPS: [&str; 8] = ["1", "5", "15", "16", "20", "21", "24", "mlkem768"];
 
+fn is_available(word: &str) -> bool {
+    ![&ENCRYPTIONS[..], &HASHES, &GROUPS].concat().contains(&word)
+}
+
 /// A peer, and where the file says so.
 pub(super) struct Peer {
     pub(super) name: String,
@@ -239,12 +243,11 @@ fn ike(s: Section<'_>) -> (Option<IkePolicy>, Option<Option<Id>>, Option<Option<
     if let Some(f) = s.get("version") {
         f.word(&[("ikev2".into(), ())], &["ikev1"]);
     }
-    let known = Encryption::ALL.into_iter().filter(|e| *e != Encryption::Aes192Gcm16);
-    let encryption = encryptions(&s, known, &ENCRYPTIONS[1..]);
+    let encryption = encryptions(&s, &Encryption::FOR_IKE, &ENCRYPTIONS[1..]);
     let integrity = integrities(&s, &encryption);
     let prf = s.get("prf").map_or(vec![Prf::Sha256], |f| {
-        let known: Vec<_> =
-            Prf::ALL.map(|p| (p.to_string().trim_start_matches("prf").to_owned(), p)).into_iter().collect();
+        let known = Prf::ALL.into_iter().filter(|p| is_available(p.hash_name()));
+        let known: Vec<_> = known.map(|p| (p.hash_name().to_owned(), p)).collect();
         let list = f.words(&known, &HASHES);
         if list.contains(&Prf::Sha1) {
             f.warn("sha1 is deprecated; use sha256 where the peer can");
@@ -252,7 +255,8 @@ fn ike(s: Section<'_>) -> (Option<IkePolicy>, Option<Option<Id>>, Option<Option<
         list
     });
     let dh = s.get("dh").map_or(vec![Group::X25519, Group::P256, Group::Modp2048], |f| {
-        let known: Vec<_> = Group::ALL.into_iter().map(|g| (g.number().to_string(), g)).collect();
+        let known = Group::ALL.into_iter().filter(|g| is_available(&g.word()));
+        let known: Vec<_> = known.map(|g| (g.word(), g)).collect();
         let list = f.words(&known, &GROUPS);
         if list.contains(&Group::Modp1024) {
             f.warn("group 2 (1024 bits) can be broken; use 31, 19 or 14 where the peer can");
@@ -278,11 +282,11 @@ fn ipsec(s: Section<'_>) -> (Option<IpsecPolicy>, Option<u16>) {
     if let Some(f) = s.get("protocol") {
         f.word(&[("esp".into(), ())], &["ah"]);
     }
-    let encryption = encryptions(&s, Encryption::ALL.into_iter(), &ENCRYPTIONS);
+    let encryption = encryptions(&s, &Encryption::FOR_IPSEC, &ENCRYPTIONS);
     let integrity = integrities(&s, &encryption);
     if let Some(f) = s.get("pfs") {
-        let groups: Vec<_> = Group::ALL.into_iter().map(|g| g.number().to_string()).collect();
-        let unavailable: Vec<_> = groups.iter().map(String::as_str).chain(GROUPS).collect();
+        let groups: Vec<_> = Group::ALL.into_iter().map(Group::word).collect();
+        let unavailable: Vec<_> = groups.iter().map(String::as_str).chain(["mlkem768"]).collect();
         f.words(&[("disabled".into(), ())], &unavailable);
     }
     let lifetime = s.get("lifetime").map_or(Some(3600), |f| f.number(60..=86400, "seconds"));
@@ -321,18 +325,16 @@ fn dead_peer_detection(s: Section<'_>) -> (Option<Option<Dpd>>, Option<DpdAction
     (dpd, action)
 }
 
-fn encryptions(
-    s: &Section<'_>,
-    known: impl Iterator<Item = Encryption>,
-    unavailable: &[&str],
-) -> Vec<Encryption> {
-    let known: Vec<_> = known.map(|e| (e.to_string(), e)).collect();
+fn encryptions(s: &Section<'_>, known: &[Encryption], unavailable: &[&str]) -> Vec<Encryption> {
+    let known: Vec<_> = known.iter().map(|e| (e.to_string(), *e)).filter(|(e, _)| is_available(e)).collect();
     s.get("encryption").map_or(vec![Encryption::Aes256Gcm16], |f| f.words(&known, unavailable))
 }
 
 fn integrities(s: &Section<'_>, encryption: &[Encryption]) -> Vec<Integrity> {
     let Some(f) = s.get("integrity") else { return vec![Integrity::Sha256] };
-    let list = f.words(&Integrity::ALL.map(|i| (i.to_string(), i)), &HASHES);
+    let known: Vec<_> =
+        Integrity::ALL.map(|i| (i.to_string(), i)).into_iter().filter(|(i, _)| is_available(i)).collect();
+    let list = f.words(&known, &HASHES);
     if list.contains(&Integrity::Sha1) {
         f.warn("sha1 is deprecated; use sha256 where the peer can");
     }

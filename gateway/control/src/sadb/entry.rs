@@ -25,17 +25,24 @@ pub(super) fn pair(
     common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
     common.protocol = ESP as u8;
     common.cipher = match child.encryption? {
+        Encryption::Null => cipher::NULL,
+        Encryption::Des => cipher::DES_CBC,
+        Encryption::TripleDes => cipher::TRIPLE_DES_CBC,
         Encryption::Aes128 => cipher::AES128_CBC,
         Encryption::Aes192 => cipher::AES192_CBC,
         Encryption::Aes256 => cipher::AES256_CBC,
         Encryption::Aes128Gcm16 => cipher::AES128_GCM16,
         Encryption::Aes192Gcm16 => cipher::AES192_GCM16,
         Encryption::Aes256Gcm16 => cipher::AES256_GCM16,
+        Encryption::ChaCha20Poly1305 => cipher::CHACHA20_POLY1305,
     };
     common.auth = match child.integrity {
         None => auth::NONE,
+        Some(Integrity::Md5) => auth::HMAC_MD5_96,
         Some(Integrity::Sha1) => auth::HMAC_SHA1_96,
         Some(Integrity::Sha256) => auth::HMAC_SHA256_128,
+        Some(Integrity::Sha384) => auth::HMAC_SHA384_192,
+        Some(Integrity::Sha512) => auth::HMAC_SHA512_256,
     };
     common.flags = if child.esn { flags::ESN } else { 0 };
     common.local = child.local.into();

@@ -1,91 +1,133 @@
-//! Diffie-Hellman as data: a [`Job`] holds all that one computation needs and can be run anywhere.
+//! Key exchange as data: a [`Job`] holds all that one computation needs and can be run anywhere.
 
 use std::fmt;
 
-use p256::elliptic_curve::sec1::ToSec1Point;
 use rand_core::CryptoRng;
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
-use super::modp::Modulus;
+use super::{ecp::Curve, mlkem, modp::Modulus};
 use crate::algorithm::Group;
 
 /// A private value. Wiped when dropped.
 pub(crate) struct Secret {
     group: Group,
-    scalar: Zeroizing<[u8; 32]>,
+    octets: Zeroizing<Vec<u8>>,
 }
 
-/// The peer's public value is not one: out of range, not on the curve, or of small order.
+/// The peer's public value is not one: of the wrong length, out of range, not on the curve, of small order, or not
+/// in the subgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidPublic;
 
 /// g^ir, wiped when dropped.
 pub(crate) type Shared = Zeroizing<Vec<u8>>;
 
+/// The arithmetic behind a group.
+enum Method {
+    Modp(Modulus),
+    Ecp(Curve),
+    X25519,
+    MlKem,
+}
+
+impl Group {
+    fn method(self) -> Method {
+        match self {
+            Self::Modp768 => Method::Modp(Modulus::Bits768),
+            Self::Modp1024 => Method::Modp(Modulus::Bits1024),
+            Self::Modp1536 => Method::Modp(Modulus::Bits1536),
+            Self::Modp2048 => Method::Modp(Modulus::Bits2048),
+            Self::Modp3072 => Method::Modp(Modulus::Bits3072),
+            Self::Modp4096 => Method::Modp(Modulus::Bits4096),
+            Self::Modp2048S256 => Method::Modp(Modulus::Bits2048S256),
+            Self::P256 => Method::Ecp(Curve::P256),
+            Self::P384 => Method::Ecp(Curve::P384),
+            Self::P521 => Method::Ecp(Curve::P521),
+            Self::X25519 => Method::X25519,
+            Self::MlKem768 => Method::MlKem,
+        }
+    }
+}
+
 impl Secret {
     pub(crate) fn random(group: Group, rng: &mut dyn CryptoRng) -> Self {
-        let mut scalar = Zeroizing::new([0; 32]);
+        let method = group.method();
+        let length = match &method {
+            Method::Modp(modulus) => modulus.group().exponent_len(),
+            Method::Ecp(curve) => curve.scalar_len(),
+            Method::X25519 => 32,
+            Method::MlKem => mlkem::SECRET_LEN,
+        };
+        let mut octets = Zeroizing::new(vec![0; length]);
         loop {
-            rng.fill_bytes(&mut *scalar);
-            // A P-256 scalar must lie below the group's order, which nearly all do.
-            if group != Group::P256 || p256::SecretKey::from_slice(&*scalar).is_ok() {
-                return Self { group, scalar };
+            rng.fill_bytes(&mut octets);
+            // Drawn again until it is below the order, so that every value is as likely as any other.
+            let fits = match &method {
+                Method::Modp(modulus) => modulus.group().is_exponent(&octets),
+                Method::Ecp(curve) => {
+                    curve.cut_to_size(&mut octets);
+                    curve.is_scalar(&octets)
+                }
+                Method::X25519 | Method::MlKem => true,
+            };
+            if fits {
+                return Self { group, octets };
             }
         }
     }
 
     #[cfg(test)]
-    pub(super) fn from_scalar(group: Group, scalar: [u8; 32]) -> Self {
-        Self { group, scalar: Zeroizing::new(scalar) }
+    pub(super) fn from_octets(group: Group, octets: &[u8]) -> Self {
+        Self { group, octets: Zeroizing::new(octets.to_vec()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
     }
 
     pub(crate) fn group(&self) -> Group {
         self.group
     }
 
-    /// Our public value as it goes on the wire.
+    /// Our public value as it goes on the wire; of ML-KEM that of the initiator.
     pub(crate) fn public(&self) -> Vec<u8> {
-        match self.group {
-            Group::Modp1024 => Modulus::Bits1024.public(&self.scalar),
-            Group::Modp2048 => Modulus::Bits2048.public(&self.scalar),
-            // The uncompressed point without its leading 4 (RFC 5903 section 7).
-            Group::P256 => self.p256().public_key().to_sec1_point(false).as_bytes()[1..].to_vec(),
-            Group::X25519 => {
-                x25519_dalek::PublicKey::from(&StaticSecret::from(*self.scalar)).to_bytes().to_vec()
-            }
+        match self.group.method() {
+            Method::Modp(modulus) => modulus.group().public(&self.octets),
+            Method::Ecp(curve) => curve.public(&self.octets),
+            Method::X25519 => x25519_dalek::PublicKey::from(&self.x25519()).to_bytes().to_vec(),
+            Method::MlKem => mlkem::public(&self.octets),
         }
     }
 
-    /// The shared secret with a peer's public value, which is checked first.
+    /// The shared secret with a peer's public value, which is checked first; of ML-KEM with that of the responder.
     pub(crate) fn agree(&self, peer: &[u8]) -> Result<Shared, InvalidPublic> {
-        match self.group {
-            Group::Modp1024 => Modulus::Bits1024.agree(&self.scalar, peer).ok_or(InvalidPublic),
-            Group::Modp2048 => Modulus::Bits2048.agree(&self.scalar, peer).ok_or(InvalidPublic),
-            Group::P256 => {
-                if peer.len() != Group::P256.public_len() {
-                    return Err(InvalidPublic);
-                }
-                let point = [&[4][..], peer].concat();
-                let peer = p256::PublicKey::from_sec1_bytes(&point).map_err(|_| InvalidPublic)?;
-                let secret = self.p256();
-                // The x coordinate alone (RFC 5903 section 7).
-                Ok(Zeroizing::new(secret.diffie_hellman(&peer).raw_secret_bytes().to_vec()))
-            }
-            Group::X25519 => {
-                let peer: [u8; 32] = peer.try_into().map_err(|_| InvalidPublic)?;
-                let shared = StaticSecret::from(*self.scalar).diffie_hellman(&peer.into());
+        match self.group.method() {
+            Method::Modp(modulus) => modulus.group().agree(&self.octets, peer),
+            Method::Ecp(curve) => curve.agree(&self.octets, peer),
+            Method::X25519 => <[u8; 32]>::try_from(peer).ok().and_then(|peer| {
+                let shared = self.x25519().diffie_hellman(&peer.into());
                 // All zero for points of small order (RFC 7748 section 6.1).
-                shared
-                    .was_contributory()
-                    .then(|| Zeroizing::new(shared.to_bytes().to_vec()))
-                    .ok_or(InvalidPublic)
-            }
+                shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes().to_vec()))
+            }),
+            Method::MlKem => mlkem::decapsulate(&self.octets, peer),
+        }
+        .ok_or(InvalidPublic)
+    }
+
+    /// The responder's public value and the shared secret with the initiator's, which is checked first.
+    pub(crate) fn respond(&self, peer: &[u8]) -> Result<(Vec<u8>, Shared), InvalidPublic> {
+        match self.group.method() {
+            Method::MlKem => mlkem::encapsulate(&self.octets, peer).ok_or(InvalidPublic),
+            _ => self.agree(peer).map(|shared| (self.public(), shared)),
         }
     }
 
-    fn p256(&self) -> p256::SecretKey {
-        p256::SecretKey::from_slice(&*self.scalar).expect("drawn below the group's order")
+    fn x25519(&self) -> StaticSecret {
+        let mut scalar = Zeroizing::new([0; 32]);
+        scalar.copy_from_slice(&self.octets);
+        StaticSecret::from(*scalar)
     }
 }
 
@@ -134,9 +176,7 @@ impl Job {
         let outcome = match work {
             Work::Generate => Outcome::Generated { public: secret.public(), secret },
             Work::Agree(peer) => Outcome::Agreed(secret.agree(&peer)),
-            Work::Respond(peer) => {
-                Outcome::Responded(secret.agree(&peer).map(|shared| (secret.public(), shared)))
-            }
+            Work::Respond(peer) => Outcome::Responded(secret.respond(&peer)),
         };
         JobResult { sa, outcome }
     }

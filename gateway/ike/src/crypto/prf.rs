@@ -1,17 +1,32 @@
-//! The pseudorandom function, its iterated form prf+ (RFC 7296 section 2.13) and truncated HMACs.
+//! Hashes, the pseudorandom function, its iterated form prf+ (RFC 7296 section 2.13) and truncated HMACs.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{EagerHash, Hmac, KeyInit, Mac};
+use md5::{Digest, Md5};
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
 use crate::algorithm::{Integrity, Prf};
 
+/// The hash within the PRF over `parts` in sequence, as IKEv1 has it for IVs and NAT detection.
+pub(crate) fn hash(kind: Prf, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    match kind {
+        Prf::Md5 => digest::<Md5>(parts),
+        Prf::Sha1 => digest::<Sha1>(parts),
+        Prf::Sha256 => digest::<Sha256>(parts),
+        Prf::Sha384 => digest::<Sha384>(parts),
+        Prf::Sha512 => digest::<Sha512>(parts),
+    }
+}
+
 /// prf(key, parts in sequence).
-pub(crate) fn prf(prf: Prf, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    match prf {
-        Prf::Sha1 => hmac::<Hmac<Sha1>>(key, parts),
-        Prf::Sha256 => hmac::<Hmac<Sha256>>(key, parts),
+pub(crate) fn prf(kind: Prf, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    match kind {
+        Prf::Md5 => hmac::<Md5>(key, parts),
+        Prf::Sha1 => hmac::<Sha1>(key, parts),
+        Prf::Sha256 => hmac::<Sha256>(key, parts),
+        Prf::Sha384 => hmac::<Sha384>(key, parts),
+        Prf::Sha512 => hmac::<Sha512>(key, parts),
     }
 }
 
@@ -37,16 +52,19 @@ pub(crate) fn prf_plus(kind: Prf, key: &[u8], seed: &[&[u8]], length: usize) -> 
 
 /// The truncated ICV over `message`.
 pub(crate) fn icv(integrity: Integrity, key: &[u8], message: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut icv = match integrity {
-        Integrity::Sha1 => hmac::<Hmac<Sha1>>(key, &[message]),
-        Integrity::Sha256 => hmac::<Hmac<Sha256>>(key, &[message]),
-    };
+    let mut icv = prf(integrity.prf(), key, &[message]);
     icv.truncate(integrity.icv_len());
     icv
 }
 
-fn hmac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+fn digest<D: Digest>(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut digest = D::new();
+    parts.iter().for_each(|part| digest.update(part));
+    Zeroizing::new(digest.finalize().to_vec())
+}
+
+fn hmac<D: EagerHash>(key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut mac = <Hmac<D> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
     Zeroizing::new(mac.finalize().into_bytes().to_vec())
 }

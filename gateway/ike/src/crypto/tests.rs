@@ -1,8 +1,4 @@
-use num_bigint::BigUint;
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use zeroize::Zeroizing;
 
 use super::{
@@ -18,13 +14,16 @@ use crate::{
     wire::{ExchangeType, Header},
 };
 
+mod ciphers;
+mod modp;
+
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn secret(group: Group, scalar: &str) -> Secret {
-    Secret::from_scalar(group, hex(scalar).try_into().unwrap())
+    Secret::from_octets(group, &hex(scalar))
 }
 
 #[test]
@@ -99,82 +98,41 @@ fn x25519_of_rfc_7748() {
     assert_eq!(*bob.agree(&alice.public()).unwrap(), shared);
 }
 
-/// The primes by their definition in RFC 7296 appendix B.2 and RFC 3526, with the digits of pi computed here.
-fn modulus(bits: usize) -> BigUint {
-    let arctan_of_inverse = |x: u32| {
-        let mut term = (BigUint::from(1u8) << (bits + 128)) / x;
-        let (mut plus, mut minus) = (term.clone(), BigUint::ZERO);
-        for n in (3u32..).step_by(2) {
-            term /= x * x;
-            if term == BigUint::ZERO {
-                break;
-            }
-            if n % 4 == 3 { minus += &term / n } else { plus += &term / n }
-        }
-        plus - minus
-    };
-    let pi = (arctan_of_inverse(5) * 16u8 - arctan_of_inverse(239) * 4u8) >> 128usize;
-    let pi = pi >> 130usize;
-    let offset = if bits == 1024 { 129_093u32 } else { 124_476 };
-    let one = || BigUint::from(1u8);
-    (one() << bits) - (one() << (bits - 64)) - one() + ((pi + offset) << 64usize)
-}
-
-#[test]
-fn modp_agrees_with_plain_arithmetic() {
-    let mut rng = ChaCha20Rng::seed_from_u64(42);
-    for (group, bits) in [(Group::Modp1024, 1024), (Group::Modp2048, 2048)] {
-        let p = modulus(bits);
-        for _ in 0..8 {
-            let mut scalar = [0; 32];
-            rng.fill_bytes(&mut scalar);
-            let exponent = BigUint::from_bytes_be(&scalar);
-            let secret = Secret::from_scalar(group, scalar);
-            assert_eq!(BigUint::from_bytes_be(&secret.public()), BigUint::from(2u8).modpow(&exponent, &p));
-            assert_eq!(secret.public().len(), group.public_len());
-            let mut peer = vec![0; bits / 8];
-            rng.fill_bytes(&mut peer);
-            peer[0] &= 0x7f;
-            let shared = BigUint::from_bytes_be(&peer).modpow(&exponent, &p);
-            assert_eq!(BigUint::from_bytes_be(&secret.agree(&peer).unwrap()), shared);
-        }
-    }
-}
-
 #[test]
 fn invalid_public_values_are_refused() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    for (group, bits) in [(Group::Modp1024, 1024), (Group::Modp2048, 2048)] {
-        let secret = Secret::random(group, &mut rng);
-        let p = modulus(bits);
-        let padded = |value: BigUint| {
-            let octets = value.to_bytes_be();
-            [vec![0; bits / 8 - octets.len()], octets].concat()
-        };
-        let one = BigUint::from(1u8);
-        for bad in [BigUint::ZERO, one.clone(), &p - &one, p.clone(), &p + &one] {
-            assert_eq!(secret.agree(&padded(bad)), Err(InvalidPublic));
-        }
-        assert!(secret.agree(&padded(&p - 2u8)).is_ok());
-        assert_eq!(secret.agree(&[2]), Err(InvalidPublic));
-    }
     let x25519 = Secret::random(Group::X25519, &mut rng);
     assert_eq!(x25519.agree(&[0; 32]), Err(InvalidPublic));
     assert_eq!(x25519.agree(&[1; 31]), Err(InvalidPublic));
-    let p256 = Secret::random(Group::P256, &mut rng);
-    assert_eq!(p256.agree(&[7; 64]), Err(InvalidPublic));
-    assert_eq!(p256.agree(&[0; 64]), Err(InvalidPublic));
-    assert_eq!(p256.agree(&[]), Err(InvalidPublic));
+    for group in [Group::P256, Group::P384, Group::P521] {
+        let secret = Secret::random(group, &mut rng);
+        let valid = secret.public();
+        assert!(secret.agree(&valid).is_ok());
+        let mut off_the_curve = valid.clone();
+        *off_the_curve.last_mut().unwrap() ^= 1;
+        let compressed = [&[2], &valid[..valid.len() / 2]].concat();
+        for bad in [off_the_curve, compressed, vec![0; valid.len()], vec![0xff; valid.len()], vec![]] {
+            assert_eq!(secret.agree(&bad), Err(InvalidPublic), "{group}");
+        }
+        assert_eq!(secret.agree(&[&[4], &valid[..]].concat()), Err(InvalidPublic), "{group}");
+    }
+    let mlkem = Secret::random(Group::MlKem768, &mut rng);
+    assert_eq!(mlkem.agree(&[0; 1087]), Err(InvalidPublic));
+    assert_eq!(mlkem.respond(&[0; 1183]), Err(InvalidPublic));
+    // Coefficients that are not reduced modulo 3329 (FIPS 203 section 7.2).
+    assert_eq!(mlkem.respond(&[0xff; 1184]), Err(InvalidPublic));
 }
 
 #[test]
 fn jobs_of_both_sides_come_to_the_same() {
     let mut rng = ChaCha20Rng::seed_from_u64(9);
-    for group in Group::ALL {
+    for group in Group::ALL.into_iter().chain(Group::ADDITIONAL) {
         let job = Job { sa: 1, secret: Secret::random(group, &mut rng), work: Work::Generate };
         let Outcome::Generated { secret, public } = job.run().outcome else { panic!() };
+        assert_eq!(public.len(), group.public_len());
         let responder = Job { sa: 2, secret: Secret::random(group, &mut rng), work: Work::Respond(public) };
         let Outcome::Responded(Ok((answer, theirs))) = responder.run().outcome else { panic!() };
+        assert_eq!(answer.len(), group.answer_len());
         let Outcome::Agreed(Ok(ours)) = (Job { sa: 1, secret, work: Work::Agree(answer) }).run().outcome
         else {
             panic!()
@@ -240,9 +198,12 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
     assert_eq!(cut.map(|key| key.len()), [32; 4]);
     assert_eq!(cut.map(|key| key.to_vec()).concat(), *keymat);
 
-    for (encryption, key_len) in
-        [(Encryption::Aes128Gcm16, 16), (Encryption::Aes192Gcm16, 24), (Encryption::Aes256Gcm16, 32)]
-    {
+    for (encryption, key_len) in [
+        (Encryption::Aes128Gcm16, 16),
+        (Encryption::Aes192Gcm16, 24),
+        (Encryption::Aes256Gcm16, 32),
+        (Encryption::ChaCha20Poly1305, 32),
+    ] {
         let gcm = ChildSuite { encryption: Some(encryption), integrity: None, ..esp };
         let keymat = prf_plus(Prf::Sha1, sk_d, &[&nonces], 2 * (key_len + 4));
         let [there, back] = keys.child(&gcm, &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));

@@ -2,25 +2,22 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use sha1::{Digest, Sha1};
-
 use crate::{
+    algorithm::Prf,
     config::NatT,
+    crypto::prf::hash,
     event::{Nat, Path},
     wire::{Notify, NotifyType, Payload},
 };
 
 /// SHA-1 over the SPIs, the address and the port.
 fn digest(spis: (u64, u64), address: SocketAddr) -> Vec<u8> {
-    let mut hash = Sha1::new();
-    hash.update(spis.0.to_be_bytes());
-    hash.update(spis.1.to_be_bytes());
+    let spis = [spis.0.to_be_bytes(), spis.1.to_be_bytes()].concat();
+    let port = address.port().to_be_bytes();
     match address.ip() {
-        IpAddr::V4(v4) => hash.update(v4.octets()),
-        IpAddr::V6(v6) => hash.update(v6.octets()),
+        IpAddr::V4(v4) => hash(Prf::Sha1, &[&spis, &v4.octets(), &port]).to_vec(),
+        IpAddr::V6(v6) => hash(Prf::Sha1, &[&spis, &v6.octets(), &port]).to_vec(),
     }
-    hash.update(address.port().to_be_bytes());
-    hash.finalize().to_vec()
 }
 
 /// The notifies that let the peer detect NATs. `Force` gives a source that is not ours, so that it sees one.
