@@ -32,6 +32,11 @@ pub enum Cause {
         /// For how long the next message was waited for.
         waited: Duration,
     },
+    /// The peer allows no NAT on the way, and there is one (RFC 4555 section 3.9).
+    NatRefused {
+        /// From where to where its message came, as seen from here.
+        path: Path,
+    },
     /// No proposal in common.
     NoProposal {
         /// What we offer.
@@ -179,6 +184,7 @@ impl Cause {
             | Self::Eap => Blame::PeerIncompatible,
             Self::AuthenticationFailed { .. }
             | Self::NotOurAlgorithms { .. }
+            | Self::NatRefused { .. }
             | Self::NoPpk { .. }
             | Self::PpkIdMismatch { .. }
             | Self::PpkDiffers { .. }
@@ -216,6 +222,7 @@ impl Cause {
             Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } => {
                 (NotifyType::TS_UNACCEPTABLE, Vec::new())
             }
+            Self::NatRefused { .. } => (NotifyType::UNEXPECTED_NAT_DETECTED, Vec::new()),
             Self::Undecodable(WireError::Critical(number)) => {
                 (NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*number])
             }

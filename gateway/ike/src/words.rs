@@ -41,6 +41,12 @@ impl Display for Cause {
                 path.remote,
                 waited.as_secs_f32()
             ),
+            Self::NatRefused { path } => write!(
+                f,
+                "the peer allows no NAT on the way, and there is one: its message came from {} to {}, which is not what \
+                 it sent",
+                path.remote, path.local
+            ),
             Self::NoProposal { ours, theirs, first_difference } => {
                 write!(f, "no proposal in common; we offer {}; ", ours.join(", "))?;
                 match theirs {

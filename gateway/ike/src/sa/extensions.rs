@@ -18,6 +18,8 @@ pub(crate) struct Extensions {
     pub(crate) ppk: bool,
     /// IKE_AUTH may be without a Child SA: only a responder says so (RFC 6023).
     pub(crate) childless: bool,
+    /// The initiator may go on from another address (RFC 4555); said in IKE_AUTH.
+    pub(crate) mobike: bool,
 }
 
 impl Extensions {
@@ -28,6 +30,7 @@ impl Extensions {
             intermediate: !tunnel.ike.additional_ke.is_empty(),
             ppk: tunnel.ppk.is_some(),
             childless: false,
+            mobike: false,
         }
     }
 
@@ -38,6 +41,7 @@ impl Extensions {
             intermediate: says(payloads, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
             ppk: says(payloads, NotifyType::USE_PPK),
             childless: says(payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED),
+            mobike: false,
         }
     }
 
@@ -61,5 +65,13 @@ impl Extensions {
 
 /// Whether there is a notify of this kind.
 pub(super) fn says(payloads: &[Payload], kind: NotifyType) -> bool {
-    payloads.iter().any(|payload| matches!(payload, Payload::Notify(notify) if notify.kind == kind))
+    data_of(payloads, kind).is_some()
+}
+
+/// The data of the first notify of this kind.
+pub(super) fn data_of(payloads: &[Payload], kind: NotifyType) -> Option<&[u8]> {
+    payloads.iter().find_map(|payload| match payload {
+        Payload::Notify(notify) if notify.kind == kind => Some(&notify.data[..]),
+        _ => None,
+    })
 }

@@ -7,6 +7,8 @@ use subtle::ConstantTimeEq;
 use super::{
     Channel, Child, Established, Extensions, Handshake, IkeSa, Purpose, Role, State,
     child::{self, Agreement},
+    extensions::says,
+    mobike::is_nat_refused,
     ppk::{self, Proof},
 };
 use crate::{
@@ -233,7 +235,11 @@ impl Endpoint {
         // The tunnels as they are configured by now.
         let candidates = self.candidates(sa.path, Version::Ikev2);
         sa.path = path;
-        let verified = match check_initiator(&candidates, &handshake, sa.extensions.ppk, payloads) {
+        let verified = check_initiator(&candidates, &handshake, sa.extensions.ppk, payloads);
+        let verified = match verified.and_then(|verified| match is_nat_refused(path, payloads) {
+            true => Err((Some(Arc::clone(&verified[0].0)), Cause::NatRefused { path })),
+            false => Ok(verified),
+        }) {
             Ok(verified) => verified,
             Err((tunnel, cause)) => {
                 if let (Some(tunnel), Cause::NotOurAlgorithms { .. }) = (&tunnel, &cause) {
@@ -285,12 +291,14 @@ impl Endpoint {
             reply.push(Payload::Notify(Notify::new(NotifyType::PPK_IDENTITY, [])));
         }
         reply.extend(child_payloads);
+        if says(payloads, NotifyType::MOBIKE_SUPPORTED) {
+            sa.extensions.mobike = true;
+            reply.push(Payload::Notify(Notify::new(NotifyType::MOBIKE_SUPPORTED, [])));
+        }
         self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
         self.of_tunnel.insert((tunnel.id, sa.spi));
         sa.tunnel = Some(tunnel.clone());
-        let initial_contact = payloads
-            .iter()
-            .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT));
+        let initial_contact = says(payloads, NotifyType::INITIAL_CONTACT);
         let Handshake { channel, keys: plain, suite, nat, responder_nonce, .. } = *handshake;
         let keys = keys.unwrap_or(plain);
         sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));

@@ -46,6 +46,7 @@ impl Endpoint {
                 _ => {}
             }
         }
+        answer.extend(self.mobike(now, &mut sa, path, payloads));
         self.answer(&mut sa, path, ExchangeType::Informational, &answer);
         match closed {
             Some(reason) => self.closed_by_peer(now, sa, reason),

@@ -21,6 +21,7 @@ mod ike_intermediate;
 mod ike_sa_init;
 mod informational;
 mod lifetime;
+mod mobike;
 mod nat;
 mod ppk;
 mod report;

@@ -7,6 +7,7 @@
 //! | PPK_IDENTITY alone, and it has not | refused: the initiator requires it |
 //! | neither | keys without, unless the responder requires one |
 
+use super::extensions::data_of;
 use crate::{
     config::Ppk,
     error::Cause,
@@ -80,13 +81,6 @@ pub(super) fn of_responder<'a>(named: Option<&'a Ppk>, payloads: &[Payload]) -> 
 /// What AUTH would be without a PPK, where the initiator says it.
 pub(super) fn without(payloads: &[Payload]) -> Option<&[u8]> {
     data_of(payloads, NotifyType::NO_PPK_AUTH)
-}
-
-fn data_of(payloads: &[Payload], kind: NotifyType) -> Option<&[u8]> {
-    payloads.iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.kind == kind => Some(&notify.data[..]),
-        _ => None,
-    })
 }
 
 /// A PPK's ID for people: text where it is that, else hexadecimal digits.

@@ -394,6 +394,99 @@ fn fragments_are_sent_and_taken_only_where_both_can() {
     assert_eq!(pair.ends[1].counters().unexpected, 5);
 }
 
+/// A pair that is up, with MOBIKE.
+fn mobile() -> Pair {
+    let (mut pair, _) = Pair::until(2);
+    let end = &mut pair.ends[0];
+    let sa = end.sas.values_mut().next().unwrap();
+    let request = sa.window.outstanding.as_ref().unwrap().messages[0].clone();
+    let spi = sa.peer_spi;
+    let mut payloads = pair.ends[1].sas.get_mut(&spi).unwrap().channel().unwrap().incoming.open(&request);
+    let mut payloads = payloads.as_mut().unwrap().payloads().unwrap();
+    payloads.push(Payload::Notify(Notify::new(NotifyType::MOBIKE_SUPPORTED, [])));
+    let forged = pair.forge(0, ExchangeType::IkeAuth, false, 1, &payloads);
+    let answer = pair.deliver(1, vec![forged]);
+    pair.deliver(0, answer);
+    assert!(pair.is_up(0));
+    std::iter::from_fn(|| pair.ends[1].poll_event()).count();
+    pair
+}
+
+/// Where a Child SA went: the peer's address, and the ports of ESP in UDP.
+type Moved = Option<(std::net::IpAddr, Option<(u16, u16)>)>;
+
+/// What the responder answers to this request from this address and port, and where its Child SA then goes.
+fn moved(pair: &mut Pair, id: u32, remote: &str, payloads: &[Payload]) -> (Vec<Payload>, Path, Moved) {
+    let forged = pair.forge(0, ExchangeType::Informational, false, id, payloads);
+    let remote: std::net::SocketAddr = remote.parse().unwrap();
+    let local = std::net::SocketAddr::new(ADDRESSES[1].parse().unwrap(), remote.port());
+    let marked = if remote.port() == 4500 { [&[0; 4][..], &forged].concat() } else { forged };
+    pair.ends[1].handle_datagram(pair.now, Path { local, remote }, &marked);
+    let event = std::iter::from_fn(|| pair.ends[1].poll_event()).find_map(|event| match event {
+        Event::ChildMoved { peer, encapsulation, .. } => Some((peer, encapsulation)),
+        _ => None,
+    });
+    let answer = pair.ends[1].poll_transmit().unwrap();
+    let bytes = answer.payload.strip_prefix(&[0; 4][..]).unwrap_or(&answer.payload);
+    let sa = pair.ends[0].sas.values_mut().next().unwrap();
+    let said = sa.channel().unwrap().incoming.open(bytes).unwrap().payloads().unwrap();
+    (said, answer.path, event)
+}
+
+fn notify(kind: NotifyType, data: impl Into<Vec<u8>>) -> Payload {
+    Payload::Notify(Notify::new(kind, data))
+}
+
+#[test]
+fn a_mobike_initiator_takes_its_sas_along() {
+    let mut pair = mobile();
+    let update = notify(NotifyType::UPDATE_SA_ADDRESSES, []);
+    let (said, path, moved_to) = moved(&mut pair, 2, "203.0.113.5:500", std::slice::from_ref(&update));
+    assert_eq!((said, path.remote.to_string()), (vec![], "203.0.113.5:500".to_owned()));
+    assert_eq!(moved_to, Some(("203.0.113.5".parse().unwrap(), None)));
+
+    // Through a NAT: what the notifies say is not where the request came from.
+    let cookie = notify(NotifyType::COOKIE2, [7; 8]);
+    let detect = [NotifyType::NAT_DETECTION_SOURCE_IP, NotifyType::NAT_DETECTION_DESTINATION_IP]
+        .map(|kind| notify(kind, [9; 20]));
+    let request = [&[update.clone(), cookie.clone()][..], &detect].concat();
+    let (said, _, moved_to) = moved(&mut pair, 3, "203.0.113.6:4500", &request);
+    assert_eq!(moved_to, Some(("203.0.113.6".parse().unwrap(), Some((4500, 4500)))));
+    let kinds = |said: &[Payload]| {
+        said.iter()
+            .filter_map(|p| if let Payload::Notify(n) = p { Some(n.kind) } else { None })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said[0], cookie);
+    assert_eq!(
+        kinds(&said),
+        [NotifyType::COOKIE2, NotifyType::NAT_DETECTION_SOURCE_IP, NotifyType::NAT_DETECTION_DESTINATION_IP]
+    );
+
+    // One that allows no NAT is not followed where there is one.
+    let said_to_be = [[10, 0, 0, 1], [198, 51, 100, 1]].concat();
+    let refuses = notify(NotifyType::NO_NATS_ALLOWED, [&said_to_be[..], &[0x11, 0x94, 0x11, 0x94]].concat());
+    let (said, _, moved_to) = moved(&mut pair, 4, "203.0.113.7:4500", &[update.clone(), refuses]);
+    assert_eq!((kinds(&said), moved_to), (vec![NotifyType::UNEXPECTED_NAT_DETECTED], None));
+    let said_to_be = [[203, 0, 113, 7], [198, 51, 100, 1]].concat();
+    let allows = notify(NotifyType::NO_NATS_ALLOWED, [&said_to_be[..], &[0x11, 0x94, 0x11, 0x94]].concat());
+    let (said, _, moved_to) = moved(&mut pair, 5, "203.0.113.7:4500", &[update, allows]);
+    assert_eq!(said, []);
+    assert!(moved_to.is_some());
+    assert_eq!(pair.ends[1].sas.values().next().unwrap().path.remote.to_string(), "203.0.113.7:4500");
+}
+
+#[test]
+fn without_mobike_an_sa_stays_where_it_is() {
+    let (mut pair, flight) = Pair::until(3);
+    pair.deliver(0, flight);
+    std::iter::from_fn(|| pair.ends[1].poll_event()).count();
+    let update = notify(NotifyType::UPDATE_SA_ADDRESSES, []);
+    let (said, _, moved_to) = moved(&mut pair, 2, "203.0.113.5:500", &[update]);
+    assert_eq!((said, moved_to), (vec![], None));
+    assert_eq!(pair.ends[1].sas.values().next().unwrap().path.remote.ip().to_string(), ADDRESSES[0]);
+}
+
 /// What a peer tells that gets this IKE_AUTH message.
 fn told_of(to: usize, payloads: &[Payload]) -> String {
     let (mut pair, _) = Pair::until(if to == 1 { 2 } else { 3 });
