@@ -14,7 +14,7 @@ use crate::{
     counters::Counters,
     crypto::dh::{Job, JobResult, Outcome},
     event::{DownReason, Event, Path, Transmit},
-    sa::{Cookies, IkeSa, Opened, Reports, Role, State},
+    sa::{Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Standing, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
     wire::{ExchangeType, Header, WireError, header::refuse_version},
@@ -54,6 +54,27 @@ pub struct Endpoint {
     pub(crate) events: VecDeque<Event>,
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) jobs: VecDeque<Job>,
+}
+
+/// How much an endpoint has in its tables. All of it goes back to zero when no tunnel is up or being established.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// IKE SAs in any state.
+    pub ike_sas: usize,
+    /// Of these, those that are established and not being closed.
+    pub established: usize,
+    /// Pairs of Child SAs that are installed.
+    pub child_sas: usize,
+    /// Of the IKE SAs, those whose initiator has not proved who it is.
+    pub half_open: usize,
+    /// Inbound SPIs that are not free.
+    pub spis: usize,
+    /// IKE SAs of which the tunnel is known.
+    pub of_tunnels: usize,
+    /// IKE SAs that answer their first message again when it comes again.
+    pub first_messages: usize,
+    /// Deadlines.
+    pub deadlines: usize,
 }
 
 impl Endpoint {
@@ -98,13 +119,7 @@ impl Endpoint {
     /// Begins to establish a tunnel with the peer at `peer`. Does nothing for a tunnel that is up, that is
     /// being established by us, or that is unknown.
     pub fn connect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
-        let busy = self
-            .others(id, 0)
-            .iter()
-            .any(|spi| self.sas.get(spi).is_some_and(|sa| (sa.is_attempt() && !sa.doomed) || sa.is_usable()));
-        if !busy {
-            self.begin(now, id, peer);
-        }
+        self.acquire(now, id, peer, None);
     }
 
     /// A packet asks for a tunnel: what [`Self::connect`] does, with the packet's own flow first in the traffic
@@ -116,27 +131,84 @@ impl Endpoint {
         now: Instant,
         id: TunnelId,
         peer: IpAddr,
-        _flow: Option<(TrafficSelector, TrafficSelector)>,
+        flow: Option<(TrafficSelector, TrafficSelector)>,
     ) {
-        self.connect(now, id, peer);
+        if self.is_begun(id) {
+            return;
+        }
+        let in_use = self.others(id, 0).into_iter().find(|spi| {
+            let established = self.sas.get(spi).and_then(IkeSa::established);
+            established.is_some_and(|e| e.standing == Standing::InUse)
+        });
+        match in_use {
+            Some(spi) => self.with_sa(spi, |endpoint, mut sa| {
+                endpoint.want(now, &mut sa, Goal::Create(flow));
+                Some(sa)
+            }),
+            None if self.others(id, 0).iter().any(|spi| self.sas.get(spi).is_some_and(IkeSa::is_usable)) => {}
+            None => self.begin(now, id, peer, flow),
+        }
     }
 
     /// Negotiates a tunnel anew while the SA that is up, if any, carries on until the new one is: for a
     /// changed configuration. Does nothing for a tunnel that is being established by us, or that is unknown.
     pub fn reconnect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
-        let attempt = self
-            .others(id, 0)
-            .iter()
-            .any(|spi| self.sas.get(spi).is_some_and(|sa| sa.is_attempt() && !sa.doomed));
-        if !attempt {
-            self.begin(now, id, peer);
+        if !self.is_begun(id) {
+            self.begin(now, id, peer, None);
         }
     }
 
-    fn begin(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
+    /// Rekeys a tunnel's IKE SA, which keeps its Child SAs (RFC 7296 section 1.3.2). Does nothing for a tunnel that is
+    /// not up.
+    pub fn rekey_ike(&mut self, now: Instant, id: TunnelId) {
+        self.with_established(id, |endpoint, sa| endpoint.want(now, sa, Goal::RekeyIke));
+    }
+
+    /// Rekeys one pair of Child SAs, named by its inbound SPI (RFC 7296 section 1.3.3): where bytes, packets or
+    /// sequence numbers that the caller counts are about to run out, or by hand. Its place is taken by another
+    /// pair, of which [`ChildSa::replaces`](crate::ChildSa::replaces) says so.
+    pub fn rekey_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.with_established(id, |endpoint, sa| {
+            if sa.established().is_some_and(|e| e.children.iter().any(|c| c.inbound_spi == inbound_spi)) {
+                endpoint.want(now, sa, Goal::RekeyChild(inbound_spi));
+            }
+        });
+    }
+
+    /// Ends one pair of Child SAs whose bytes, packets or sequence numbers have run out before another took its
+    /// place; the IKE SA too, if it has no other.
+    pub fn expire_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        for spi in self.others(id, 0) {
+            self.with_sa(spi, |endpoint, sa| match sa.established() {
+                Some(e) if e.children.iter().any(|c| c.inbound_spi == inbound_spi && c.is_usable()) => {
+                    endpoint.child_expired(now, sa, inbound_spi)
+                }
+                _ => Some(sa),
+            });
+        }
+    }
+
+    /// Whether we are about to establish a tunnel.
+    fn is_begun(&self, id: TunnelId) -> bool {
+        let attempt = |sa: &IkeSa| sa.is_attempt() && !sa.doomed;
+        self.others(id, 0).iter().any(|spi| self.sas.get(spi).is_some_and(attempt))
+    }
+
+    fn with_established(&mut self, id: TunnelId, mut f: impl FnMut(&mut Self, &mut IkeSa)) {
+        for spi in self.others(id, 0) {
+            self.with_sa(spi, |endpoint, mut sa| {
+                if sa.established().is_some() {
+                    f(endpoint, &mut sa);
+                }
+                Some(sa)
+            });
+        }
+    }
+
+    fn begin(&mut self, now: Instant, id: TunnelId, peer: IpAddr, flow: Option<Flow>) {
         if let Some(tunnel) = self.tunnels.get(&id).cloned() {
             let path = self.path_to(&tunnel, peer);
-            self.initiate(now, tunnel, path);
+            self.initiate(now, tunnel, path, flow);
         }
     }
 
@@ -158,22 +230,20 @@ impl Endpoint {
     /// Closes one pair of Child SAs with DELETE, named by its inbound SPI. Left without any, the IKE SA is
     /// closed too, after a while.
     pub fn close_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
-        for spi in self.others(id, 0) {
-            self.with_sa(spi, |endpoint, mut sa| {
-                endpoint.close_child_of(now, &mut sa, inbound_spi, DownReason::ClosedByUs);
-                Some(sa)
-            });
-        }
+        self.with_established(id, |endpoint, sa| {
+            endpoint.close_child_of(now, sa, inbound_spi, DownReason::ClosedByUs);
+        });
     }
 
     /// Authentic ESP or AH came in for a tunnel, with this SPI: a sign of life for dead peer detection, and that
     /// the peer sends with this pair of Child SAs.
-    pub fn traffic_seen(&mut self, now: Instant, id: TunnelId, _inbound_spi: u32) {
-        for spi in self.others(id, 0) {
-            if let Some(established) = self.sas.get_mut(&spi).and_then(IkeSa::established_mut) {
+    pub fn traffic_seen(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.with_established(id, |endpoint, sa| {
+            if let Some(established) = sa.established_mut() {
                 established.heard = established.heard.max(now);
+                endpoint.switch_to(now, sa, inbound_spi);
             }
-        }
+        });
     }
 
     /// Takes a UDP payload from one of the two ports. On the NAT traversal port, what is not marked as IKE is
@@ -273,6 +343,7 @@ impl Endpoint {
                     endpoint.keepalive(now, &sa);
                     Some(sa)
                 }
+                TimerKind::Children => endpoint.children_due(now, sa),
                 TimerKind::SoftLifetime => endpoint.soft_lifetime(now, sa),
                 TimerKind::HardLifetime => endpoint.hard_lifetime(now, sa),
                 TimerKind::Superseded => endpoint.superseded(now, sa),
@@ -311,16 +382,36 @@ impl Endpoint {
             (Outcome::Generated { secret, public }, State::Intermediate(_)) => {
                 endpoint.intermediate_generated(now, sa, secret, public)
             }
+            (Outcome::Generated { secret, public }, State::Established(_)) => {
+                endpoint.child_generated(now, sa, secret, public)
+            }
             (Outcome::Agreed(shared), State::Opening(_)) => endpoint.agreed(now, sa, shared),
             (Outcome::Agreed(shared), State::Intermediate(_)) => {
                 endpoint.intermediate_agreed(now, sa, shared)
             }
+            (Outcome::Agreed(shared), State::Established(_)) => endpoint.child_agreed(now, sa, shared),
             (Outcome::Responded(result), State::Answering(_)) => endpoint.responded(sa, result),
             (Outcome::Responded(result), State::HalfOpen(_)) => {
                 endpoint.intermediate_responded(now, sa, result)
             }
+            (Outcome::Responded(result), State::Established(_)) => endpoint.child_responded(now, sa, result),
             _ => Some(sa),
         });
+    }
+
+    /// What is in the endpoint's tables.
+    pub fn counts(&self) -> Counts {
+        let established = || self.sas.values().filter_map(IkeSa::established);
+        Counts {
+            ike_sas: self.sas.len(),
+            established: established().count(),
+            child_sas: established().map(|e| e.children.len()).sum(),
+            half_open: self.half_open.len(),
+            spis: self.esp_spis.len(),
+            of_tunnels: self.of_tunnel.len(),
+            first_messages: self.first_messages.len(),
+            deadlines: self.timers.len(),
+        }
     }
 
     /// What has been counted since the endpoint was made.

@@ -61,6 +61,13 @@ pub enum Cause {
         /// The only one the peer offers.
         theirs: Protocol,
     },
+    /// The algorithms fit, but not the groups of the Child SA's own key exchange (perfect forward secrecy).
+    PfsMismatch {
+        /// Ours; none for no exchange.
+        ours: Vec<Group>,
+        /// The numbers of the peer's, none for no exchange; `None` where it refused ours without saying.
+        theirs: Option<Vec<u16>>,
+    },
     /// The peer speaks another version of IKE than the tunnel is configured for.
     VersionMismatch {
         /// The version that is configured.
@@ -177,6 +184,7 @@ impl Cause {
             Self::NoAnswer { .. } | Self::NotContinued { .. } => Blame::Unreachable,
             Self::NoProposal { .. }
             | Self::ProtocolMismatch { .. }
+            | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }
             | Self::InvalidGroup { .. }
             | Self::TrafficSelectors { .. }
@@ -206,6 +214,7 @@ impl Cause {
             Self::NoProposal { .. }
             | Self::NotOurAlgorithms { .. }
             | Self::ProtocolMismatch { .. }
+            | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }
             | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::InvalidGroup { ours, .. } => {

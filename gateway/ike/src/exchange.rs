@@ -9,7 +9,7 @@ use crate::{
     endpoint::{Endpoint, NON_ESP_MARKER},
     error::Cause,
     event::{DownReason, Path, Phase, Transmit},
-    sa::{IkeSa, Purpose, Queued, Request, Role, State, Turn},
+    sa::{IkeSa, Purpose, Queued, Request, Role, Standing, State, Turn},
     timer::TimerKind,
     wire::{ExchangeType, Header, Payload, WireError},
 };
@@ -24,11 +24,16 @@ impl Endpoint {
         payloads: Vec<Payload>,
         purpose: Purpose,
     ) {
-        if sa.window.outstanding.is_some() {
+        if sa.is_busy() {
             sa.window.queue.push_back(Queued { exchange, payloads, purpose });
             return;
         }
         let id = sa.window.next;
+        if id == u32::MAX {
+            // Nothing can be said on it any more, not even that it is closed.
+            let end = if sa.established().is_some() { TimerKind::HardLifetime } else { TimerKind::Linger };
+            return self.timers.set(sa.spi, end, now);
+        }
         let header = header(sa, exchange, false, id);
         let path = sa.path;
         let Some(messages) = self.seal(sa, path, header, &payloads) else { return };
@@ -133,8 +138,16 @@ impl Endpoint {
             self.counters.unexpected += 1;
             return Some(sa);
         }
+        // A copy of the request whose key exchange is being computed.
+        if sa.established().is_some_and(|e| e.answering.is_some()) {
+            self.counters.old_message_id += 1;
+            return Some(sa);
+        }
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
+        if sa.window.is_nearly_used_up() && sa.established().is_some_and(|e| e.standing == Standing::InUse) {
+            self.timers.set(sa.spi, TimerKind::SoftLifetime, now);
+        }
         let said = inner.and_then(|inner| inner.payloads().map(|payloads| (inner, payloads)));
         let (inner, payloads) = match said {
             Ok(said) => said,
@@ -142,7 +155,7 @@ impl Endpoint {
         };
         match header.exchange {
             ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
-            ExchangeType::CreateChildSa => self.create_child_sa_request(sa, path),
+            ExchangeType::CreateChildSa => self.create_child_sa_request(now, sa, path, payloads),
             ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
             ExchangeType::IkeIntermediate => self.intermediate_request(now, sa, path, &inner, &payloads),
             _ => Some(sa),
@@ -169,6 +182,25 @@ impl Endpoint {
         if sa.is_half_open() {
             self.report_failure(&sa, Phase::One, exchange, cause);
         }
+        self.broken(now, sa)
+    }
+
+    /// A request of the peer's on an SA in use breaks the protocol: it is told, and the SA ends.
+    pub(crate) fn break_off(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        path: Path,
+        exchange: ExchangeType,
+        cause: &Cause,
+    ) -> Option<IkeSa> {
+        self.counters.malformed += 1;
+        self.answer(&mut sa, path, exchange, &[Payload::Notify(cause.to_notify())]);
+        self.broken(now, sa)
+    }
+
+    /// An SA ends without a DELETE: the peer knows. It stays to answer what comes again.
+    fn broken(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
         self.down(&mut sa, DownReason::Broken);
         self.timers.stop_all(sa.spi);
         sa.state = match sa.state {
@@ -199,6 +231,9 @@ impl Endpoint {
         self.timers.stop(sa.spi, TimerKind::Retransmit);
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
+        if sa.window.is_nearly_used_up() && sa.established().is_some_and(|e| e.standing == Standing::InUse) {
+            self.timers.set(sa.spi, TimerKind::SoftLifetime, now);
+        }
         let said = inner.and_then(|inner| inner.payloads().map(|payloads| (Some(inner), payloads)));
         let (inner, payloads) = match said {
             Ok(said) => said,
@@ -207,21 +242,33 @@ impl Endpoint {
                 if sa.is_attempt() {
                     return self.attempt_failed(sa, Phase::One, header.exchange, Cause::Undecodable(error));
                 }
+                if header.exchange == ExchangeType::CreateChildSa {
+                    let mut sa = self.create_child_sa_answer(now, sa, Err(error))?;
+                    self.next_request(now, &mut sa);
+                    return Some(sa);
+                }
                 (None, Vec::new())
             }
         };
         let sa = match (header.exchange, inner) {
             (ExchangeType::IkeIntermediate, Some(said)) => self.intermediate_answer(sa, &said, &payloads),
             (ExchangeType::IkeAuth, _) => self.auth_answer(now, sa, &payloads),
+            (ExchangeType::CreateChildSa, _) => self.create_child_sa_answer(now, sa, Ok(&payloads)),
             _ => self.informational_answer(now, sa, request.purpose),
         };
         let mut sa = sa?;
-        if sa.window.outstanding.is_none()
+        self.next_request(now, &mut sa);
+        Some(sa)
+    }
+
+    /// Sends the next request whose turn it is, if any.
+    pub(crate) fn next_request(&mut self, now: Instant, sa: &mut IkeSa) {
+        if !sa.is_busy()
             && let Some(Queued { exchange, payloads, purpose }) = sa.window.queue.pop_front()
         {
-            self.request(now, &mut sa, exchange, payloads, purpose);
+            self.request(now, sa, exchange, payloads, purpose);
         }
-        Some(sa)
+        self.pursue(now, sa);
     }
 
     /// A request was not answered in time.

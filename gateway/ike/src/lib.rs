@@ -84,7 +84,7 @@ pub use config::{
 };
 pub use counters::{Counters, ExchangeResult};
 pub use crypto::dh::{Job, JobResult};
-pub use endpoint::Endpoint;
+pub use endpoint::{Counts, Endpoint};
 pub use error::{Blame, Cause};
 pub use event::{ChildSa, DirectionKeys, DownReason, Event, Nat, Path, Phase, Transmit};
 pub use selector::TrafficSelector;

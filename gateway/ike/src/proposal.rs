@@ -36,6 +36,8 @@ pub(crate) struct ChildSuite {
     /// `None` with AEAD.
     pub(crate) integrity: Option<Integrity>,
     pub(crate) esn: bool,
+    /// The group of its own Diffie-Hellman exchange, if it has one.
+    pub(crate) group: Option<Group>,
 }
 
 impl IkeSuite {
@@ -66,6 +68,7 @@ impl fmt::Display for ChildSuite {
         let names = [self.encryption.map(|e| e.to_string()), self.integrity.map(|i| i.to_string())];
         f.write_str(if self.protocol == config::Protocol::Ah { "ah:" } else { "" })?;
         f.write_str(&names.into_iter().flatten().collect::<Vec<_>>().join("-"))?;
+        self.group.map_or(Ok(()), |group| write!(f, "-{group}"))?;
         f.write_str(if self.esn { "-esn" } else { "" })
     }
 }
@@ -85,20 +88,22 @@ fn ike_encryption(policy: &IkePolicy) -> impl Iterator<Item = Encryption> {
     policy.encryption.iter().copied().filter(|e| *e != Encryption::Null)
 }
 
-/// What an IPsec policy offers, with our inbound SPI. AH has no encryption (RFC 7296 section 3.3.3).
-pub(crate) fn offer_child(policy: &IpsecPolicy, spi: u32) -> Vec<Proposal> {
+/// What an IPsec policy offers, with our inbound SPI and the groups of an exchange of its own. AH has no
+/// encryption (RFC 7296 section 3.3.3).
+pub(crate) fn offer_child(policy: &IpsecPolicy, spi: u32, pfs: &[Group]) -> Vec<Proposal> {
     let spi = spi.to_be_bytes();
     let esn = esn_choices(policy).iter().map(|id| Transform::new(TransformType::Esn, *id, None));
+    let rest = pfs.iter().map(|g| group(*g)).chain(esn);
     match policy.protocol {
         config::Protocol::Esp => {
             offer(&policy.encryption, &policy.integrity, Protocol::Esp, &spi, |transforms| {
-                transforms.extend(esn.clone());
+                transforms.extend(rest.clone());
             })
         }
         config::Protocol::Ah if policy.integrity.is_empty() => Vec::new(),
         config::Protocol::Ah => {
             let integrity = policy.integrity.iter().map(|i| integrity_transform(*i));
-            let transforms = integrity.chain(esn).collect();
+            let transforms = integrity.chain(rest).collect();
             vec![Proposal { number: 1, protocol: Protocol::Ah, spi: spi.to_vec(), transforms }]
         }
     }
@@ -170,12 +175,14 @@ fn answer_ike(suite: &IkeSuite, number: u8) -> Proposal {
 
 /// The responder's choice for a Child SA: the suite, the peer's SPI, and the answer with ours.
 ///
-/// Groups are passed over: the first Child SA has no key exchange of its own (RFC 7296 section 1.2), whatever
-/// some peers offer.
+/// `pfs` are the groups one of which it is to have a key exchange of its own in, or none where there are none. The
+/// first Child SA never has one (RFC 7296 section 1.2), whatever some peers offer: there `pfs` is `None`, and groups
+/// are passed over.
 pub(crate) fn select_child(
     policy: &IpsecPolicy,
     offered: &[Proposal],
     spi: u32,
+    pfs: Option<&[Group]>,
 ) -> Option<(ChildSuite, u32, Proposal)> {
     let ciphers = match policy.protocol {
         config::Protocol::Esp => policy.encryption.iter().copied().map(Some).collect(),
@@ -195,15 +202,27 @@ pub(crate) fn select_child(
                     .find(|id| has(proposal, Transform::new(TransformType::Esn, **id, None)))?,
                 false => NO_ESN,
             };
-            let answered = [TransformType::Integrity, TransformType::Esn, TransformType::DiffieHellman];
+            let own_group = match pfs {
+                None | Some([]) => None,
+                Some(groups) => Some(groups.iter().copied().find(|g| has(proposal, group(*g)))?),
+            };
+            let grouped = (pfs.is_none() || own_group.is_some()).then_some(TransformType::DiffieHellman);
+            let answered = [TransformType::Integrity, TransformType::Esn];
             let cipher = encryption.map(|_| TransformType::Encryption);
-            if !only_types(proposal, answered.into_iter().chain(cipher)) {
+            if !only_types(proposal, answered.into_iter().chain(cipher).chain(grouped)) {
                 return None;
             }
             let peer_spi = child_spi(proposal)?;
-            let suite = ChildSuite { protocol: policy.protocol, encryption, integrity, esn: esn == ESN };
+            let suite = ChildSuite {
+                protocol: policy.protocol,
+                encryption,
+                integrity,
+                esn: esn == ESN,
+                group: own_group,
+            };
             let mut transforms: Vec<_> = encryption.map(encryption_transform).into_iter().collect();
             transforms.extend(integrity.map(integrity_transform));
+            transforms.extend(own_group.map(group));
             if says_esn {
                 transforms.push(Transform::new(TransformType::Esn, esn, None));
             }
@@ -221,9 +240,13 @@ pub(crate) fn accept_ike(policy: &IkePolicy, answered: &[Proposal]) -> Option<Ik
 }
 
 /// The Child SA suite a responder answered with and its SPI; `None` unless it is one we offered.
-pub(crate) fn accept_child(policy: &IpsecPolicy, answered: &[Proposal]) -> Option<(ChildSuite, u32)> {
+pub(crate) fn accept_child(
+    policy: &IpsecPolicy,
+    answered: &[Proposal],
+    pfs: Option<&[Group]>,
+) -> Option<(ChildSuite, u32)> {
     let [answer] = answered else { return None };
-    let (suite, peer_spi, expected) = select_child(policy, answered, 0)?;
+    let (suite, peer_spi, expected) = select_child(policy, answered, 0, pfs)?;
     same_transforms(answer, &expected).then_some((suite, peer_spi))
 }
 
@@ -339,6 +362,18 @@ fn kind_in_words(kind: TransformType) -> &'static str {
     }
 }
 
+/// The numbers of the groups that are named, each once.
+pub(crate) fn groups_of(proposals: &[Proposal]) -> Vec<u16> {
+    let mut groups: Vec<u16> = Vec::new();
+    let named = |t: &&Transform| t.kind == TransformType::DiffieHellman && t.id != 0;
+    for transform in proposals.iter().flat_map(|p| &p.transforms).filter(named) {
+        if !groups.contains(&transform.id) {
+            groups.push(transform.id);
+        }
+    }
+    groups
+}
+
 /// The other protocol than ours, where the peer's proposals have nothing but that.
 pub(crate) fn other_protocol(ours: config::Protocol, theirs: &[Proposal]) -> Option<config::Protocol> {
     let other = match ours {
@@ -439,9 +474,10 @@ mod tests {
             (ipsec(&[Encryption::Aes128Gcm16], &[], true), ipsec(&[Encryption::Aes128Gcm16], &[], false));
         for (ours, theirs, esn) in [(&with, &with, true), (&with, &without, false), (&without, &with, false)]
         {
-            let (suite, peer_spi, answer) = select_child(ours, &offer_child(theirs, 0x1234), 0x5678).unwrap();
+            let (suite, peer_spi, answer) =
+                select_child(ours, &offer_child(theirs, 0x1234, &[]), 0x5678, None).unwrap();
             assert_eq!((suite.esn, peer_spi), (esn, 0x1234));
-            assert_eq!(accept_child(theirs, &[answer]), Some((suite, 0x5678)));
+            assert_eq!(accept_child(theirs, &[answer], None), Some((suite, 0x5678)));
         }
     }
 
@@ -451,17 +487,17 @@ mod tests {
             protocol: config::Protocol::Ah,
             ..ipsec(&[Encryption::Aes128Gcm16], integrity, esn)
         };
-        let theirs = offer_child(&ah(&[Integrity::Sha1, Integrity::Sha256], true), 0x1234);
+        let theirs = offer_child(&ah(&[Integrity::Sha1, Integrity::Sha256], true), 0x1234, &[]);
         assert_eq!(theirs.iter().map(in_words).collect::<Vec<_>>(), ["ah:sha1|sha256-esn|noesn"]);
         let ours = ah(&[Integrity::Sha256], false);
-        let (suite, peer_spi, answer) = select_child(&ours, &theirs, 0x5678).unwrap();
+        let (suite, peer_spi, answer) = select_child(&ours, &theirs, 0x5678, None).unwrap();
         assert_eq!((suite.to_string(), peer_spi), ("ah:sha256".to_owned(), 0x1234));
         assert_eq!((suite.encryption, answer.protocol), (None, Protocol::Ah));
-        assert_eq!(accept_child(&ours, &[answer]), Some((suite, 0x5678)));
+        assert_eq!(accept_child(&ours, &[answer], None), Some((suite, 0x5678)));
 
         let esp = ipsec(&[Encryption::Aes128], &[Integrity::Sha256], false);
-        assert_eq!(select_child(&esp, &theirs, 0x5678), None);
-        assert_eq!(select_child(&ours, &offer_child(&esp, 0x1234), 0x5678), None);
+        assert_eq!(select_child(&esp, &theirs, 0x5678, None), None);
+        assert_eq!(select_child(&ours, &offer_child(&esp, 0x1234, &[]), 0x5678, None), None);
         assert_eq!(other_protocol(config::Protocol::Esp, &theirs), Some(config::Protocol::Ah));
         assert_eq!(other_protocol(config::Protocol::Ah, &theirs), None);
     }
@@ -469,9 +505,9 @@ mod tests {
     #[test]
     fn an_ah_proposal_with_encryption_is_not_taken() {
         let ours = IpsecPolicy { protocol: config::Protocol::Ah, ..ipsec(&[], &[Integrity::Sha256], false) };
-        let mut theirs = offer_child(&ours, 0x1234);
+        let mut theirs = offer_child(&ours, 0x1234, &[]);
         theirs[0].transforms.push(encryption_transform(Encryption::Aes128));
-        assert_eq!(select_child(&ours, &theirs, 0x5678), None);
+        assert_eq!(select_child(&ours, &theirs, 0x5678, None), None);
     }
 
     #[test]
@@ -483,14 +519,14 @@ mod tests {
         let mut theirs = offer_ike(&careless);
         theirs[0].transforms[0] = encryption_transform(Null);
         assert_eq!(select_ike(&careless, &theirs), None);
-        let child = offer_child(&ipsec(&[Null], &[Integrity::Sha1], false), 0x1234);
+        let child = offer_child(&ipsec(&[Null], &[Integrity::Sha1], false), 0x1234, &[]);
         assert_eq!(child.iter().map(in_words).collect::<Vec<_>>(), ["null-sha1-noesn"]);
     }
 
     #[test]
     fn reserved_spis_are_refused() {
         let policy = ipsec(&[Encryption::Aes128Gcm16], &[], false);
-        assert_eq!(select_child(&policy, &offer_child(&policy, 255), 300), None);
+        assert_eq!(select_child(&policy, &offer_child(&policy, 255, &[]), 300, None), None);
     }
 
     #[test]

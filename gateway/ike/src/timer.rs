@@ -18,10 +18,12 @@ pub enum TimerKind {
     Liveness,
     /// A NAT mapping is to be kept alive.
     Keepalive,
-    /// An SA is to be re-established before it expires.
+    /// An IKE SA is to be renewed before it expires.
     SoftLifetime,
-    /// An SA expires.
+    /// An IKE SA expires.
     HardLifetime,
+    /// Something is to be done about a pair of Child SAs: it is to be rekeyed, switched to, removed.
+    Children,
     /// An IKE SA without use is to be closed: another took its place, or it never got a Child SA.
     Superseded,
     /// A closed IKE SA is to be forgotten.
@@ -58,6 +60,18 @@ impl Timers {
             .map(|(key, _)| key.1)
             .collect();
         kinds.into_iter().for_each(|kind| self.stop(sa, kind));
+    }
+
+    /// Stops everything of one IKE SA but these.
+    pub(crate) fn stop_all_but(&mut self, sa: u64, kept: &[TimerKind]) {
+        let kept =
+            kept.iter().filter_map(|kind| Some((*kind, *self.set.get(&(sa, *kind))?))).collect::<Vec<_>>();
+        self.stop_all(sa);
+        kept.into_iter().for_each(|(kind, at)| self.set(sa, kind, at));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.due.len()
     }
 
     /// The next deadline.

@@ -68,6 +68,17 @@ impl Display for Cause {
                 f,
                 "packets are protected by different protocols: we use {ours}, the peer offers {theirs} alone"
             ),
+            Self::PfsMismatch { ours, theirs } => {
+                let ours = list(&ours.iter().map(|g| g.number()).collect::<Vec<_>>());
+                write!(f, "the groups of perfect forward secrecy (PFS) do not match: ours {ours}; ")?;
+                match theirs {
+                    Some(theirs) => write!(f, "the peer's {}", list(theirs)),
+                    None => f.write_str(
+                        "the peer refused that without saying what it takes, and took the same algorithms without PFS \
+                         before",
+                    ),
+                }
+            }
             Self::VersionMismatch { ours, theirs } => {
                 write!(f, "different versions of IKE: we are configured for {ours}, the peer speaks {theirs}")
             }

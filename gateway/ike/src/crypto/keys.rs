@@ -128,17 +128,19 @@ impl SaKeys {
         prf(self.prf, &key, &[first_message, peer_nonce, &maced_id, int_auth])
     }
 
-    /// Keys of the IKE SA's first Child SA: from the initiator to the responder, and back.
+    /// Keys of a Child SA: from the initiator of the exchange that makes it to the responder, and back. `shared` is
+    /// the secret of the Child SA's own key exchange, empty where it has none.
     pub(crate) fn child(
         &self,
         suite: &ChildSuite,
+        shared: &[u8],
         initiator_nonce: &[u8],
         responder_nonce: &[u8],
     ) -> [ChildKeys; 2] {
         let (key_len, salt_len) = suite.encryption.map_or((0, 0), |e| (e.key_len(), e.salt_len()));
         let integrity_len = suite.integrity.map_or(0, |i| i.key_len());
         let length = 2 * (key_len + salt_len + integrity_len);
-        let stream = prf_plus(self.prf, &self.derive, &[initiator_nonce, responder_nonce], length);
+        let stream = prf_plus(self.prf, &self.derive, &[shared, initiator_nonce, responder_nonce], length);
         let mut keys = Splitter(&stream);
         std::array::from_fn(|_| ChildKeys::split([key_len, salt_len, integrity_len], &mut keys))
     }

@@ -191,9 +191,10 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
         encryption: Some(Encryption::Aes256),
         integrity: Some(Integrity::Sha256),
         esn: false,
+        group: None,
     };
     let keymat = prf_plus(Prf::Sha1, sk_d, &[&nonces], 128);
-    let [there, back] = keys.child(&esp, &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
+    let [there, back] = keys.child(&esp, &[], &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
     let cut = [&there.encryption_key, &there.integrity_key, &back.encryption_key, &back.integrity_key];
     assert_eq!(cut.map(|key| key.len()), [32; 4]);
     assert_eq!(cut.map(|key| key.to_vec()).concat(), *keymat);
@@ -206,7 +207,7 @@ fn keys_are_cut_in_the_order_of_the_rfc() {
     ] {
         let gcm = ChildSuite { encryption: Some(encryption), integrity: None, ..esp };
         let keymat = prf_plus(Prf::Sha1, sk_d, &[&nonces], 2 * (key_len + 4));
-        let [there, back] = keys.child(&gcm, &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
+        let [there, back] = keys.child(&gcm, &[], &[1; 32], &[2; 32]).map(|keys| keys.with_spi(256));
         let cut = [&there.encryption_key[..], &there.salt, &back.encryption_key[..], &back.salt].concat();
         assert_eq!(cut, *keymat);
     }

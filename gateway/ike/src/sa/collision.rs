@@ -18,7 +18,7 @@
 
 use std::time::Instant;
 
-use super::{IkeSa, Role, State};
+use super::{IkeSa, Role, Standing, State};
 use crate::{TunnelId, endpoint::Endpoint, event::DownReason, timer::TimerKind};
 
 /// What becomes of another SA of the same tunnel.
@@ -41,14 +41,19 @@ enum Fate {
 impl Endpoint {
     /// Settles which SA of its tunnel remains, now that `sa` is established.
     pub(super) fn settle(&mut self, now: Instant, sa: &mut IkeSa, initial_contact: bool) {
-        let (Some(tunnel), Some(established)) = (sa.tunnel_id(), sa.established()) else { return };
-        if established.children.is_empty() {
-            self.timers.set(sa.spi, TimerKind::Superseded, now + super::informational::CHILDLESS);
-            return;
+        let (Some(tunnel), Some(established)) = (sa.tunnel_id(), sa.established_mut()) else { return };
+        let usable = established.is_usable();
+        established.settled = usable;
+        if !usable {
+            self.maybe_childless(now, sa);
         }
         for spi in self.others(tunnel, sa.spi) {
             let Some(mut other) = self.sas.remove(&spi) else { continue };
-            let fate = fate(sa, &other, initial_contact);
+            let fate = match fate(sa, &other, initial_contact) {
+                Fate::Drop => Fate::Drop,
+                fate if usable => fate,
+                _ => Fate::Wait,
+            };
             match fate {
                 Fate::Drop => {
                     self.down(&mut other, DownReason::Replaced);
@@ -61,7 +66,7 @@ impl Endpoint {
                 }
                 Fate::Close | Fate::Backstop => {
                     let wait = if fate == Fate::Close { self.config.overlap } else { self.config.linger };
-                    self.supersede(now + wait, &other);
+                    self.supersede(now + wait, &mut other);
                 }
                 Fate::Outlives => self.supersede(now + self.config.overlap, sa),
                 Fate::Wait => {}
@@ -70,24 +75,36 @@ impl Endpoint {
         }
     }
 
-    fn supersede(&mut self, at: Instant, sa: &IkeSa) {
+    fn supersede(&mut self, at: Instant, sa: &mut IkeSa) {
+        let Some(established) = sa.established_mut() else { return };
+        // One that was rekeyed is closed in its own time.
+        if established.standing != Standing::InUse {
+            return;
+        }
+        established.standing = Standing::Superseded;
         self.timers.stop(sa.spi, TimerKind::SoftLifetime);
         self.timers.set(sa.spi, TimerKind::Superseded, at);
     }
 
     /// The time has come to close an SA that another took the place of, or that has no use.
     pub(crate) fn superseded(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
-        let (Some(established), Some(tunnel)) = (sa.established(), sa.tunnel.clone()) else {
-            return Some(sa);
-        };
-        if established.children.is_empty() {
-            return self.close_sa(now, sa, DownReason::NoChild);
+        let (spi, tunnel) = (sa.spi, sa.tunnel.clone());
+        let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return Some(sa) };
+        match established.standing {
+            Standing::Closing => return Some(sa),
+            Standing::Rekeyed => return self.close_sa(now, sa, DownReason::Replaced),
+            Standing::Superseded if self.has_usable(tunnel.id, spi) => {
+                return self.close_sa(now, sa, DownReason::Replaced);
+            }
+            // What was to take its place is gone: it is needed after all.
+            Standing::Superseded => {
+                established.standing = Standing::InUse;
+                self.start_soft_lifetime(now, &mut sa, &tunnel);
+                self.maybe_childless(now, &mut sa);
+            }
+            Standing::InUse if established.is_usable() => {}
+            Standing::InUse => return self.close_sa(now, sa, DownReason::NoChild),
         }
-        if self.has_usable(tunnel.id, sa.spi) {
-            return self.close_sa(now, sa, DownReason::Replaced);
-        }
-        // What was to take its place is gone: it is needed after all.
-        self.start_soft_lifetime(now, &mut sa, &tunnel);
         Some(sa)
     }
 
@@ -109,16 +126,16 @@ impl Endpoint {
 /// What becomes of `other` now that `new` is established.
 fn fate(new: &IkeSa, other: &IkeSa, initial_contact: bool) -> Fate {
     let other_loses = other.initiator_nonce < new.initiator_nonce;
-    let Some(established) = other.established() else {
+    let Some(line) = other.line() else {
         let attempt = matches!(other.state, State::Opening(_) | State::Intermediate(_));
         return if attempt && new.role == Role::Responder { Fate::Abandon } else { Fate::Wait };
     };
     match new.role {
-        Role::Initiator if established.since <= new.started || other.role == Role::Initiator => Fate::Close,
+        Role::Initiator if line.since <= new.started || line.role == Role::Initiator => Fate::Close,
         Role::Initiator if other_loses => Fate::Backstop,
         Role::Initiator => Fate::Outlives,
-        Role::Responder if initial_contact && established.since <= new.started => Fate::Drop,
-        Role::Responder if other.role == Role::Initiator && other_loses => Fate::Close,
+        Role::Responder if initial_contact && line.since <= new.started => Fate::Drop,
+        Role::Responder if line.role == Role::Initiator && other_loses => Fate::Close,
         Role::Responder => Fate::Backstop,
     }
 }

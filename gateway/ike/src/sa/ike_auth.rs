@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Instant};
 use subtle::ConstantTimeEq;
 
 use super::{
-    Channel, Child, Established, Extensions, Handshake, IkeSa, Purpose, Role, State,
-    child::{self, Agreement},
+    Channel, Established, Extensions, Flow, Goal, Handshake, IkeSa, Purpose, Role, State,
+    child::{self, Agreement, Making},
     extensions::says,
     mobike::is_nat_refused,
     ppk::{self, Proof},
@@ -17,7 +17,7 @@ use crate::{
     crypto::keys::SaKeys,
     endpoint::Endpoint,
     error::Cause,
-    event::{ChildSa, DownReason, Event, Path, Phase},
+    event::{DownReason, Event, Path, Phase},
     proposal::{in_words, offer_ike},
     timer::TimerKind,
     wire::{ExchangeType, Notify, NotifyType, Payload, payload::EAP},
@@ -86,6 +86,7 @@ impl Endpoint {
         &mut self,
         tunnel: &TunnelConfig,
         extensions: Extensions,
+        flow: Option<&Flow>,
         esp_spis: &mut Vec<u32>,
         handshake: Handshake,
     ) -> (State, Vec<Payload>) {
@@ -110,7 +111,7 @@ impl Endpoint {
         }
         let childless = tunnel.childless && extensions.childless;
         let inbound_spi = (!childless).then(|| self.draw_esp_spi(esp_spis));
-        payloads.extend(inbound_spi.into_iter().flat_map(|spi| child::offer(tunnel, spi)));
+        payloads.extend(inbound_spi.into_iter().flat_map(|spi| child::offer(tunnel, flow, spi, &[])));
         let ppk = ppk.is_some();
         (State::AuthSent(Box::new(AuthSent { handshake, inbound_spi, ppk })), payloads)
     }
@@ -156,7 +157,7 @@ impl Endpoint {
             return Some(sa);
         }
         let keys = final_keys(keys, proof);
-        let agreement = inbound_spi.map(|spi| child::accept(&tunnel, payloads, spi));
+        let agreement = inbound_spi.map(|spi| child::accept(&tunnel, payloads, spi, None));
         sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));
         self.establish(now, sa, &responder_nonce, agreement, None)
     }
@@ -261,7 +262,7 @@ impl Endpoint {
         // Tunnels that share addresses, IDs and keys are told apart by their subnets.
         let offers = verified
             .iter()
-            .map(|(tunnel, proof)| (tunnel, proof, child::respond(tunnel, payloads, inbound_spi)));
+            .map(|(tunnel, proof)| (tunnel, proof, child::respond(tunnel, payloads, inbound_spi, None)));
         let (tunnel, proof, child) = offers.min_by_key(|(tunnel, _, child)| match child {
             Some(Ok((agreement, _))) => agreement.loss(tunnel, payloads),
             _ => u8::MAX,
@@ -428,45 +429,24 @@ impl Endpoint {
             nat: established.nat,
             initiator,
         });
-        let on_nat_t_port = sa.path.local.port() == self.config.nat_t_port;
         let mut failure = None;
+        // Without one asked for, the first Child SA comes by CREATE_CHILD_SA (RFC 6023).
+        let begun_childless = initiator && agreement.is_none();
         match agreement {
             Some(Ok(agreement)) => {
-                let [from_initiator, from_responder] =
-                    established.keys.child(&agreement.suite, &sa.initiator_nonce, responder_nonce);
-                let (inbound, outbound) = if initiator {
-                    (from_responder, from_initiator)
-                } else {
-                    (from_initiator, from_responder)
-                };
-                let child = ChildSa {
-                    inbound: inbound.with_spi(agreement.inbound_spi),
-                    outbound: outbound.with_spi(agreement.outbound_spi),
-                    switch_outbound: true,
-                    replaces: None,
-                    protocol: agreement.suite.protocol,
-                    encryption: agreement.suite.encryption,
-                    integrity: agreement.suite.integrity,
-                    pfs: None,
-                    esn: agreement.suite.esn,
-                    local_ts: agreement.local_ts,
-                    remote_ts: agreement.remote_ts,
-                    local: sa.path.local.ip(),
-                    peer: sa.path.remote.ip(),
-                    // Without a NAT a peer may use this port and yet take no ESP in UDP.
-                    encapsulation: (established.nat.any() && on_nat_t_port)
-                        .then(|| (sa.path.local.port(), sa.path.remote.port())),
-                    lifetime: tunnel.ipsec.lifetime.min(tunnel.ike.lifetime),
-                    lifetime_bytes: None,
-                    initiator,
-                };
-                established.children.push(Child::of(&child));
-                self.events.push_back(Event::ChildUp { tunnel: tunnel.id, child: Box::new(child) });
+                let ni = sa.initiator_nonce.clone();
+                let nonces = [ni.as_slice(), responder_nonce];
+                self.install(
+                    now,
+                    &mut sa,
+                    agreement,
+                    &Making { initiator, nonces, shared: &[], replaces: None },
+                );
             }
             Some(Err(cause)) => failure = Some(cause),
             None => {}
         }
-        let childless = established.children.is_empty();
+        let childless = !sa.is_usable();
         if let Some(cause) = failure {
             self.report_failure(&sa, Phase::Two, ExchangeType::IkeAuth, cause);
         }
@@ -474,11 +454,15 @@ impl Endpoint {
         if let Some(Accepted { path, reply, .. }) = accepted {
             self.answer(&mut sa, path, ExchangeType::IkeAuth, &reply);
         }
-        if childless && sa.role == Role::Initiator {
+        if childless && initiator && !begun_childless {
             return self.close_sa(now, sa, DownReason::NoChild);
         }
         self.start_lifetimes(now, &mut sa, &tunnel);
         self.settle(now, &mut sa, initial_contact);
+        if begun_childless {
+            let flow = sa.flow.take();
+            self.want(now, &mut sa, Goal::Create(flow));
+        }
         Some(sa)
     }
 }

@@ -117,7 +117,8 @@ impl Endpoint {
         };
         handshake.advance(&shared, spis, true);
         self.counters.exchange(ExchangeType::IkeIntermediate, ExchangeResult::Done);
-        let (state, payloads) = self.auth_payloads(&tunnel, sa.extensions, &mut sa.esp_spis, handshake);
+        let (state, payloads) =
+            self.auth_payloads(&tunnel, sa.extensions, sa.flow.as_ref(), &mut sa.esp_spis, handshake);
         sa.state = state;
         self.request(now, &mut sa, ExchangeType::IkeAuth, payloads, Purpose::Establish);
         Some(sa)

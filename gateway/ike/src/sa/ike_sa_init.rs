@@ -10,7 +10,8 @@ use std::{cmp::Reverse, net::SocketAddr, sync::Arc, time::Instant};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Channel, Extensions, Handshake, IkeSa, Purpose, Role, State, Window, child, handshake::IntAuth, nat, ppk,
+    Channel, Extensions, Flow, Handshake, IkeSa, Purpose, Role, State, Window, child, handshake::IntAuth,
+    nat, ppk,
 };
 use crate::{
     algorithm::Group,
@@ -111,7 +112,13 @@ impl<'a> Essentials<'a> {
 /// As initiator.
 impl Endpoint {
     /// Begins an IKE SA. The first message goes out when our public value is computed.
-    pub(crate) fn initiate(&mut self, now: Instant, tunnel: Arc<TunnelConfig>, path: Path) {
+    pub(crate) fn initiate(
+        &mut self,
+        now: Instant,
+        tunnel: Arc<TunnelConfig>,
+        path: Path,
+        flow: Option<Flow>,
+    ) {
         let Some(&group) = tunnel.ike.dh.first() else {
             let cause = Cause::NoProposal { ours: Vec::new(), theirs: None, first_difference: None };
             return self.failed(Some(tunnel.id), path, true, Phase::One, ExchangeType::IkeSaInit, cause);
@@ -141,6 +148,7 @@ impl Endpoint {
             started: now,
             initiator_nonce,
             extensions: Extensions::default(),
+            flow,
             window: Window::default(),
             esp_spis: Vec::new(),
             first_message: None,
@@ -151,7 +159,7 @@ impl Endpoint {
         self.generate(spi, group);
     }
 
-    fn generate(&mut self, sa: u64, group: Group) {
+    pub(super) fn generate(&mut self, sa: u64, group: Group) {
         let secret = Secret::random(group, &mut *self.rng);
         self.jobs.push_back(Job { sa, secret, work: Work::Generate });
     }
@@ -340,7 +348,7 @@ impl Endpoint {
             None => {
                 let tunnel = sa.tunnel.clone()?;
                 let (state, payloads) =
-                    self.auth_payloads(&tunnel, sa.extensions, &mut sa.esp_spis, handshake);
+                    self.auth_payloads(&tunnel, sa.extensions, sa.flow.as_ref(), &mut sa.esp_spis, handshake);
                 sa.state = state;
                 self.request(now, &mut sa, ExchangeType::IkeAuth, payloads, Purpose::Establish);
                 Some(sa)
@@ -484,6 +492,7 @@ impl Endpoint {
             started: now,
             initiator_nonce: nonce,
             extensions: Extensions::default(),
+            flow: None,
             window: Window::default(),
             esp_spis: Vec::new(),
             first_message: Some(digest),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{IkeSa, Purpose, State, ike_auth::authentication_failed};
+use super::{Goal, IkeSa, Purpose, Stage, Standing, State, ike_auth::authentication_failed};
 use crate::{
     TunnelId,
     counters::ExchangeResult,
@@ -11,9 +11,6 @@ use crate::{
     timer::TimerKind,
     wire::{ExchangeType, NotifyType, Payload, Protocol},
 };
-
-/// How long an IKE SA without a Child SA is left to the peer to close.
-pub(super) const CHILDLESS: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Endpoint {
     /// The peer's request on an SA in use or on one that is closing.
@@ -55,7 +52,8 @@ impl Endpoint {
     }
 
     /// Removes the Child SAs that the peer names by their outbound SPIs; the inbound ones of those that were
-    /// still there.
+    /// still there. Where both sides delete the same pair at once, it is left to the answer to our own DELETE (RFC
+    /// 7296 section 1.4.1).
     fn delete_children(
         &mut self,
         now: Instant,
@@ -63,25 +61,32 @@ impl Endpoint {
         protocol: Protocol,
         outbound: &[u32],
     ) -> Vec<u32> {
-        let (spi, tunnel) = (sa.spi, sa.tunnel_id());
-        let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return Vec::new() };
         let mut deleted = Vec::new();
-        established.children.retain(|child| {
-            let named = Protocol::from(child.protocol) == protocol && outbound.contains(&child.outbound_spi);
-            if named {
-                deleted.push(*child);
+        for spi in outbound {
+            let Some(established) = sa.established() else { break };
+            let child = established
+                .children
+                .iter()
+                .find(|child| Protocol::from(child.protocol) == protocol && child.outbound_spi == *spi);
+            let Some(child) = child.filter(|c| !matches!(c.stage, Stage::Deleting | Stage::Draining(_)))
+            else {
+                continue;
+            };
+            let inbound_spi = child.inbound_spi;
+            deleted.push(inbound_spi);
+            let replaced =
+                matches!(child.stage, Stage::Redundant(_)) || established.successor(inbound_spi).is_some();
+            if replaced {
+                self.switch_from(now, sa, inbound_spi);
+                self.drain_child(now, sa, inbound_spi);
+            } else {
+                self.remove_child(sa, inbound_spi, DownReason::ClosedByPeer);
             }
-            !named
-        });
-        let childless = established.children.is_empty();
-        let reason = self.down_reason(tunnel, spi, DownReason::ClosedByPeer);
-        for child in &deleted {
-            self.child_down(tunnel, child, reason);
         }
-        if childless && !deleted.is_empty() {
-            self.timers.set(spi, TimerKind::Superseded, now + CHILDLESS);
+        if !deleted.is_empty() {
+            self.maybe_childless(now, sa);
         }
-        deleted.iter().map(|child| child.inbound_spi).collect()
+        deleted
     }
 
     /// The peer has closed the SA. It stays to answer a DELETE that comes again.
@@ -110,7 +115,8 @@ impl Endpoint {
         match purpose {
             Purpose::Close => return None,
             Purpose::Liveness => self.alive(now, &mut sa),
-            Purpose::Establish | Purpose::DeleteChild(..) => {}
+            Purpose::DeleteChild(inbound_spi, _) => self.child_deleted(now, &mut sa, inbound_spi),
+            Purpose::Establish | Purpose::Create => {}
         }
         Some(sa)
     }
@@ -118,15 +124,33 @@ impl Endpoint {
     /// Closes an SA in use: the peer is told, its Child SAs go at once.
     pub(crate) fn close_sa(&mut self, now: Instant, mut sa: IkeSa, reason: DownReason) -> Option<IkeSa> {
         self.down(&mut sa, reason);
+        let (spi, attempts) = (sa.spi, sa.window.outstanding.as_ref().map(|request| request.attempts));
+        let Some(established) = sa.established_mut() else { return Some(sa) };
+        if established.standing == Standing::Closing {
+            return Some(sa);
+        }
+        let rekeys = established.agenda.is_under_way(|goal| *goal == Goal::RekeyIke);
+        self.timers.stop_all(spi);
+        // The window allows one request: DELETE follows the one under way, as soon as that is answered.
+        if let Some(attempts) = attempts {
+            self.timers.set(spi, TimerKind::Retransmit, now + self.config.retransmission.wait(attempts));
+        }
+        if rekeys {
+            established.standing = Standing::Closing;
+            if let Some(task) = &mut established.agenda.task {
+                task.doomed = true;
+            }
+            sa.window.queue.clear();
+            return Some(sa);
+        }
+        self.finish_closing(now, sa)
+    }
+
+    /// Sends DELETE for an SA of which nothing else is left.
+    pub(super) fn finish_closing(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
         let State::Established(established) = sa.state else { return Some(sa) };
         sa.state = State::Closing(established.channel);
-        self.timers.stop_all(sa.spi);
         sa.window.queue.clear();
-        // The window allows one request: DELETE follows the one under way, as soon as that is answered.
-        if let Some(request) = &sa.window.outstanding {
-            let wait = self.config.retransmission.wait(request.attempts);
-            self.timers.set(sa.spi, TimerKind::Retransmit, now + wait);
-        }
         self.send_delete(now, &mut sa);
         Some(sa)
     }
@@ -136,45 +160,29 @@ impl Endpoint {
         self.request(now, sa, ExchangeType::Informational, vec![delete], Purpose::Close);
     }
 
-    /// Closes one pair of Child SAs, and tells the peer.
-    pub(crate) fn close_child_of(
-        &mut self,
-        now: Instant,
-        sa: &mut IkeSa,
-        inbound_spi: u32,
-        reason: DownReason,
-    ) {
-        let (spi, tunnel) = (sa.spi, sa.tunnel_id());
-        let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return };
-        let Some(at) = established.children.iter().position(|c| c.inbound_spi == inbound_spi) else { return };
-        let child = established.children.remove(at);
-        let childless = established.children.is_empty();
-        self.child_down(tunnel, &child, reason);
-        let delete = Payload::Delete { protocol: child.protocol.into(), spis: vec![inbound_spi] };
-        let purpose = Purpose::DeleteChild(inbound_spi, reason);
-        self.request(now, sa, ExchangeType::Informational, vec![delete], purpose);
-        if childless {
-            self.timers.set(spi, TimerKind::Superseded, now + CHILDLESS);
-        }
-    }
-
     /// Tells the caller that everything of an SA in use is gone.
     pub(crate) fn down(&mut self, sa: &mut IkeSa, reason: DownReason) {
         let (spi, tunnel) = (sa.spi, sa.tunnel_id());
         let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return };
+        if established.standing == Standing::Closing {
+            return;
+        }
         let children = std::mem::take(&mut established.children);
         let reason = self.down_reason(tunnel, spi, reason);
-        children.iter().for_each(|child| self.child_down(tunnel, child, reason));
+        for child in &children {
+            let reason = if child.is_usable() { reason } else { DownReason::Replaced };
+            self.child_down(tunnel, child, reason);
+        }
         self.events.push_back(Event::IkeDown { tunnel, reason });
     }
 
-    fn child_down(&mut self, tunnel: TunnelId, child: &super::Child, reason: DownReason) {
+    pub(super) fn child_down(&mut self, tunnel: TunnelId, child: &super::Child, reason: DownReason) {
         let (inbound_spi, outbound_spi) = (child.inbound_spi, child.outbound_spi);
         self.events.push_back(Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason });
     }
 
     /// Whatever the cause: while the tunnel has another SA, this one was replaced.
-    fn down_reason(&self, tunnel: TunnelId, spi: u64, reason: DownReason) -> DownReason {
+    pub(super) fn down_reason(&self, tunnel: TunnelId, spi: u64, reason: DownReason) -> DownReason {
         if self.has_usable(tunnel, spi) { DownReason::Replaced } else { reason }
     }
 }

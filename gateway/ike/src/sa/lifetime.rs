@@ -1,13 +1,13 @@
 //! What time does to an SA in use: signs of life, NAT keepalives, renewal and expiry.
 //!
-//! An IKE SA and its Child SAs live as long as the shorter of both lifetimes. Before that, whoever's soft
-//! lifetime ends first begins a new IKE SA for the tunnel, and closes the old one when the new one is up
-//! (`collision`). The original initiator's ends at 85 to 90 percent, the responder's at 92 to 97, so that
-//! with equal lifetimes they seldom begin at once.
+//! IKE SAs and Child SAs have lifetimes of their own (those of Child SAs are in `child_life`). Before one ends, whoever's
+//! soft lifetime ends first rekeys it, or begins a new IKE SA for the tunnel and closes the old one when that is up
+//! (`collision`). The initiator's ends at 85 to 90 percent, the responder's at 92 to 97, so that with equal lifetimes
+//! they seldom begin at once.
 
 use std::time::{Duration, Instant};
 
-use super::{IkeSa, Purpose, Role};
+use super::{Goal, IkeSa, Purpose, Role};
 use crate::{
     config::{NatT, TunnelConfig},
     endpoint::Endpoint,
@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// The wait after a renewal that failed.
-const RENEWAL_RETRY: Duration = Duration::from_secs(10);
+pub(super) const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 
 impl Endpoint {
     pub(super) fn start_lifetimes(&mut self, now: Instant, sa: &mut IkeSa, tunnel: &TunnelConfig) {
-        self.timers.set(sa.spi, TimerKind::HardLifetime, now + lifetime(tunnel));
+        self.timers.set(sa.spi, TimerKind::HardLifetime, now + tunnel.ike.lifetime);
         self.start_soft_lifetime(now, sa, tunnel);
         if let Some(dpd) = tunnel.dpd {
             self.timers.set(sa.spi, TimerKind::Liveness, now + dpd.delay);
@@ -35,15 +35,31 @@ impl Endpoint {
         let Some(established) = sa.established() else { return };
         let least = if sa.role == Role::Initiator { 850 } else { 920 };
         let permille = least + self.rng.next_u32() % 50;
-        let due = established.since + lifetime(tunnel) * permille / 1000;
+        let due = established.since + tunnel.ike.lifetime * permille / 1000;
         self.timers.set(sa.spi, TimerKind::SoftLifetime, due.max(now));
     }
 
-    /// An SA is to be renewed.
-    pub(crate) fn soft_lifetime(&mut self, now: Instant, sa: IkeSa) -> Option<IkeSa> {
-        let (Some(established), Some(old)) = (sa.established(), &sa.tunnel) else { return Some(sa) };
-        // Renewed as the tunnel is configured now, not as it was then.
-        let Some(tunnel) = self.tunnels.get(&old.id).cloned() else { return Some(sa) };
+    /// An IKE SA is to be renewed: rekeyed, or authenticated anew where that is wanted or all that the peer can do.
+    pub(crate) fn soft_lifetime(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
+        let (Some(established), Some(tunnel)) = (sa.established(), &sa.tunnel) else { return Some(sa) };
+        let anew = tunnel.initiates && (tunnel.ike.reauthenticate || established.refuses_rekeys);
+        self.timers.set(sa.spi, TimerKind::SoftLifetime, now + self.config.give_up_after() + RENEWAL_RETRY);
+        if anew {
+            self.renew(now, &sa);
+        } else {
+            self.want(now, &mut sa, Goal::RekeyIke);
+        }
+        Some(sa)
+    }
+
+    /// Begins another IKE SA, with Child SAs of its own, that takes the place of this one; if we may, and are not at it
+    /// already.
+    pub(super) fn renew(&mut self, now: Instant, sa: &IkeSa) {
+        let (Some(established), Some(old)) = (sa.established(), &sa.tunnel) else { return };
+        // As the tunnel is configured now, not as it was then.
+        let Some(tunnel) = self.tunnels.get(&old.id).filter(|tunnel| tunnel.initiates).cloned() else {
+            return;
+        };
         let under_way =
             self.others(tunnel.id, sa.spi).iter().any(|o| self.sas.get(o).is_some_and(IkeSa::is_attempt));
         if !under_way {
@@ -53,10 +69,8 @@ impl Endpoint {
             } else {
                 self.path_to(&tunnel, sa.path.remote.ip())
             };
-            self.initiate(now, tunnel, path);
+            self.initiate(now, tunnel, path, None);
         }
-        self.timers.set(sa.spi, TimerKind::SoftLifetime, now + self.config.give_up_after() + RENEWAL_RETRY);
-        Some(sa)
     }
 
     /// An SA has come to its end before another was up.
@@ -139,8 +153,4 @@ impl Endpoint {
         }
         sa.path = path;
     }
-}
-
-fn lifetime(tunnel: &TunnelConfig) -> Duration {
-    tunnel.ike.lifetime.min(tunnel.ipsec.lifetime)
 }

@@ -50,7 +50,7 @@ impl Endpoint {
         let mut answer = Vec::new();
         if says(payloads, NotifyType::UPDATE_SA_ADDRESSES)
             && sa.extensions.mobike
-            && sa.role == Role::Responder
+            && sa.began() == Role::Responder
         {
             if is_nat_refused(path, payloads) {
                 answer.push(NotifyType::UNEXPECTED_NAT_DETECTED);

@@ -10,9 +10,11 @@
 //! ```
 
 mod child;
+mod child_life;
 mod collision;
 mod cookie;
 mod create_child_sa;
+mod create_child_sa_response;
 mod extensions;
 mod fragment;
 mod handshake;
@@ -24,6 +26,7 @@ mod lifetime;
 mod mobike;
 mod nat;
 mod ppk;
+mod rekey_ike;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -31,8 +34,9 @@ mod window;
 
 use std::{sync::Arc, time::Instant};
 
-pub(crate) use child::Child;
+pub(crate) use child::{Child, Flow, Stage};
 pub(crate) use cookie::Cookies;
+pub(crate) use create_child_sa::{Agenda, Goal};
 pub(crate) use extensions::Extensions;
 pub(crate) use fragment::{Opened, Reassembly};
 pub(crate) use handshake::Handshake;
@@ -61,10 +65,12 @@ pub(crate) struct IkeSa {
     pub(crate) tunnel: Option<Arc<TunnelConfig>>,
     /// When the first message was sent or came.
     pub(crate) started: Instant,
-    /// Ni, which settles simultaneous initiations.
+    /// Ni, which settles simultaneous initiations; inherited in a rekey.
     pub(crate) initiator_nonce: Vec<u8>,
     /// What both sides can do beyond RFC 7296; an IKE SA that takes the place of this one inherits it.
     pub(crate) extensions: Extensions,
+    /// The flow that asked for the tunnel (initiator).
+    pub(crate) flow: Option<Flow>,
     pub(crate) window: Window,
     /// SPIs of ESP that were drawn for this SA's Child SAs.
     pub(crate) esp_spis: Vec<u32>,
@@ -126,7 +132,40 @@ pub(crate) struct Established {
     pub(crate) heard: Instant,
     /// When the peer was asked for a sign of life that has not come yet.
     pub(crate) probed: Option<Instant>,
+    pub(crate) standing: Standing,
+    /// What it is a rekey of, at first and last.
+    line: Option<Line>,
+    rekeyed: Option<rekey_ike::Rekeyed>,
+    /// The pairs of Child SAs that the caller has installed.
     pub(crate) children: Vec<Child>,
+    /// The others that the peer has been asked to delete.
+    deleting: Vec<child_life::Deleting>,
+    pub(crate) agenda: Agenda,
+    /// The peer's CREATE_CHILD_SA that waits for its key exchange.
+    pub(crate) answering: Option<Box<create_child_sa_response::Answering>>,
+    /// The peer has answered NO_ADDITIONAL_SAS, as those do that know no CREATE_CHILD_SA (RFC 7296 section 1.3).
+    refuses_rekeys: bool,
+    /// Whether the other IKE SAs of the tunnel know of it: once it has a Child SA.
+    settled: bool,
+}
+
+/// Where an established IKE SA stands among those of its tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    InUse,
+    /// Another was established from scratch in its place; it is closed, or falls back into use, when time is up.
+    Superseded,
+    /// Rekeyed: its Child SAs have moved.
+    Rekeyed,
+    /// Closed by us as soon as the rekey under way is answered, so that what the peer makes by it can be closed too.
+    Closing,
+}
+
+/// The IKE SA that a line of rekeys began with: what counts between IKE SAs that were authenticated each by itself.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    role: Role,
+    since: Instant,
 }
 
 impl Established {
@@ -140,8 +179,51 @@ impl Established {
             since: now,
             heard: now,
             probed: None,
+            standing: Standing::InUse,
+            line: None,
+            rekeyed: None,
             children: Vec::new(),
+            deleting: Vec::new(),
+            agenda: Agenda::default(),
+            answering: None,
+            refuses_rekeys: false,
+            settled: false,
         })
+    }
+
+    /// The pair of Child SAs with this inbound SPI.
+    fn child(&self, inbound_spi: u32) -> Option<&Child> {
+        self.children.iter().find(|child| child.inbound_spi == inbound_spi)
+    }
+
+    fn child_mut(&mut self, inbound_spi: u32) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.inbound_spi == inbound_spi)
+    }
+
+    /// The pair that takes the place of the one with this inbound SPI.
+    fn successor(&self, inbound_spi: u32) -> Option<&Child> {
+        let mut usable = self.children.iter().filter(|child| child.is_usable());
+        usable.find(|child| child.replaces.is_some_and(|old| old.inbound_spi == inbound_spi))
+    }
+
+    /// Whether any pair is there for traffic.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.children.iter().any(Child::is_usable)
+    }
+
+    /// Whether there is still something to do for a goal, and this is the IKE SA to do it with.
+    fn is_attainable(&self, goal: &Goal) -> bool {
+        let usable = || self.children.iter().filter(|child| child.is_usable());
+        self.standing == Standing::InUse
+            && match goal {
+                Goal::Create(None) => !self.is_usable(),
+                Goal::Create(Some(flow)) => !usable().any(|child| child.covers(flow)),
+                Goal::RekeyChild(old) => {
+                    self.child(*old).is_some_and(|child| child.stage == Stage::Live)
+                        && self.successor(*old).is_none()
+                }
+                Goal::RekeyIke => true,
+            }
     }
 }
 
@@ -182,9 +264,29 @@ impl IkeSa {
         matches!(self.state, State::Answering(_) | State::HalfOpen(_))
     }
 
+    fn line(&self) -> Option<Line> {
+        let established = self.established()?;
+        Some(established.line.unwrap_or(Line { role: self.role, since: established.since }))
+    }
+
+    /// Which side of the first IKE SA of a line of rekeys we were.
+    pub(crate) fn began(&self) -> Role {
+        self.line().map_or(self.role, |line| line.role)
+    }
+
+    /// Whether another request than that under way must wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.window.outstanding.is_some() || self.established().is_some_and(|e| e.agenda.holds_window())
+    }
+
+    /// Whether it is only there until our rekey of it is answered.
+    fn is_closing(&self) -> bool {
+        self.established().is_some_and(|e| e.standing == Standing::Closing)
+    }
+
     /// Whether it carries traffic.
     pub(crate) fn is_usable(&self) -> bool {
-        self.established().is_some_and(|e| !e.children.is_empty())
+        self.established().is_some_and(Established::is_usable)
     }
 
     /// The keys of its messages, once there are some.

@@ -9,6 +9,9 @@ use crate::{
     wire::{ExchangeType, Payload},
 };
 
+/// From here on, IDs are kept for the rekey and what goes with it.
+const FIRST_OF_THE_LAST_IDS: u32 = u32::MAX - 4096;
+
 /// The window of size one, both ways.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
@@ -53,6 +56,8 @@ pub(crate) struct Queued {
 pub(crate) enum Purpose {
     /// To establish the SA.
     Establish,
+    /// To do what the task of the SA's agenda is about.
+    Create,
     /// To see whether the peer is alive.
     Liveness,
     /// To close the SA, or to tell the peer that it is not authenticated.
@@ -72,13 +77,21 @@ pub(crate) enum Turn {
 
 impl Window {
     pub(crate) fn turn(&self, id: u32) -> Turn {
-        if id == self.expected {
+        // The last ID is never used: after it came the first, and with it every old request.
+        if id == u32::MAX {
+            Turn::Outside
+        } else if id == self.expected {
             Turn::New
         } else if self.answer.is_some() && self.expected.checked_sub(1) == Some(id) {
             Turn::Repeated
         } else {
             Turn::Outside
         }
+    }
+
+    /// Whether message IDs are about to run out (RFC 7296 section 2.2).
+    pub(crate) fn is_nearly_used_up(&self) -> bool {
+        self.next.max(self.expected) >= FIRST_OF_THE_LAST_IDS
     }
 
     /// Our outstanding request, if `id` and `exchange` are those of an answer to it.

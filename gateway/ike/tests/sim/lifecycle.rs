@@ -6,7 +6,7 @@ use adit_ike::*;
 
 use crate::world::*;
 
-fn up(seed: u64, tunnels: [TunnelConfig; 2]) -> World {
+pub(crate) fn up(seed: u64, tunnels: [TunnelConfig; 2]) -> World {
     let mut world = World::new(seed, tunnels);
     world.connect(A);
     world.seconds(1);
@@ -144,7 +144,8 @@ fn a_tunnel_is_renewed_before_it_expires_and_never_down() {
     for (seed, lifetimes) in [(10, [600, 600]), (11, [3600, 600]), (12, [600, 3600])] {
         let mut tunnels = plain_tunnels();
         for (tunnel, lifetime) in tunnels.iter_mut().zip(lifetimes) {
-            tunnel.ipsec.lifetime = Duration::from_secs(lifetime);
+            tunnel.ike.lifetime = Duration::from_secs(lifetime);
+            tunnel.ike.reauthenticate = true;
         }
         let mut world = up(seed, tunnels);
         for _ in 0..3600 {
@@ -169,7 +170,8 @@ fn a_tunnel_behind_a_nat_is_renewed_from_either_side() {
     for shorter in [A, B] {
         let mut tunnels = tunnels(["10.0.0.1", "198.51.100.1"], ["198.51.100.1", "203.0.113.9"]);
         tunnels[B].peer = None;
-        tunnels[shorter].ipsec.lifetime = Duration::from_secs(300);
+        tunnels[shorter].ike.lifetime = Duration::from_secs(300);
+        tunnels[shorter].ike.reauthenticate = true;
         let mut world = World::new(13, tunnels).behind_nat(A, "203.0.113.9", false);
         world.connect(A);
         for _ in 0..1000 {
@@ -189,7 +191,8 @@ fn a_tunnel_behind_a_nat_is_renewed_from_either_side() {
 #[test]
 fn a_renewal_that_fails_is_tried_again_and_then_the_tunnel_expires() {
     let mut tunnels = plain_tunnels().map(|tunnel| TunnelConfig { dpd: None, ..tunnel });
-    tunnels[A].ipsec.lifetime = Duration::from_secs(600);
+    tunnels[A].ike.lifetime = Duration::from_secs(600);
+    tunnels[A].ike.reauthenticate = true;
     let mut world = up(14, tunnels);
     world.faults = CUT;
     world.seconds(580);

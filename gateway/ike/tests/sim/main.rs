@@ -9,6 +9,7 @@ mod lifecycle;
 mod mismatch;
 mod ppk;
 mod protocols;
+mod rekey;
 mod schedules;
 mod strangers;
 mod world;

@@ -50,6 +50,8 @@ pub(crate) struct End {
     /// The peer's address as seen from here.
     pub(crate) peer: IpAddr,
     pub(crate) children: BTreeMap<(u32, u32), ChildSa>,
+    /// Inbound SPIs of what is installed, oldest first.
+    pub(crate) order: Vec<u32>,
     pub(crate) log: Vec<String>,
     pub(crate) failures: Vec<String>,
     pub(crate) downs: Vec<DownReason>,
@@ -150,6 +152,7 @@ impl World {
                 address,
                 peer: peers[side as usize - 1],
                 children: BTreeMap::new(),
+                order: Vec::new(),
                 log: Vec::new(),
                 failures: Vec::new(),
                 downs: Vec::new(),
@@ -200,6 +203,19 @@ impl World {
         self.settle(side);
     }
 
+    /// Rekeys the newest pair of Child SAs of an end.
+    pub(crate) fn rekey_child(&mut self, side: usize) {
+        if let Some(spi) = self.ends[side].newest_spi() {
+            self.ends[side].endpoint.rekey_child(self.now, TUNNEL, spi);
+            self.settle(side);
+        }
+    }
+
+    pub(crate) fn rekey_ike(&mut self, side: usize) {
+        self.ends[side].endpoint.rekey_ike(self.now, TUNNEL);
+        self.settle(side);
+    }
+
     /// Has an end that keeps trying connect again after a while.
     pub(crate) fn retry(&mut self, side: usize, after: Duration) {
         let end = &mut self.ends[side];
@@ -213,6 +229,7 @@ impl World {
         end.endpoint = Endpoint::new(EndpointConfig::default(), Box::new(rng));
         end.endpoint.set_tunnel(self.now, tunnel);
         end.children.clear();
+        end.order.clear();
         end.log.push("restarted".to_owned());
     }
 
@@ -367,6 +384,15 @@ impl World {
 }
 
 impl End {
+    /// The pair that was installed last.
+    pub(crate) fn newest(&self) -> &ChildSa {
+        self.newest_spi().and_then(|spi| self.children.values().find(|c| c.inbound.spi == spi)).unwrap()
+    }
+
+    pub(crate) fn newest_spi(&self) -> Option<u32> {
+        self.order.last().copied()
+    }
+
     fn take(&mut self, event: Event, now: Instant, start: Instant) {
         let at = now.duration_since(start).as_secs_f64();
         match event {
@@ -377,6 +403,7 @@ impl End {
             Event::ChildUp { child, .. } => {
                 let spis = (child.inbound.spi, child.outbound.spi);
                 self.log.push(format!("{at:9.3} Child up {spis:x?}"));
+                self.order.push(spis.0);
                 assert!(self.children.insert(spis, *child).is_none(), "installed twice");
             }
             Event::SwitchOutbound { inbound_spi, .. } => {
@@ -394,6 +421,7 @@ impl End {
             Event::ChildDown { inbound_spi, outbound_spi, reason, .. } => {
                 let spis = (inbound_spi, outbound_spi);
                 self.log.push(format!("{at:9.3} Child down {spis:x?} {reason}"));
+                self.order.retain(|spi| *spi != spis.0);
                 assert!(self.children.remove(&spis).is_some(), "removed what was not installed");
             }
             Event::IkeDown { reason, .. } => {
