@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use crate::{
     algorithm::Group,
     config::{Id, Protocol, Version},
-    event::Path,
+    event::{Path, Phase},
     selector::TrafficSelector,
     wire::{Notify, NotifyType, WireError},
 };
@@ -127,6 +127,20 @@ pub enum Cause {
         /// The ID.
         id: String,
     },
+    /// The peer authenticates by something else than a pre-shared key (IKEv1, where that is part of the proposal).
+    OtherAuthentication {
+        /// What the peer offers, in words.
+        theirs: String,
+    },
+    /// The version of IKE has no numbers for any of the algorithms that are configured.
+    NothingToOffer {
+        /// Which version.
+        version: Version,
+        /// Whose algorithms.
+        phase: Phase,
+        /// The algorithms.
+        names: Vec<String>,
+    },
     /// Traffic selectors have nothing in common, or the answer is not within the offer.
     TrafficSelectors {
         /// Our side, as we see it.
@@ -189,6 +203,7 @@ impl Cause {
             | Self::InvalidGroup { .. }
             | Self::TrafficSelectors { .. }
             | Self::AuthMethod { .. }
+            | Self::OtherAuthentication { .. }
             | Self::Eap => Blame::PeerIncompatible,
             Self::AuthenticationFailed { .. }
             | Self::NotOurAlgorithms { .. }
@@ -199,6 +214,7 @@ impl Cause {
             | Self::IdMismatch { .. }
             | Self::NoTunnel { .. }
             | Self::TooManySelectors { .. }
+            | Self::NothingToOffer { .. }
             | Self::PeerRefused { .. } => Blame::ConfigMismatch,
             Self::InvalidPublicValue { .. }
             | Self::Malformed { .. }
@@ -216,6 +232,8 @@ impl Cause {
             | Self::ProtocolMismatch { .. }
             | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }
+            | Self::OtherAuthentication { .. }
+            | Self::NothingToOffer { .. }
             | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::InvalidGroup { ours, .. } => {
                 let wanted = ours.first().map_or(0, |g| g.number());

@@ -69,6 +69,8 @@ mod endpoint;
 mod error;
 mod event;
 mod exchange;
+#[cfg(test)]
+mod golden;
 mod proposal;
 mod sa;
 mod selector;

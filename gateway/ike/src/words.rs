@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use crate::{
     config::{Protocol, Version},
     error::Cause,
+    event::Phase,
     selector::MAX_SELECTORS,
 };
 
@@ -135,6 +136,18 @@ impl Display for Cause {
             Self::PpkDiffers { id } => write!(
                 f,
                 "the post-quantum pre-shared keys (PPK) with the ID {id} differ; the pre-shared keys are the same"
+            ),
+            Self::OtherAuthentication { theirs } => {
+                write!(f, "the peer authenticates by {theirs}, we by a pre-shared key")
+            }
+            Self::NothingToOffer { version, phase, names } => write!(
+                f,
+                "{version} cannot negotiate {} in {}: configure others, or the other version",
+                list(names),
+                match phase {
+                    Phase::One => "phase 1",
+                    Phase::Two => "phase 2",
+                }
             ),
             Self::TrafficSelectors { our_local, our_remote, theirs } => {
                 write!(
