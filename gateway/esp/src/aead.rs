@@ -1,6 +1,7 @@
 //! The AEADs of ESP: AES-GCM with a 16-byte ICV (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), which share one shape of
 //! nonce, associated data and packet.
 
+use crate::kernels::{self, Backend, Job, gcm};
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 /// Bytes of the explicit IV.
 pub(crate) const IV_LEN: usize = 8;
 /// Bytes of the ICV.
-pub(crate) const ICV_LEN: usize = 16;
+pub(crate) const ICV_LEN: usize = kernels::TAG_LEN;
 
 /// The expanded key of an SA.
 pub(crate) struct Aead {
@@ -25,12 +26,17 @@ enum Keyed {
     Aes192(AesGcm<Aes192, U12>),
     Aes256(AesGcm<Aes256, U12>),
     ChaCha20(ChaCha20Poly1305),
+    /// AES-GCM of any key length, in a kernel.
+    Wide(Box<gcm::Key>),
 }
 
 impl Aead {
     /// Expands `key`, of the cipher's length; `None` when the cipher is no AEAD.
-    pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4]) -> Option<Self> {
+    pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4], backend: Backend) -> Option<Self> {
+        let gcm = matches!(cipher, Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16);
+        let wide = (gcm && backend == Backend::Avx512).then(|| gcm::Key::new(key)).flatten();
         let keyed = match cipher {
+            _ if let Some(wide) = wide => Keyed::Wide(wide),
             Cipher::Aes128Gcm16 => Keyed::Aes128(AesGcm::new_from_slice(key).ok()?),
             Cipher::Aes192Gcm16 => Keyed::Aes192(AesGcm::new_from_slice(key).ok()?),
             Cipher::Aes256Gcm16 => Keyed::Aes256(AesGcm::new_from_slice(key).ok()?),
@@ -48,10 +54,43 @@ impl Aead {
             Keyed::Aes192(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::Aes256(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.seal_with(aead, esp, seq_high),
+            Keyed::Wide(key) => gcm::seal(&mut [self.job(key, 0, esp, seq_high)]),
         }
     }
 
-    /// Verifies the ICV of `esp` and then decrypts its payload; when false, `esp` is as it was.
+    /// The packet as a job for a kernel, with the IV written if it is to be sealed; `Err` gives it back where no
+    /// kernel has the key.
+    pub(crate) fn queue<'a>(
+        &'a self,
+        position: usize,
+        esp: &'a mut [u8],
+        seq_to_seal: Option<u64>,
+        seq_high: Option<u32>,
+    ) -> Result<Job<'a>, &'a mut [u8]> {
+        let Keyed::Wide(key) = &self.keyed else { return Err(esp) };
+        if let Some(seq) = seq_to_seal {
+            esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
+        }
+        Ok(self.job(key, position, esp, seq_high))
+    }
+
+    fn job<'a>(
+        &'a self,
+        key: &'a gcm::Key,
+        position: usize,
+        esp: &'a mut [u8],
+        seq_high: Option<u32>,
+    ) -> Job<'a> {
+        let (header, text, icv) = split(esp);
+        let (associated, aad_len) = associated_data(header, seq_high);
+        let mut aad = [0; 16];
+        aad[..associated.len()].copy_from_slice(&associated);
+        let nonce = self.nonce(header).0;
+        let tag = icv.try_into().expect("split off with this length");
+        Job { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
+    }
+
+    /// Verifies the ICV of `esp` and decrypts its payload; when false, the payload is as it was or zeros.
     #[must_use]
     pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
         match &self.keyed {
@@ -59,6 +98,11 @@ impl Aead {
             Keyed::Aes192(aead) => self.open_with(aead, esp, seq_high),
             Keyed::Aes256(aead) => self.open_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.open_with(aead, esp, seq_high),
+            Keyed::Wide(key) => {
+                let mut job = [self.job(key, 0, esp, seq_high)];
+                gcm::open(&mut job);
+                job[0].authentic
+            }
         }
     }
 
@@ -176,7 +220,8 @@ mod tests {
              76aaa8266b7fb0f7b11b369907e1ad43",
             ),
         ] {
-            let aead = Aead::new(cipher, &unhex(key), unhex(salt).try_into().unwrap()).unwrap();
+            let aead =
+                Aead::new(cipher, &unhex(key), unhex(salt).try_into().unwrap(), Backend::Portable).unwrap();
             let head = [unhex(header), unhex(iv)].concat();
             let clear = [&head[..], &unhex(plain), &[0; ICV_LEN]].concat();
             let expected = [&head[..], &unhex(sealed)].concat();
@@ -187,6 +232,7 @@ mod tests {
                 Keyed::Aes192(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::Aes256(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::ChaCha20(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
+                Keyed::Wide(_) => unreachable!("the portable backend has no such key"),
             }
             assert_eq!(esp, expected, "{cipher:?}");
 

@@ -2,6 +2,7 @@
 
 use crate::ah::Ah;
 use crate::inner::{self, Inner};
+use crate::kernels::{BURST, Backend, Queue};
 use crate::outer::{self, Template};
 use crate::packet::{Drop, Outcome, Packet};
 use crate::replay::SaStates;
@@ -21,12 +22,24 @@ const MAX_OUTER_LEN: usize = 65_535;
 /// caller. The same SA may be sealed or opened by several engines at once.
 pub struct Engine {
     sas: Box<[Option<Box<Sa>>]>,
+    backend: Backend,
 }
 
 impl Engine {
-    /// An engine for the SA indices `0..capacity`, none installed.
+    /// An engine for the SA indices `0..capacity`, none installed, on the fastest backend of this processor.
     pub fn new(capacity: usize) -> Self {
-        Self { sas: (0..capacity).map(|_| None).collect() }
+        Self::with_backend(capacity, Backend::detect())
+    }
+
+    /// The same on another backend; one that this processor does not have leaves the portable one.
+    pub fn with_backend(capacity: usize, backend: Backend) -> Self {
+        let backend = if backend.is_available() { backend } else { Backend::Portable };
+        Self { sas: (0..capacity).map(|_| None).collect(), backend }
+    }
+
+    /// What the cryptography runs on.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Expands an SA at `index`, in place of the one there if any. The only call that allocates.
@@ -36,7 +49,7 @@ impl Engine {
     pub fn install(&mut self, index: u32, params: &SaParams) -> Result<(), InvalidSa> {
         let capacity = self.sas.len();
         let slot = self.sas.get_mut(index as usize).ok_or(InvalidSa::Index { index, capacity })?;
-        *slot = Some(Box::new(Sa::new(params)?));
+        *slot = Some(Box::new(Sa::new(params, self.backend)?));
         Ok(())
     }
 
@@ -75,9 +88,28 @@ impl Engine {
     ///
     /// Bytes after the inner packet's own length are not sent. A packet that is dropped stays as it was.
     pub fn seal(&mut self, batch: &mut [Packet<'_>]) {
-        for packet in batch.iter_mut().filter(|packet| packet.outcome == Outcome::Pending) {
-            let sealed = self.sa(packet.sa).ok_or(Drop::NoSa).and_then(|sa| sa.seal(packet));
-            finish(packet, sealed);
+        for burst in batch.chunks_mut(BURST) {
+            let mut headless = [const { None }; BURST];
+            let mut queue = Queue::default();
+            for (position, packet) in burst.iter_mut().enumerate() {
+                if packet.outcome != Outcome::Pending {
+                    continue;
+                }
+                let Packet { buf, start, end, sa, seq, outcome } = packet;
+                let sealed = self.sa(*sa).ok_or(Drop::NoSa).and_then(|sa| {
+                    let (range, class) = sa.seal(buf, *start..*end, *seq, position, &mut queue)?;
+                    headless[position] = Some((sa, class));
+                    Ok(range)
+                });
+                (*start, *end, *outcome) = finished(*start..*end, sealed);
+            }
+            queue.seal();
+            for (packet, headless) in burst.iter_mut().zip(headless) {
+                // The UDP checksum covers what only now is encrypted.
+                if let Some((sa, Some(class))) = headless {
+                    sa.template.write(&mut packet.buf[packet.start..packet.end], class);
+                }
+            }
         }
     }
 
@@ -87,9 +119,34 @@ impl Engine {
     /// Of two packets with one sequence number, here or in another engine that shares `states`, one at most is
     /// [`Outcome::Done`]. A packet that is dropped holds no plaintext that it did not come with.
     pub fn open(&mut self, batch: &mut [Packet<'_>], states: &impl SaStates) {
-        for packet in batch.iter_mut().filter(|packet| packet.outcome == Outcome::Pending) {
-            let opened = self.sa(packet.sa).ok_or(Drop::NoSa).and_then(|sa| sa.open(packet, states));
-            finish(packet, opened);
+        for burst in batch.chunks_mut(BURST) {
+            let mut under_way: [Option<Opening<'_>>; BURST] = [const { None }; BURST];
+            let mut queue = Queue::default();
+            for (position, packet) in burst.iter_mut().enumerate() {
+                if packet.outcome != Outcome::Pending {
+                    continue;
+                }
+                let Packet { buf, start, end, sa, seq, outcome } = packet;
+                let begun = self
+                    .sa(*sa)
+                    .ok_or(Drop::NoSa)
+                    .and_then(|at| at.open(buf, *start..*end, (*sa, states), seq, position, &mut queue));
+                match begun {
+                    Ok(opening) => under_way[position] = Some(opening),
+                    Err(drop) => *outcome = Outcome::Dropped(drop),
+                }
+            }
+            queue.open(|position| {
+                if let Some(opening) = &mut under_way[position] {
+                    opening.authentic = true;
+                }
+            });
+            for (packet, opening) in burst.iter_mut().zip(under_way) {
+                if let Some(opening) = opening {
+                    let opened = opening.finish(packet, states);
+                    (packet.start, packet.end, packet.outcome) = finished(packet.start..packet.end, opened);
+                }
+            }
         }
     }
 
@@ -101,18 +158,19 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let installed = self.sas.iter().flatten().count();
-        f.debug_struct("Engine").field("capacity", &self.sas.len()).field("installed", &installed).finish()
+        f.debug_struct("Engine")
+            .field("backend", &self.backend)
+            .field("capacity", &self.sas.len())
+            .field("installed", &installed)
+            .finish()
     }
 }
 
-fn finish(packet: &mut Packet<'_>, result: Result<Range<usize>, Drop>) {
-    packet.outcome = match result {
-        Ok(range) => {
-            (packet.start, packet.end) = (range.start, range.end);
-            Outcome::Done
-        }
-        Err(drop) => Outcome::Dropped(drop),
-    };
+fn finished(before: Range<usize>, result: Result<Range<usize>, Drop>) -> (usize, usize, Outcome) {
+    match result {
+        Ok(range) => (range.start, range.end, Outcome::Done),
+        Err(drop) => (before.start, before.end, Outcome::Dropped(drop)),
+    }
 }
 
 struct Sa {
@@ -135,7 +193,7 @@ enum Form {
 }
 
 impl Sa {
-    fn new(params: &SaParams) -> Result<Self, InvalidSa> {
+    fn new(params: &SaParams, backend: Backend) -> Result<Self, InvalidSa> {
         if params.spi < 256 {
             return Err(InvalidSa::Spi(params.spi));
         }
@@ -143,7 +201,7 @@ impl Sa {
             return Err(InvalidSa::ReplayWindow(params.replay_window));
         }
         let form = match params.protocol {
-            Protocol::Esp => Form::Esp(Transform::new(params)?),
+            Protocol::Esp => Form::Esp(Transform::new(params, backend)?),
             Protocol::Ah => Form::Ah(Ah::new(params)?),
         };
         Ok(Self {
@@ -156,43 +214,65 @@ impl Sa {
         })
     }
 
-    fn seal(&self, packet: &mut Packet<'_>) -> Result<Range<usize>, Drop> {
-        let given = packet.buf.get(packet.start..packet.end).ok_or(Drop::Malformed)?;
-        let inner = Inner::parse(given).ok_or(Drop::BadInner)?;
-        if packet.seq == 0 || !self.esn && packet.seq > u64::from(u32::MAX) {
+    /// Seals but for what waits in `queue`. Gives where the outer packet lies, and the traffic class of its header if
+    /// that is still to be written.
+    fn seal<'a>(
+        &'a self,
+        buf: &'a mut [u8],
+        given: Range<usize>,
+        seq: u64,
+        position: usize,
+        queue: &mut Queue<'a>,
+    ) -> Result<(Range<usize>, Option<u8>), Drop> {
+        let inner = buf.get(given.clone()).ok_or(Drop::Malformed)?;
+        let inner = Inner::parse(inner).ok_or(Drop::BadInner)?;
+        if seq == 0 || !self.esn && seq > u64::from(u32::MAX) {
             return Err(Drop::SequenceExhausted);
         }
-        let start = packet.start.checked_sub(self.head_len()).ok_or(Drop::TooBig)?;
-        let end = packet.start + inner.len + self.tail_len(inner.len);
-        let outer = packet.buf.get_mut(start..end).ok_or(Drop::TooBig)?;
+        let start = given.start.checked_sub(self.head_len()).ok_or(Drop::TooBig)?;
+        let end = given.start + inner.len + self.tail_len(inner.len);
+        let outer = buf.get_mut(start..end).ok_or(Drop::TooBig)?;
         if outer.len() > MAX_OUTER_LEN {
             return Err(Drop::TooBig);
         }
 
-        let (seq, seq_high) = (packet.seq, self.seq_high(packet.seq));
+        let seq_high = self.seq_high(seq);
         match &self.form {
             Form::Esp(transform) => {
                 let esp = &mut outer[self.template.len()..];
                 esp[..4].copy_from_slice(&self.spi.to_be_bytes());
                 esp[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
                 write_trailer(esp, transform, inner);
-                transform.seal(esp, seq, seq_high);
-                self.template.write(outer, inner.traffic_class);
+                match transform.queue(position, esp, Some(seq), seq_high) {
+                    Ok(job) => queue.push(job),
+                    Err(esp) => transform.seal(esp, seq, seq_high),
+                }
+                Ok((start..end, Some(inner.traffic_class)))
             }
             Form::Ah(ah) => {
                 self.template.write(outer, inner.traffic_class);
                 ah.seal(outer, self.template.len(), inner.next_header, self.spi, seq, seq_high);
+                Ok((start..end, None))
             }
         }
-        Ok(start..end)
     }
 
-    fn open(&self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
-        let frame = packet.buf.get_mut(packet.start..packet.end).ok_or(Drop::Malformed)?;
+    /// Begins to open: everything up to whether the packet is authentic, unless that waits in `queue`.
+    fn open<'s: 'b, 'b>(
+        &'s self,
+        buf: &'b mut [u8],
+        given: Range<usize>,
+        (index, states): (u32, &impl SaStates),
+        seq: &mut u64,
+        position: usize,
+        queue: &mut Queue<'b>,
+    ) -> Result<Opening<'s>, Drop> {
+        let first = given.start;
+        let frame = buf.get_mut(given).ok_or(Drop::Malformed)?;
         let carried = outer::parse(frame, self.protocol()).ok_or(Drop::Malformed)?;
         let carrier = carried.payload.start;
         let frame = &mut frame[..carried.payload.end];
-        let ipsec = &mut frame[carrier..];
+        let ipsec = &frame[carrier..];
         // AH has four bytes in front of what both have.
         let numbers = match &self.form {
             Form::Esp(_) => ipsec.first_chunk::<8>(),
@@ -208,37 +288,28 @@ impl Sa {
             Form::Ah(ah) => ah.payload(ipsec),
         };
         let text = text.ok_or(Drop::Malformed)?;
-        let replay = states.replay(packet.sa).ok_or(Drop::NoSa)?;
-        packet.seq = if self.esn { replay.extend(low, self.replay_window) } else { u64::from(low) };
-        if !replay.check(packet.seq, self.replay_window) {
+        let replay = states.replay(index).ok_or(Drop::NoSa)?;
+        *seq = if self.esn { replay.extend(low, self.replay_window) } else { u64::from(low) };
+        if !replay.check(*seq, self.replay_window) {
             return Err(Drop::Replay);
         }
-        let seq_high = self.seq_high(packet.seq);
-        let authentic = match &self.form {
-            Form::Esp(transform) => transform.open(ipsec, seq_high),
-            Form::Ah(ah) => ah.verify(frame, carrier, seq_high),
+        let seq_high = self.seq_high(*seq);
+        let mut opening = Opening {
+            sa: self,
+            text: first + carrier + text.start..first + carrier + text.end,
+            // AH's own; that of ESP is inside.
+            next_header: ipsec[0],
+            traffic_class: carried.traffic_class,
+            authentic: false,
         };
-        if !authentic {
-            return Err(Drop::Authentication);
+        match &self.form {
+            Form::Esp(transform) => match transform.queue(position, &mut frame[carrier..], None, seq_high) {
+                Ok(job) => queue.push(job),
+                Err(ipsec) => opening.authentic = transform.open(ipsec, seq_high),
+            },
+            Form::Ah(ah) => opening.authentic = ah.verify(frame, carrier, seq_high),
         }
-
-        let next_header = frame[carrier];
-        let text = carrier + text.start..carrier + text.end;
-        let text_start = packet.start + text.start;
-        let text = &mut frame[text];
-        let stripped = match (replay.commit(packet.seq, self.replay_window), &self.form) {
-            (false, _) => Err(Drop::Replay),
-            (true, Form::Esp(_)) => strip_trailer(text)
-                .and_then(|(payload, next_header)| strip(payload, next_header, carried.traffic_class)),
-            (true, Form::Ah(_)) => strip(text, next_header, carried.traffic_class),
-        };
-        match stripped {
-            Ok(len) => Ok(text_start..text_start + len),
-            Err(drop) => {
-                text.fill(0);
-                Err(drop)
-            }
-        }
+        Ok(opening)
     }
 
     const fn protocol(&self) -> Protocol {
@@ -270,6 +341,41 @@ impl Sa {
                 end.next_multiple_of(transform.alignment()) - inner_len + transform.icv_len()
             }
             Form::Ah(_) => 0,
+        }
+    }
+}
+
+/// A packet that is being opened.
+struct Opening<'a> {
+    sa: &'a Sa,
+    /// Where in the buffer its text lies.
+    text: Range<usize>,
+    next_header: u8,
+    traffic_class: u8,
+    authentic: bool,
+}
+
+impl Opening<'_> {
+    /// Where the inner packet lies, if there is one to give out.
+    fn finish(self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
+        if !self.authentic {
+            return Err(Drop::Authentication);
+        }
+        let replay = states.replay(packet.sa).ok_or(Drop::NoSa)?;
+        let start = self.text.start;
+        let text = &mut packet.buf[self.text];
+        let stripped = match (replay.commit(packet.seq, self.sa.replay_window), &self.sa.form) {
+            (false, _) => Err(Drop::Replay),
+            (true, Form::Esp(_)) => strip_trailer(text)
+                .and_then(|(payload, next_header)| strip(payload, next_header, self.traffic_class)),
+            (true, Form::Ah(_)) => strip(text, self.next_header, self.traffic_class),
+        };
+        match stripped {
+            Ok(len) => Ok(start..start + len),
+            Err(drop) => {
+                text.fill(0);
+                Err(drop)
+            }
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | `replay` | the anti-replay window in shared memory, and extended sequence numbers |
 //! | `transform` | the algorithms of an ESP SA, put together |
 //! | `aead`, `cbc`, `hmac` | each of them |
+//! | `kernels` | what is written for vector units: many packets at once |
 //! | `ah` | the Authentication Header, and what of the outer header it covers |
 //!
 //! # What it speaks
@@ -53,6 +54,7 @@ mod cbc;
 mod engine;
 mod hmac;
 mod inner;
+mod kernels;
 mod outer;
 mod packet;
 mod replay;
@@ -62,6 +64,7 @@ mod test_util;
 mod transform;
 
 pub use engine::Engine;
+pub use kernels::Backend;
 pub use packet::{Drop, Outcome, Packet};
 pub use replay::{REPLAY_SLOTS, ReplayState, SaStates};
 pub use sa::{AUTH_KEY_LEN, Auth, Cipher, InvalidSa, KEY_LEN, Outer, Protocol, REPLAY_WINDOW_MAX, SaParams};

@@ -3,6 +3,7 @@
 use crate::aead::{self, Aead};
 use crate::cbc::Cbc;
 use crate::hmac::Hmac;
+use crate::kernels::{Backend, Job};
 use crate::sa::{Cipher, InvalidSa, SaParams};
 use std::ops::Range;
 
@@ -21,11 +22,11 @@ impl Transform {
     ///
     /// # Errors
     /// [`InvalidSa::Combination`] when cipher and integrity algorithm do not go together.
-    pub(crate) fn new(params: &SaParams) -> Result<Self, InvalidSa> {
+    pub(crate) fn new(params: &SaParams, backend: Backend) -> Result<Self, InvalidSa> {
         let (cipher, auth) = (params.cipher, params.auth);
         let key = &params.key[..cipher.key_len()];
         let hmac = Hmac::new(auth, &params.auth_key[..auth.key_len()]);
-        match (Aead::new(cipher, key, params.salt), Cbc::new(cipher, key), hmac) {
+        match (Aead::new(cipher, key, params.salt, backend), Cbc::new(cipher, key), hmac) {
             (Some(aead), None, None) => Ok(Transform::Aead(aead)),
             (None, Some(cbc), Some(hmac)) => Ok(Transform::Cbc(cbc, hmac)),
             (None, None, Some(hmac)) if cipher == Cipher::Null => Ok(Transform::Null(hmac)),
@@ -81,8 +82,23 @@ impl Transform {
         hmac.sign(&[covered], seq_high, icv);
     }
 
-    /// Verifies `esp`, whose length [`Transform::text`] has accepted, and then decrypts its text; when false, `esp` is
-    /// as it was.
+    /// The packet as a job for a kernel, for [`Transform::seal`] when it has a sequence number, else for
+    /// [`Transform::open`]; `Err` gives it back where there is no kernel for it.
+    pub(crate) fn queue<'a>(
+        &'a self,
+        position: usize,
+        esp: &'a mut [u8],
+        seq_to_seal: Option<u64>,
+        seq_high: Option<u32>,
+    ) -> Result<Job<'a>, &'a mut [u8]> {
+        match self {
+            Transform::Aead(aead) => aead.queue(position, esp, seq_to_seal, seq_high),
+            Transform::Cbc(..) | Transform::Null(_) => Err(esp),
+        }
+    }
+
+    /// Verifies `esp`, whose length [`Transform::text`] has accepted, and decrypts its text; when false, the text is
+    /// as it was or zeros.
     #[must_use]
     pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
         let (cbc, hmac) = match self {

@@ -1,0 +1,489 @@
+//! AES-GCM (NIST SP 800-38D) with AVX-512, VAES and VPCLMULQDQ.
+//!
+//! Packets go through in fours. Of each, counter mode and GHASH run over 64 octets a register; GHASH multiplies every
+//! block by its own power of H and reduces once for [`GROUP`] blocks. What is left at the end, one reduction and one
+//! encrypted counter block a packet, is done for all four in the lanes of one register, whatever their keys.
+//!
+//! GHASH works on octet-reversed blocks, where the product of two bit-reflected polynomials comes out shifted by one
+//! bit; the powers of H are kept multiplied by x to make up for it (Gueron and Kounavis, "Intel Carry-Less
+//! Multiplication Instruction and its Usage for Computing the GCM Mode", 2010).
+
+use std::arch::x86_64::*;
+
+use super::{Job, TAG_LEN};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+/// Blocks whose products are summed before a reduction.
+const GROUP: usize = 32;
+/// Powers of H in a key: a group's, one for the associated data before it and one for the lengths behind it, to a
+/// whole number of registers. More would push the keys of a few thousand SAs out of the cache.
+const POWERS: usize = 36;
+/// Blocks that a register holds.
+const LANES: usize = 4;
+/// Packets that are finished together.
+const WIDTH: usize = 4;
+/// x^128 + x^127 + x^126 + x^121 + 1, the field's polynomial with its bits reflected, without x^128.
+const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+
+/// Whether this processor has the instructions.
+pub(crate) fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("vaes")
+        && is_x86_feature_detected!("vpclmulqdq")
+        && is_x86_feature_detected!("aes")
+        && is_x86_feature_detected!("pclmulqdq")
+        && is_x86_feature_detected!("bmi2")
+}
+
+/// An expanded key: round keys and powers of H. Wiped when dropped.
+#[repr(C, align(64))]
+pub(crate) struct Key {
+    round_keys: [[u8; 16]; 15],
+    rounds: usize,
+    /// H^36 to H^1, and zeros that a load beyond the last power may see.
+    powers: [[u8; 16]; POWERS + LANES],
+}
+
+impl Key {
+    /// How often a block goes through the cipher's round: 10, 12 or 14. Keys that agree in it are worked on together.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds
+    }
+
+    /// Expands a key of 16, 24 or 32 octets; `None` for another length, or where the processor cannot use it.
+    pub(crate) fn new(key: &[u8]) -> Option<Box<Self>> {
+        if !matches!(key.len(), 16 | 24 | 32) || !is_available() {
+            return None;
+        }
+        // SAFETY: the instructions are there, as was just asked.
+        Some(unsafe { expand(key) })
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.round_keys.zeroize();
+        self.powers.zeroize();
+    }
+}
+
+/// Encrypts the texts and writes the tags.
+pub(crate) fn seal(jobs: &mut [Job<'_>]) {
+    each_four(jobs, |four, rounds| {
+        // SAFETY: a key exists only where the instructions do. The number of rounds is that of all four keys.
+        unsafe {
+            match rounds {
+                10 => run::<10, true>(four),
+                12 => run::<12, true>(four),
+                _ => run::<14, true>(four),
+            }
+        };
+    });
+}
+
+/// Decrypts the texts whose tags are right, and says which are; the others are wiped.
+pub(crate) fn open(jobs: &mut [Job<'_>]) {
+    each_four(jobs, |four, rounds| {
+        // SAFETY: as in `seal`.
+        let tags = unsafe {
+            match rounds {
+                10 => run::<10, false>(four),
+                12 => run::<12, false>(four),
+                _ => run::<14, false>(four),
+            }
+        };
+        for (job, tag) in four.iter_mut().zip(tags) {
+            job.authentic = job.tag.ct_eq(&tag).into();
+            if !job.authentic {
+                job.text.fill(0);
+            }
+        }
+    });
+}
+
+/// Cuts jobs into runs of at most four whose keys have one length.
+fn each_four<'a, 'j>(mut jobs: &'j mut [Job<'a>], mut work: impl FnMut(&mut [Job<'a>], usize)) {
+    while let [first, ..] = &*jobs {
+        let rounds = first.key.rounds();
+        let same = jobs.iter().take(WIDTH).take_while(|job| job.key.rounds() == rounds).count();
+        let (four, rest) = std::mem::take(&mut jobs).split_at_mut(same);
+        for next in rest.iter().take(WIDTH) {
+            prefetch(next.key);
+        }
+        work(four, rounds);
+        jobs = rest;
+    }
+}
+
+/// Brings a key's round keys and its lowest powers near: with thousands of SAs they are far.
+fn prefetch(key: &Key) {
+    let lowest = &raw const key.powers[POWERS - 8];
+    for line in [key.round_keys.as_ptr(), lowest.cast()] {
+        // SAFETY: a prefetch reads nothing that the program could see, whatever the address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().add(64));
+            _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().add(128));
+        }
+    }
+}
+
+/// Sums of products that are not reduced yet: low, middle and high halves of the partial products.
+#[derive(Clone, Copy)]
+struct Sum {
+    low: __m512i,
+    middle: __m512i,
+    high: __m512i,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn xor3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi64::<0x96>(a, b, c)
+}
+
+/// The sum of four products, one in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn multiply(x: __m512i, h: __m512i) -> Sum {
+    Sum {
+        low: _mm512_clmulepi64_epi128::<0x00>(x, h),
+        middle: _mm512_xor_si512(
+            _mm512_clmulepi64_epi128::<0x01>(x, h),
+            _mm512_clmulepi64_epi128::<0x10>(x, h),
+        ),
+        high: _mm512_clmulepi64_epi128::<0x11>(x, h),
+    }
+}
+
+/// Adds eight products.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn add_two(sum: &mut Sum, (x, h): (__m512i, __m512i), (y, g): (__m512i, __m512i)) {
+    let (a, b) = (multiply(x, h), multiply(y, g));
+    sum.low = xor3(sum.low, a.low, b.low);
+    sum.middle = xor3(sum.middle, a.middle, b.middle);
+    sum.high = xor3(sum.high, a.high, b.high);
+}
+
+/// Adds four products.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn add_one(sum: &mut Sum, x: __m512i, h: __m512i) {
+    let a = multiply(x, h);
+    sum.low = _mm512_xor_si512(sum.low, a.low);
+    sum.middle = _mm512_xor_si512(sum.middle, a.middle);
+    sum.high = _mm512_xor_si512(sum.high, a.high);
+}
+
+/// Reduces each lane by the field's polynomial.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn reduce(sum: Sum) -> __m512i {
+    let polynomial = _mm512_set_epi64(
+        (POLYNOMIAL >> 64) as i64,
+        POLYNOMIAL as i64,
+        (POLYNOMIAL >> 64) as i64,
+        POLYNOMIAL as i64,
+        (POLYNOMIAL >> 64) as i64,
+        POLYNOMIAL as i64,
+        (POLYNOMIAL >> 64) as i64,
+        POLYNOMIAL as i64,
+    );
+    let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, sum.low);
+    let middle = xor3(sum.middle, _mm512_shuffle_epi32::<0x4e>(sum.low), folded);
+    let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, middle);
+    xor3(sum.high, _mm512_shuffle_epi32::<0x4e>(middle), folded)
+}
+
+/// The sum of a register's lanes, in each of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn across(v: __m512i) -> __m512i {
+    let v = _mm512_xor_si512(v, _mm512_shuffle_i64x2::<0x4e>(v, v));
+    _mm512_xor_si512(v, _mm512_shuffle_i64x2::<0xb1>(v, v))
+}
+
+/// Lane `i` of the result is the sum of the lanes of `v[i]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn across_each(v: [__m512i; WIDTH]) -> __m512i {
+    let halves =
+        |a, b| _mm512_xor_si512(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xdd>(a, b));
+    let (a, b) = (halves(v[0], v[1]), halves(v[2], v[3]));
+    halves(a, b)
+}
+
+/// Reverses the octets of each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn reversed(v: __m512i) -> __m512i {
+    let order = _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    _mm512_shuffle_epi8(v, order)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn load_block(block: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 octets are read from a reference to 16.
+    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+}
+
+/// Four blocks that begin with the one at `first`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn load_powers(key: &Key, first: usize) -> __m512i {
+    debug_assert!(first <= POWERS);
+    // SAFETY: `first` is at most POWERS, and LANES blocks lie behind that.
+    unsafe { _mm512_loadu_si512(key.powers.as_ptr().add(first).cast()) }
+}
+
+/// The round key in every lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn round_key(key: &Key, round: usize) -> __m512i {
+    _mm512_broadcast_i32x4(load_block(&key.round_keys[round]))
+}
+
+/// The counter blocks of one packet: those of the next register, with the counter in the machine's order.
+struct Counter(__m512i);
+
+impl Counter {
+    /// From the second block on; the first encrypts the tag.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+    fn new(nonce: __m128i) -> Self {
+        let first = _mm512_set_epi32(5, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0);
+        Self(_mm512_add_epi32(_mm512_broadcast_i32x4(nonce), first))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+    fn next(&mut self) -> __m512i {
+        let order =
+            _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+        let blocks = _mm512_shuffle_epi8(self.0, order);
+        self.0 = _mm512_add_epi32(self.0, _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0));
+        blocks
+    }
+}
+
+/// Encrypts or decrypts `V` registers of text and adds their products to `sum`: the first block's power is the one at
+/// `power`, and `carried` is added to it. Of the last register only the octets in `mask` are there.
+///
+/// # Safety
+/// `text` has `V - 1` times 64 octets and those of `mask`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+unsafe fn step<const ROUNDS: usize, const SEAL: bool, const V: usize>(
+    key: &Key,
+    counter: &mut Counter,
+    text: *mut u8,
+    mask: u64,
+    power: usize,
+    carried: __m512i,
+    sum: &mut Sum,
+) {
+    let whitening = round_key(key, 0);
+    let mut stream = [_mm512_setzero_si512(); V];
+    for blocks in &mut stream {
+        *blocks = _mm512_xor_si512(counter.next(), whitening);
+    }
+    for round in 1..ROUNDS {
+        let round_key = round_key(key, round);
+        for blocks in &mut stream {
+            *blocks = _mm512_aesenc_epi128(*blocks, round_key);
+        }
+    }
+    let last = round_key(key, ROUNDS);
+    let mut hashed = [_mm512_setzero_si512(); V];
+    for (i, blocks) in stream.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let at = unsafe { text.add(64 * i).cast() };
+        let mask = if i + 1 == V { mask } else { !0 };
+        // SAFETY: a masked load and a masked store touch only the octets in the mask, which are there.
+        unsafe {
+            let before = _mm512_maskz_loadu_epi8(mask, at);
+            let after = _mm512_aesenclast_epi128(blocks, _mm512_xor_si512(last, before));
+            _mm512_mask_storeu_epi8(at, mask, after);
+            hashed[i] = if SEAL { _mm512_maskz_mov_epi8(mask, after) } else { before };
+        }
+    }
+    hashed[0] = _mm512_xor_si512(reversed(hashed[0]), carried);
+    for blocks in &mut hashed[1..] {
+        *blocks = reversed(*blocks);
+    }
+    // Powers beyond H^1 are zero, and so are the blocks they would be multiplied with.
+    let of = |i: usize| load_powers(key, (power + LANES * i).min(POWERS));
+    for i in (0..V - V % 2).step_by(2) {
+        add_two(sum, (hashed[i], of(i)), (hashed[i + 1], of(i + 1)));
+    }
+    if V % 2 == 1 {
+        add_one(sum, hashed[V - 1], of(V - 1));
+    }
+}
+
+/// The whole text of one packet; gives the sum that is left to reduce.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut Job<'_>, nonce: __m128i) -> Sum {
+    let key = job.key;
+    let mut counter = Counter::new(nonce);
+    let zero = _mm512_setzero_si512();
+    let aad = _mm512_maskz_mov_epi64(0x03, reversed(_mm512_castsi128_si512(load_block(&job.aad))));
+    // The associated data is the first block, before the text's; `carried` is what a group leaves to the next.
+    let mut carried = zero;
+    let mut ahead = aad;
+    let (mut at, mut left) = (job.text.as_mut_ptr(), job.text.len());
+    while left > GROUP * 16 {
+        let first = _mm512_maskz_mov_epi64(0x03, load_powers(key, POWERS - GROUP - 1));
+        let mut sum = multiply(ahead, first);
+        for i in 0..GROUP / (4 * LANES) {
+            let power = POWERS - GROUP + 4 * LANES * i;
+            // SAFETY: more than GROUP blocks of text are left, and this reads the i-th 16 of them.
+            unsafe {
+                step::<ROUNDS, SEAL, 4>(key, &mut counter, at.add(256 * i), !0, power, carried, &mut sum)
+            };
+            carried = zero;
+        }
+        let whole = Sum { low: across(sum.low), middle: across(sum.middle), high: across(sum.high) };
+        carried = _mm512_maskz_mov_epi64(0x03, reduce(whole));
+        ahead = zero;
+        // SAFETY: as above.
+        at = unsafe { at.add(GROUP * 16) };
+        left -= GROUP * 16;
+    }
+
+    let blocks = left.div_ceil(16);
+    let lengths = _mm_set_epi64x(i64::from(job.aad_len) * 8, job.text.len() as i64 * 8);
+    let around = _mm512_inserti32x4::<1>(ahead, lengths);
+    let powers = _mm512_inserti32x4::<1>(
+        _mm512_castsi128_si512(load_block(&key.powers[POWERS - blocks - 2])),
+        load_block(&key.powers[POWERS - 1]),
+    );
+    let mut sum = multiply(around, _mm512_maskz_mov_epi64(0x0f, powers));
+    let mut power = POWERS - blocks - 1;
+    while left > 0 {
+        let now = left.min(256);
+        let registers = now.div_ceil(64);
+        let mask = _bzhi_u64(!0, (now - 64 * (registers - 1)) as u32);
+        // SAFETY: `now` octets are left: all registers but the last are full, and of that one `mask` has the rest.
+        unsafe {
+            match registers {
+                1 => step::<ROUNDS, SEAL, 1>(key, &mut counter, at, mask, power, carried, &mut sum),
+                2 => step::<ROUNDS, SEAL, 2>(key, &mut counter, at, mask, power, carried, &mut sum),
+                3 => step::<ROUNDS, SEAL, 3>(key, &mut counter, at, mask, power, carried, &mut sum),
+                _ => step::<ROUNDS, SEAL, 4>(key, &mut counter, at, mask, power, carried, &mut sum),
+            }
+            at = at.add(now);
+        }
+        carried = zero;
+        power += 4 * LANES;
+        left -= now;
+    }
+    sum
+}
+
+/// Encrypts or decrypts up to four packets and gives their tags; with `SEAL` they are also written.
+///
+/// # Safety
+/// The processor has the instructions, `jobs` holds one to four, and all keys have `ROUNDS` rounds.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [Job<'_>]) -> [[u8; TAG_LEN]; WIDTH] {
+    let zero = _mm512_setzero_si512();
+    let (mut low, mut middle, mut high) = ([zero; WIDTH], [zero; WIDTH], [zero; WIDTH]);
+    let mut nonces = [[0; 16]; WIDTH];
+    let mut keys = [jobs[0].key; WIDTH];
+    for (i, job) in jobs.iter_mut().enumerate() {
+        nonces[i][..12].copy_from_slice(&job.nonce);
+        keys[i] = job.key;
+        let sum = text::<ROUNDS, SEAL>(job, load_block(&nonces[i]));
+        (low[i], middle[i], high[i]) = (sum.low, sum.middle, sum.high);
+        nonces[i][15] = 1;
+    }
+    let sum = Sum { low: across_each(low), middle: across_each(middle), high: across_each(high) };
+    let hash = reversed(reduce(sum));
+    let lanes = |block: [&[u8; 16]; WIDTH]| {
+        let one = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(load_block(block[0])), load_block(block[1]));
+        let two = _mm512_inserti32x4::<2>(one, load_block(block[2]));
+        _mm512_inserti32x4::<3>(two, load_block(block[3]))
+    };
+    let same = keys.iter().all(|key| std::ptr::eq(*key, keys[0]));
+    let round_keys = |round: usize| {
+        if same { round_key(keys[0], round) } else { lanes(keys.map(|key| &key.round_keys[round])) }
+    };
+    let mut tags = _mm512_xor_si512(lanes(nonces.each_ref()), round_keys(0));
+    for round in 1..ROUNDS {
+        tags = _mm512_aesenc_epi128(tags, round_keys(round));
+    }
+    tags = _mm512_aesenclast_epi128(tags, _mm512_xor_si512(round_keys(ROUNDS), hash));
+    let mut out = [[0; TAG_LEN]; WIDTH];
+    // SAFETY: 64 octets are written to an array of 64.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), tags) };
+    if SEAL {
+        for (job, tag) in jobs.iter_mut().zip(&out) {
+            *job.tag = *tag;
+        }
+    }
+    out
+}
+
+/// FIPS 197's key expansion, and the powers of H.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+unsafe fn expand(key: &[u8]) -> Box<Key> {
+    let words = key.len() / 4;
+    let rounds = words + 6;
+    let mut expanded = Box::new(Key { round_keys: [[0; 16]; 15], rounds, powers: [[0; 16]; POWERS + LANES] });
+    let mut schedule = [0u32; 60];
+    for (word, octets) in schedule.iter_mut().zip(key.chunks_exact(4)) {
+        *word = octets.iter().rev().fold(0, |word, octet| word << 8 | u32::from(*octet));
+    }
+    // AESKEYGENASSIST substitutes without a table in memory; its lowest result is SubWord of the second word.
+    let substituted = |word: u32| {
+        _mm_cvtsi128_si32(_mm_aeskeygenassist_si128::<0>(_mm_set_epi32(0, 0, word as i32, 0))) as u32
+    };
+    let mut round_constant = 1u32;
+    for i in words..4 * (rounds + 1) {
+        let mut word = schedule[i - 1];
+        if i % words == 0 {
+            word = substituted(word).rotate_right(8) ^ round_constant;
+            round_constant = round_constant << 1 ^ if round_constant & 0x80 != 0 { 0x11b } else { 0 };
+        } else if words > 6 && i % words == 4 {
+            word = substituted(word);
+        }
+        schedule[i] = schedule[i - words] ^ word;
+    }
+    for (i, word) in schedule.iter().take(4 * (rounds + 1)).enumerate() {
+        expanded.round_keys[i / 4][4 * (i % 4)..][..4].copy_from_slice(&word.to_le_bytes());
+    }
+    schedule.zeroize();
+
+    let mut block = round_key(&expanded, 0);
+    for round in 1..rounds {
+        block = _mm512_aesenc_epi128(block, round_key(&expanded, round));
+    }
+    block = _mm512_aesenclast_epi128(block, round_key(&expanded, rounds));
+    let mut octets = [0; 64];
+    // SAFETY: 64 octets are written to an array of 64.
+    unsafe { _mm512_storeu_si512(octets.as_mut_ptr().cast(), reversed(block)) };
+    let reflected = octets.first_chunk().map_or(0, |block| u128::from_le_bytes(*block));
+    // Times x, without a branch on the key.
+    let h = (reflected << 1) ^ (POLYNOMIAL * (reflected >> 127));
+    octets.zeroize();
+    let h = _mm512_castsi128_si512(load_block(&h.to_le_bytes()));
+    let mut power = h;
+    for slot in expanded.powers[..POWERS].iter_mut().rev() {
+        // SAFETY: 16 octets are written to a block of 16.
+        unsafe { _mm_storeu_si128(slot.as_mut_ptr().cast(), _mm512_castsi512_si128(power)) };
+        power = reduce(multiply(power, h));
+    }
+    expanded
+}
+
+#[cfg(test)]
+#[path = "gcm_tests.rs"]
+mod tests;
