@@ -3,6 +3,7 @@
 //! Figures that belong together are taken in one run, in turns, because machines differ and are busy: compare within
 //! a table, not between two.
 
+mod crypto;
 mod ike;
 mod report;
 
@@ -29,6 +30,8 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    /// Sealing and opening ESP in memory
+    Crypto,
     /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
     Ike,
 }
@@ -37,7 +40,11 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::new();
     println!("{}", report.machine());
-    if arguments.name.is_none_or(|name| name == Name::Ike) {
+    let wanted = |bench| arguments.name.is_none_or(|name| name == bench);
+    if wanted(Name::Crypto) {
+        crypto::run(&mut report, arguments.quick);
+    }
+    if wanted(Name::Ike) {
         ike::run(&mut report, arguments.quick)?;
     }
     if let Some(file) = arguments.json {
