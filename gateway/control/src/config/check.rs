@@ -4,7 +4,8 @@ use super::{
     PeerAddress, Subnet,
     reader::{Field, Source},
 };
-use std::collections::HashMap;
+use adit_ike::Psk;
+use std::{collections::HashMap, net::IpAddr};
 
 /// The subnets of one tunnel, with the fields that gave them.
 pub(super) struct Subnets<'a> {
@@ -46,6 +47,29 @@ pub(super) fn tunnels(all: &[Subnets<'_>], source: &Source<'_>) {
         if let Some(((l, r), owner)) = clash {
             let message = format!("the pair {l}, {r} is also that of tunnel {owner:?}");
             source.problem(local_field.span(), local_field.path(), message);
+        }
+    }
+}
+
+/// The key of a tunnel that is negotiated in IKEv1's main mode with a peer from anywhere.
+pub(super) struct StrangersKey<'a> {
+    pub(super) tunnel: String,
+    pub(super) field: Field<'a>,
+    pub(super) psk: Psk,
+    pub(super) local: Option<IpAddr>,
+}
+
+/// Reports keys that could not be told apart: main mode needs the key before it learns the peer's identity (RFC 2409
+/// section 5.4), and the address says nothing.
+pub(super) fn keys_of_strangers(all: &[StrangersKey<'_>], source: &Source<'_>) {
+    for (i, one) in all.iter().enumerate() {
+        if let Some(other) = all[..i].iter().find(|o| o.local == one.local && o.psk != one.psk) {
+            let message = format!(
+                "differs from that of tunnel {:?}: main mode with peers from anywhere takes one key for all of them; \
+                 use ike.mode aggressive, or ikev2",
+                other.tunnel
+            );
+            source.problem(one.field.span(), one.field.path(), message);
         }
     }
 }

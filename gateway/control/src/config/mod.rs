@@ -7,6 +7,14 @@
 //! wan = "eth0"
 //! lan = ["eth1"]                 # the same interface as wan on a one-armed gateway
 //! # local_id = "a.example.net"   # the gateway's address
+//! [gateway.ike]
+//! # cookie_threshold = 64        # half-open IKE SAs from which on strangers have to show a cookie
+//! # half_open_limit = 4096       # half-open IKE SAs from which on strangers are ignored
+//! # fragment_size = 1280         # largest IP packet of an IKE message in bytes
+//! # retransmit_after = 500       # milliseconds; doubled each time
+//! # retransmit_ceiling = 8000    # milliseconds
+//! # attempts = 5                 # how often a request is sent in all
+//! # keepalive = 20               # seconds between NAT keepalives
 //!
 //! [api]
 //! # socket = "/run/adit/adit.sock"
@@ -28,20 +36,27 @@
 //! # mtu = "auto"                 # largest outer packet in bytes
 //! # mss_clamp = "auto"           # largest inner TCP segment in bytes
 //! [tunnel.ike]
-//! # version = "ikev2"
+//! # version = "ikev2"            # ikev1
+//! # mode = "main"                # aggressive, with ikev1
 //! # encryption = "aes256gcm16"   # or a list: each of these four takes one value or an ordered list
 //! # integrity = "sha256"
 //! # prf = "sha256"
 //! # dh = [31, 19, 14]
+//! # additional_ke = "mlkem768"   # none; with ikev2
 //! # lifetime = 86400             # seconds
+//! # reauthenticate = false
+//! # childless = false
+//! # ppk = { id = "a-b", key = "0x…", required = true }   # none; with ikev2
 //! # local_id = "192.0.2.1"       # the gateway's local_id
 //! # peer_id = "198.51.100.1"     # the peer's address
 //! [tunnel.ipsec]
-//! # protocol = "esp"
+//! # protocol = "esp"             # ah
 //! # encryption = "aes256gcm16"
 //! # integrity = "sha256"
-//! # pfs = "disabled"
+//! # pfs = [31, 19, 14]           # ike.dh; or "disabled"
 //! # lifetime = 3600
+//! # lifetime_bytes = 1000000000  # none
+//! # lifetime_packets = 1000000   # none
 //! # esn = true
 //! # replay_window = 1024         # packets
 //! [tunnel.dpd]
@@ -51,13 +66,13 @@
 //! # action = "restart"           # clear, hold
 //! ```
 //!
-//! The values after `#` are the defaults. Fields and words of the product that this version does not have are refused
-//! by name. Two of the product's defaults are narrowed until what they name exists: `psk` is required, because a
-//! generated one would have nowhere to be kept, and `ipsec.pfs` is `disabled`, because the one Child SA of a tunnel
-//! takes its keys from the IKE SA.
+//! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
+//! words of the product that this version does not have are refused by name. One of the product's defaults is narrowed
+//! until what it names exists: `psk` is required, because a generated one would have nowhere to be kept.
 
 mod check;
 mod diagnostic;
+mod policies;
 mod reader;
 mod sections;
 mod subnet;
@@ -67,7 +82,7 @@ mod tests;
 pub use diagnostic::{ConfigError, Diagnostic};
 pub use subnet::Subnet;
 
-use adit_ike::{Dpd, Id, IkePolicy, IpsecPolicy, NatT, Psk};
+use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, NatT, Ppk, Psk, Version};
 use diagnostic::lines;
 use reader::{Section, Source};
 use std::{
@@ -104,6 +119,8 @@ pub struct Gateway {
     pub lan: Vec<String>,
     /// What it calls itself unless a tunnel says otherwise; `None` is the address.
     pub local_id: Option<Id>,
+    /// IKE as a whole.
+    pub ike: EndpointConfig,
 }
 
 /// Where status and metrics are served.
@@ -191,8 +208,14 @@ pub struct Tunnel {
     pub mss_clamp: Option<u16>,
     /// Phase 1.
     pub ike: IkePolicy,
+    /// Whether the IKE SA is begun without a Child SA.
+    pub childless: bool,
+    /// A post-quantum pre-shared key; its `Debug` does not show it.
+    pub ppk: Option<Ppk>,
     /// Phase 2.
     pub ipsec: IpsecPolicy,
+    /// Packets after which a Child SA ends.
+    pub lifetime_packets: Option<u64>,
     /// Anti-replay window in packets, 0 for off.
     pub replay_window: u16,
     /// Dead peer detection, if it is on.
@@ -202,6 +225,21 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// The pairs of prefixes it protects: each of ours with each of the peer's of the same family.
+    pub fn pairs(&self) -> impl Iterator<Item = (Subnet, Subnet)> {
+        let of = |l: Subnet| self.remote_subnets.iter().map(move |r| (l, *r));
+        let pairs = self.local_subnets.iter().copied().flat_map(of);
+        pairs.filter(|(l, r)| l.address().is_ipv4() == r.address().is_ipv4())
+    }
+
+    /// Slots of OUTBOUND that it takes: IKEv1 negotiates each pair for itself (RFC 2409 section 5.5).
+    pub fn slots(&self) -> usize {
+        match self.ike.version {
+            Version::Ikev1 => self.pairs().count(),
+            Version::Ikev2 => 1,
+        }
+    }
+
     /// Whether the two differ in nothing but what people call the peer.
     pub fn is_same_traffic(&self, other: &Tunnel) -> bool {
         self == &Tunnel { peer_name: self.peer_name.clone(), ..other.clone() }

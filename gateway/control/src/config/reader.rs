@@ -84,7 +84,8 @@ impl<'a> Section<'a> {
 
     /// The table under `name`; an empty one when there is none.
     pub(super) fn section(&self, name: &'static str) -> Section<'a> {
-        let field = self.get(name);
+        // What is there in place of a table may hold a key.
+        let field = self.get(name).map(Field::secret);
         let table = field.as_ref().and_then(|field| {
             let table = field.item().and_then(Item::as_table_like);
             if table.is_none() {
@@ -232,6 +233,17 @@ impl<'a> Field<'a> {
         if number.is_none() {
             let message = if value.is_some() { "is out of range" } else { "must be a whole number" };
             self.fail(message, Some(allowed.to_owned()));
+        }
+        number
+    }
+
+    /// A whole number of `unit` from `least` on.
+    pub(super) fn count(&self, least: u64, unit: &str) -> Option<u64> {
+        let value = self.value().and_then(Value::as_integer);
+        let number = value.and_then(|n| u64::try_from(n).ok()).filter(|n| *n >= least);
+        if number.is_none() {
+            let message = if value.is_some() { "is out of range" } else { "must be a whole number" };
+            self.fail(message, Some(format!("{least} {unit} or more")));
         }
         number
     }

@@ -1,10 +1,11 @@
 //! The tables of the file, field by field.
 
 use super::{
-    Api, DpdAction, Gateway, PeerAddress, Start, Subnet, Tunnel, check,
+    Api, Gateway, PeerAddress, Start, Subnet, Tunnel, check,
+    policies::{dead_peer_detection, ike, ipsec},
     reader::{Field, Section, Source},
 };
-use adit_ike::{Dpd, Encryption, Group, Id, IkePolicy, Integrity, IpsecPolicy, NatT, Prf, Psk};
+use adit_ike::{EndpointConfig, Id, Mode, NatT, Protocol, Psk, Retransmission, Version};
 use adit_maps::policy::MAX_POLICIES;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,14 +17,6 @@ use std::{
 pub(super) const SOCKET: &str = "/run/adit/adit.sock";
 
 const RESOURCE: [&str; 5] = ["id", "remark", "labels", "created_at", "updated_at"];
-const ENCRYPTIONS: [&str; 4] = ["null", "des", "3des", "chacha20poly1305"];
-const HASHES: [&str; 3] = ["md5", "sha384", "sha512"];
-const GROUPS: [&str; 8] = ["1", "5", "15", "16", "20", "21", "24", "mlkem768"];
-
-fn is_available(word: &str) -> bool {
-    ![&ENCRYPTIONS[..], &HASHES, &GROUPS].concat().contains(&word)
-}
-
 /// A peer, and where the file says so.
 pub(super) struct Peer {
     pub(super) name: String,
@@ -37,19 +30,23 @@ pub(super) fn read(root: Section<'_>, source: &Source<'_>) -> Option<(Gateway, A
     let mut names = Vec::new();
     let peers: Vec<_> = root.sections("peer").into_iter().filter_map(|s| peer(s, &mut names)).collect();
     let mut names = Vec::new();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut keys) = (Vec::new(), Vec::new());
     let tunnels: Vec<_> = root
         .sections("tunnel")
         .into_iter()
-        .filter_map(|s| tunnel(s, gateway.as_ref(), &peers, &mut names, &mut pairs))
+        .filter_map(|s| tunnel(s, gateway.as_ref(), &peers, &mut names, &mut pairs, &mut keys))
         .collect();
-    if tunnels.len() > MAX_POLICIES
+    let slots: usize = tunnels.iter().map(Tunnel::slots).sum();
+    if slots > MAX_POLICIES
         && let Some(f) = root.get("tunnel")
     {
-        f.fail(&format!("are {}", tunnels.len()), Some(format!("at most {MAX_POLICIES}")));
+        let message =
+            format!("need {slots} slots of the SPD, one each, with ikev1 one for each pair of subnets");
+        f.fail(&message, Some(format!("at most {MAX_POLICIES}")));
     }
     root.finish(&["group", "alarm", "bgp"]);
     check::tunnels(&pairs, source);
+    check::keys_of_strangers(&keys, source);
     Some((gateway?, api?, tunnels))
 }
 
@@ -85,9 +82,43 @@ fn gateway(s: Section<'_>) -> Option<Gateway> {
     if let Some(f) = s.get("model") {
         f.word(&[("standalone".into(), ())], &["primary-backup"]);
     }
+    let ike = endpoint(s.section("ike"));
     s.finish(&[&RESOURCE[..], &["alarm_template", "bgp", "asn"]].concat());
     let addresses = addresses.filter(|a| !a.is_empty())?;
-    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id })
+    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id, ike: ike? })
+}
+
+/// IKE as a whole.
+fn endpoint(s: Section<'_>) -> Option<EndpointConfig> {
+    let default = EndpointConfig::default();
+    let number = |name, range, unit, default| s.get(name).map_or(Some(default), |f| f.number(range, unit));
+    let cookies = number("cookie_threshold", 0..=65_535, "half-open IKE SAs", 64);
+    let half_open = number("half_open_limit", 16..=65_535, "half-open IKE SAs", 4096);
+    let fragment_size = number("fragment_size", 576..=65_535, "bytes", 1280);
+    let initial = number("retransmit_after", 100..=60_000, "milliseconds", 500);
+    let ceiling = number("retransmit_ceiling", 100..=60_000, "milliseconds", 8000);
+    let attempts = number("attempts", 1..=20, "sendings", 5);
+    let keepalive = number("keepalive", 1..=3600, "seconds", 20);
+    let refused = cookies.zip(half_open).is_some_and(|(cookies, half_open)| cookies >= half_open);
+    if let Some(f) = s.get("half_open_limit").or_else(|| s.get("cookie_threshold"))
+        && refused
+    {
+        f.fail("leaves no room for cookies", Some("a half_open_limit above cookie_threshold".into()));
+    }
+    s.finish(&[]);
+    let milliseconds = |n: u32| Duration::from_millis(n.into());
+    Some(EndpointConfig {
+        cookie_threshold: cookies? as usize,
+        half_open_limit: half_open? as usize,
+        fragment_size: fragment_size? as usize,
+        retransmission: Retransmission {
+            initial: milliseconds(initial?),
+            ceiling: milliseconds(ceiling?),
+            attempts: attempts?,
+        },
+        keepalive: Duration::from_secs(keepalive?.into()),
+        ..default
+    })
 }
 
 fn api(s: Section<'_>) -> Option<Api> {
@@ -132,6 +163,7 @@ fn tunnel<'a>(
     peers: &[Peer],
     names: &mut Vec<String>,
     pairs: &mut Vec<check::Subnets<'a>>,
+    keys: &mut Vec<check::StrangersKey<'a>>,
 ) -> Option<Tunnel> {
     let name = unique_name(&mut s, "tunnel", names);
     let peer = s.require("peer").and_then(|f| {
@@ -147,7 +179,8 @@ fn tunnel<'a>(
     let local_subnets = local_field.as_ref().map_or_else(Vec::new, subnets);
     let remote_field = s.require("remote_subnets");
     let remote_subnets = remote_field.as_ref().map_or_else(Vec::new, subnets);
-    let psk = s.require("psk").and_then(|f| psk(&f.secret()));
+    let psk_field = s.require("psk").map(Field::secret);
+    let psk = psk_field.as_ref().and_then(psk);
     let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
     let start = s.get("start").map_or(Some(Start::Immediate), |f| {
         let words =
@@ -184,8 +217,18 @@ fn tunnel<'a>(
         }
         found
     });
-    let (ike, local_id, peer_id) = ike(s.section("ike"));
-    let (ipsec, replay_window) = ipsec(s.section("ipsec"));
+    let phase1 = ike(s.section("ike"));
+    let (local_id, peer_id) = (phase1.local_id, phase1.peer_id);
+    let phase2 = ipsec(s.section("ipsec"), phase1.version, &phase1.dh);
+    if let Some(f) = s.get("nat_t")
+        && nat_t == Some(NatT::Force)
+        && phase2.as_ref().is_some_and(|p| p.policy.protocol == Protocol::Ah)
+    {
+        f.fail(
+            "cannot be with ipsec.protocol ah, which no packet in UDP can carry",
+            Some("auto, off".into()),
+        );
+    }
     let (dpd, dpd_action) = dead_peer_detection(s.section("dpd"));
     let local_id = match local_id {
         None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
@@ -203,6 +246,18 @@ fn tunnel<'a>(
         }
         (None, None) => None,
     };
+    let comes_from_anywhere = peer.is_some_and(|p| p.address == PeerAddress::Any);
+    if let (Some(name), Some(field), Some(psk), Some(ike)) = (&name, psk_field, &psk, &phase1.policy)
+        && comes_from_anywhere
+        && (ike.version, ike.mode) == (Version::Ikev1, Mode::Main)
+    {
+        keys.push(check::StrangersKey {
+            tunnel: name.clone(),
+            field,
+            psk: psk.clone(),
+            local: local.flatten(),
+        });
+    }
     if let (Some(name), Some(local), Some(remote)) = (&name, local_field, remote_field) {
         let peer = peer.map(|p| p.address.clone());
         pairs.push(check::Subnets {
@@ -214,7 +269,7 @@ fn tunnel<'a>(
     }
     s.finish(&[&RESOURCE[..], &["bgp", "health_check", "group", "alarm_template"]].concat());
     let peer = peer?;
-    let respond = peer.address == PeerAddress::Any;
+    let phase2 = phase2?;
     Some(Tunnel {
         name: name?,
         enabled: enabled?,
@@ -226,122 +281,19 @@ fn tunnel<'a>(
         local_subnets,
         remote_subnets,
         psk: psk?,
-        start: if respond { Start::Respond } else { start? },
+        start: if comes_from_anywhere { Start::Respond } else { start? },
         nat_t: nat_t?,
         mtu: mtu?,
         mss_clamp: mss_clamp?,
-        ike: ike?,
-        ipsec: ipsec?,
-        replay_window: replay_window?,
+        ike: phase1.policy?,
+        childless: phase1.childless,
+        ppk: phase1.ppk,
+        ipsec: phase2.policy,
+        lifetime_packets: phase2.lifetime_packets,
+        replay_window: phase2.replay_window,
         dpd: dpd?,
         dpd_action: dpd_action?,
     })
-}
-
-/// Phase 1, and the two identities: `None` where the file has none, `Some(None)` where it has a wrong one.
-fn ike(s: Section<'_>) -> (Option<IkePolicy>, Option<Option<Id>>, Option<Option<Id>>) {
-    if let Some(f) = s.get("version") {
-        f.word(&[("ikev2".into(), ())], &["ikev1"]);
-    }
-    let encryption = encryptions(&s, &Encryption::FOR_IKE, &ENCRYPTIONS[1..]);
-    let integrity = integrities(&s, &encryption);
-    let prf = s.get("prf").map_or(vec![Prf::Sha256], |f| {
-        let known = Prf::ALL.into_iter().filter(|p| is_available(p.hash_name()));
-        let known: Vec<_> = known.map(|p| (p.hash_name().to_owned(), p)).collect();
-        let list = f.words(&known, &HASHES);
-        if list.contains(&Prf::Sha1) {
-            f.warn("sha1 is deprecated; use sha256 where the peer can");
-        }
-        list
-    });
-    let dh = s.get("dh").map_or(vec![Group::X25519, Group::P256, Group::Modp2048], |f| {
-        let known = Group::ALL.into_iter().filter(|g| is_available(&g.word()));
-        let known: Vec<_> = known.map(|g| (g.word(), g)).collect();
-        let list = f.words(&known, &GROUPS);
-        if list.contains(&Group::Modp1024) {
-            f.warn("group 2 (1024 bits) can be broken; use 31, 19 or 14 where the peer can");
-        }
-        list
-    });
-    let lifetime = s.get("lifetime").map_or(Some(86400), |f| f.number(60..=86400, "seconds"));
-    let local_id = s.get("local_id").map(|f| id(&f));
-    let peer_id = s.get("peer_id").map(|f| id(&f));
-    s.finish(&["mode", "additional_ke", "reauth", "childless"]);
-    let policy = lifetime.map(|l| IkePolicy {
-        encryption,
-        integrity,
-        prf,
-        dh,
-        lifetime: Duration::from_secs(l.into()),
-        ..IkePolicy::default()
-    });
-    (policy, local_id, peer_id)
-}
-
-fn ipsec(s: Section<'_>) -> (Option<IpsecPolicy>, Option<u16>) {
-    if let Some(f) = s.get("protocol") {
-        f.word(&[("esp".into(), ())], &["ah"]);
-    }
-    let encryption = encryptions(&s, &Encryption::FOR_IPSEC, &ENCRYPTIONS);
-    let integrity = integrities(&s, &encryption);
-    if let Some(f) = s.get("pfs") {
-        let groups: Vec<_> = Group::ALL.into_iter().map(Group::word).collect();
-        let unavailable: Vec<_> = groups.iter().map(String::as_str).chain(["mlkem768"]).collect();
-        f.words(&[("disabled".into(), ())], &unavailable);
-    }
-    let lifetime = s.get("lifetime").map_or(Some(3600), |f| f.number(60..=86400, "seconds"));
-    let esn = s.get("esn").map_or(Some(true), |f| f.boolean());
-    let replay_window = s.get("replay_window").map_or(Some(1024), |f| {
-        let packets = f.number(0..=4096, "packets")?;
-        if packets == 0 {
-            f.warn("0 turns protection against replays off");
-        }
-        u16::try_from(packets).ok()
-    });
-    s.finish(&["lifetime_bytes", "lifetime_packets", "mode", "tfc"]);
-    let policy = lifetime.zip(esn).map(|(lifetime, esn)| IpsecPolicy {
-        encryption,
-        integrity,
-        esn,
-        lifetime: Duration::from_secs(lifetime.into()),
-        ..IpsecPolicy::default()
-    });
-    (policy, replay_window)
-}
-
-fn dead_peer_detection(s: Section<'_>) -> (Option<Option<Dpd>>, Option<DpdAction>) {
-    let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
-    let delay = s.get("delay").map_or(Some(8), |f| f.number(1..=3600, "seconds"));
-    let timeout = s.get("timeout").map_or(Some(13), |f| f.number(1..=3600, "seconds"));
-    let action = s.get("action").map_or(Some(DpdAction::Restart), |f| {
-        let words = [("restart", DpdAction::Restart), ("clear", DpdAction::Clear), ("hold", DpdAction::Hold)];
-        f.word(&words.map(|(w, m)| (w.to_owned(), m)), &[])
-    });
-    s.finish(&[]);
-    let seconds = |n: u32| Duration::from_secs(n.into());
-    let dpd = enabled.zip(delay.zip(timeout)).map(|(enabled, (delay, timeout))| {
-        enabled.then_some(Dpd { delay: seconds(delay), timeout: seconds(timeout) })
-    });
-    (dpd, action)
-}
-
-fn encryptions(s: &Section<'_>, known: &[Encryption], unavailable: &[&str]) -> Vec<Encryption> {
-    let known: Vec<_> = known.iter().map(|e| (e.to_string(), *e)).filter(|(e, _)| is_available(e)).collect();
-    s.get("encryption").map_or(vec![Encryption::Aes256Gcm16], |f| f.words(&known, unavailable))
-}
-
-fn integrities(s: &Section<'_>, encryption: &[Encryption]) -> Vec<Integrity> {
-    let Some(f) = s.get("integrity") else { return vec![Integrity::Sha256] };
-    let known: Vec<_> =
-        Integrity::ALL.map(|i| (i.to_string(), i)).into_iter().filter(|(i, _)| is_available(i)).collect();
-    let list = f.words(&known, &HASHES);
-    if list.contains(&Integrity::Sha1) {
-        f.warn("sha1 is deprecated; use sha256 where the peer can");
-    }
-    if !encryption.is_empty() && encryption.iter().all(|e| e.is_aead()) {
-        f.warn("says nothing: every encryption algorithm of the list authenticates by itself");
-    }
-    list
 }
 
 fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut Vec<String>) -> Option<String> {
@@ -379,7 +331,7 @@ fn interface(f: &Field<'_>) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-fn id(f: &Field<'_>) -> Option<Id> {
+pub(super) fn id(f: &Field<'_>) -> Option<Id> {
     parsed(f, "is not an identity", Some("an IP address, a host name, user@host, keyid:HEX"))
 }
 
@@ -411,7 +363,7 @@ fn subnets(f: &Field<'_>) -> Vec<Subnet> {
     let elements = f.elements();
     // A traffic selector payload counts them in one byte (RFC 7296 section 3.13).
     if elements.len() > 255 {
-        let message = format!("are {}, more than IKEv2 can name at once", elements.len());
+        let message = format!("are {}, more than IKE can name at once", elements.len());
         f.refuse_whole(&message, "1..255 CIDR prefixes");
     }
     for element in elements {

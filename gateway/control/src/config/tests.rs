@@ -1,5 +1,5 @@
 use super::*;
-use adit_ike::{Dpd, Encryption, Group, Integrity, Prf};
+use adit_ike::{Dpd, Encryption, Group, Integrity, Mode, Prf, Protocol};
 use std::time::Duration;
 
 const GOOD: &str = include_str!("tests/good.toml");
@@ -66,13 +66,7 @@ fn what_is_not_built_is_refused_by_name() {
         ("[[tunnel]]", "health_check = { destination = \"10.2.0.1\" }", "tunnel \"a-b\".health_check"),
         ("[[tunnel]]", "group = \"g\"", "tunnel \"a-b\".group"),
         ("[[tunnel]]", "id = \"x\"", "tunnel \"a-b\".id"),
-        ("[tunnel.ike]", "version = \"ikev1\"", "tunnel \"a-b\".ike.version"),
-        ("[tunnel.ike]", "mode = \"aggressive\"", "tunnel \"a-b\".ike.mode"),
-        ("[tunnel.ike]", "additional_ke = \"mlkem768\"", "tunnel \"a-b\".ike.additional_ke"),
-        ("[tunnel.ipsec]", "protocol = \"ah\"", "tunnel \"a-b\".ipsec.protocol"),
-        ("[tunnel.ipsec]", "pfs = 14", "tunnel \"a-b\".ipsec.pfs"),
-        ("[tunnel.ipsec]", "lifetime_bytes = 1", "tunnel \"a-b\".ipsec.lifetime_bytes"),
-        ("[tunnel.ipsec]", "lifetime_packets = 1", "tunnel \"a-b\".ipsec.lifetime_packets"),
+        ("[tunnel.ipsec]", "tfc = 1400", "tunnel \"a-b\".ipsec.tfc"),
     ] {
         let said = error(&with(table, line));
         assert!(
@@ -85,42 +79,174 @@ fn what_is_not_built_is_refused_by_name() {
 }
 
 #[test]
-fn every_algorithm_of_the_product_is_known_or_refused_by_name() {
-    let absent = "is not available in this version";
+fn every_algorithm_of_the_product_is_known() {
     for (table, field, words) in [
-        ("[tunnel.ike]", "encryption", "des 3des chacha20poly1305"),
-        ("[tunnel.ike]", "integrity", "md5 sha384 sha512"),
-        ("[tunnel.ike]", "prf", "md5 sha384 sha512"),
-        ("[tunnel.ike]", "dh", "1 5 15 16 20 21 24"),
-        ("[tunnel.ipsec]", "encryption", "null des 3des chacha20poly1305"),
-        ("[tunnel.ipsec]", "integrity", "md5 sha384 sha512"),
-        ("[tunnel.ipsec]", "pfs", "1 2 5 14 15 16 19 20 21 24 31"),
-    ] {
-        for word in words.split(' ') {
-            let said = error(&with(table, &format!("{field} = [\"{word}\"]")));
-            assert!(said.contains(absent) && said.contains(word), "{said}");
-        }
-    }
-    for (table, field, words) in [
-        ("[tunnel.ike]", "encryption", "aes128 aes192 aes256 aes128gcm16 aes256gcm16"),
-        ("[tunnel.ipsec]", "encryption", "aes128 aes192 aes256 aes128gcm16 aes192gcm16 aes256gcm16"),
-        ("[tunnel.ike]", "prf", "sha1 sha256"),
-        ("[tunnel.ike]", "dh", "2 14 19 31"),
-        ("[tunnel.ipsec]", "integrity", "sha1 sha256"),
-        ("[tunnel.ipsec]", "pfs", "disabled"),
+        (
+            "[tunnel.ike]",
+            "encryption",
+            "des 3des aes128 aes192 aes256 aes128gcm16 aes256gcm16 chacha20poly1305",
+        ),
+        (
+            "[tunnel.ipsec]",
+            "encryption",
+            "null des 3des aes128 aes192 aes256 aes128gcm16 aes192gcm16 aes256gcm16 chacha20poly1305",
+        ),
+        ("[tunnel.ike]", "integrity", "md5 sha1 sha256 sha384 sha512"),
+        ("[tunnel.ike]", "prf", "md5 sha1 sha256 sha384 sha512"),
+        ("[tunnel.ipsec]", "integrity", "md5 sha1 sha256 sha384 sha512"),
+        ("[tunnel.ike]", "dh", "1 2 5 14 15 16 19 20 21 24 31"),
+        ("[tunnel.ike]", "additional_ke", "mlkem768"),
+        ("[tunnel.ipsec]", "pfs", "disabled 1 2 5 14 15 16 19 20 21 24 31"),
+        ("[tunnel.ipsec]", "protocol", "esp ah"),
     ] {
         for word in words.split(' ') {
             parse(&with(table, &format!("{field} = \"{word}\""))).unwrap();
         }
     }
+    let groups = parse(&with("[tunnel.ipsec]", "pfs = [14, \"31\"]")).unwrap();
+    assert_eq!(groups.tunnels[0].ipsec.pfs, [Group::Modp2048, Group::X25519]);
+    assert_eq!(parse(&with("[tunnel.ipsec]", "pfs = \"disabled\"")).unwrap().tunnels[0].ipsec.pfs, []);
+    let as_ike = parse(&with("[tunnel.ike]", "dh = [20, 19]")).unwrap();
+    assert_eq!(as_ike.tunnels[0].ipsec.pfs, [Group::P384, Group::P256]);
+}
+
+#[test]
+fn ikev1_has_defaults_that_it_can_say() {
+    let main = parse(&with("[tunnel.ike]", "version = \"ikev1\"")).unwrap();
+    assert_eq!(main.warnings, []);
+    let t = &main.tunnels[0];
+    assert_eq!((t.ike.version, t.ike.mode, t.ipsec.esn), (Version::Ikev1, Mode::Main, false));
+    assert_eq!((&t.ike.encryption[..], &t.ike.prf[..]), (&[Encryption::Aes256][..], &[Prf::Sha256][..]));
+    assert_eq!(t.ipsec.encryption, [Encryption::Aes256Gcm16]);
+    let text = "version = \"ikev1\"\nmode = \"aggressive\"\nintegrity = [\"sha512\", \"sha1\"]";
+    let aggressive = parse(&with("[tunnel.ike]", text)).unwrap();
+    let t = &aggressive.tunnels[0];
+    assert_eq!((t.ike.mode, &t.ike.dh[..], &t.ipsec.pfs[..]), (Mode::Aggressive, MODP, MODP));
+    assert_eq!(t.ike.prf, [Prf::Sha512, Prf::Sha1]);
+}
+
+const MODP: &[Group] = &[Group::Modp2048];
+
+#[test]
+fn what_a_version_does_not_know_is_refused() {
+    let ikev1 = GOOD.replace("[tunnel.ike]", "[tunnel.ike]\nversion = \"ikev1\"");
+    let said = |table: &str, line: &str| {
+        let at = ikev1.find(table).unwrap() + table.len();
+        error(&format!("{}\n{line}{}", &ikev1[..at], &ikev1[at..]))
+    };
+    for (table, line, words) in [
+        (
+            "[tunnel.ike]",
+            "encryption = \"aes256gcm16\"",
+            "ike.encryption: \"aes256gcm16\" cannot be with ikev1",
+        ),
+        ("[tunnel.ike]", "encryption = \"chacha20poly1305\"", "allowed: des, 3des, aes128, aes192, aes256"),
+        ("[tunnel.ike]", "prf = \"sha512\"", "ike.prf: \"sha512\" must be as integrity"),
+        ("[tunnel.ike]", "additional_ke = \"mlkem768\"", "ike.additional_ke: \"mlkem768\" is of IKEv2 only"),
+        ("[tunnel.ike]", "childless = true", "ike.childless: true is of IKEv2 only"),
+        ("[tunnel.ike]", "ppk = { id = \"a\", key = \"b\" }", "ike.ppk: is of IKEv2 only"),
+        ("[tunnel.ike]", "mode = \"aggressive\"\ndh = [14, 19]", "ike.dh: [14, 19] are several"),
+        ("[tunnel.ipsec]", "esn = true", "ipsec.esn: true is of IKEv2 only; allowed: false"),
+        (
+            "[tunnel.ipsec]",
+            "encryption = \"chacha20poly1305\"",
+            "ipsec.encryption: \"chacha20poly1305\" cannot be with ikev1",
+        ),
+    ] {
+        let said = said(table, line);
+        assert!(said.contains(words), "{said}");
+    }
+    let said = error(&with("[tunnel.ike]", "mode = \"aggressive\""));
+    assert!(said.contains("ike.mode: \"aggressive\" is of IKEv1 only"), "{said}");
+}
+
+#[test]
+fn ah_encrypts_nothing_and_goes_in_no_udp() {
+    let ah = with("[tunnel.ipsec]", "protocol = \"ah\"\nintegrity = \"sha512\"");
+    let config = parse(&ah).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.tunnels[0].ipsec.protocol, Protocol::Ah);
+    assert_eq!(config.tunnels[0].ipsec.integrity, [Integrity::Sha512]);
+    let said = error(&ah.replace("protocol =", "encryption = \"aes256\"\nprotocol ="));
+    assert!(said.contains("ipsec.encryption: \"aes256\" cannot be with protocol ah"), "{said}");
+    let said = error(&ah.replace("[tunnel.ike]", "nat_t = \"force\"\n[tunnel.ike]"));
+    assert!(said.contains("nat_t: \"force\" cannot be with ipsec.protocol ah"), "{said}");
+}
+
+#[test]
+fn a_post_quantum_key_is_digits_or_text_and_never_shown() {
+    let digits = "00ff".repeat(16);
+    let text = format!("ppk = {{ id = \"a-b\", key = \"0x{digits}\", required = false }}");
+    let config = parse(&with("[tunnel.ike]", &text)).unwrap();
+    let ppk = config.tunnels[0].ppk.as_ref().unwrap();
+    assert_eq!((ppk.id.as_slice(), ppk.required), (b"a-b".as_slice(), false));
+    assert_eq!(ppk.key, Psk::new([0, 0xff].repeat(16)));
+    assert_eq!(config.warnings, []);
+    let short = parse(&with("[tunnel.ike]", "ppk = { id = \"a-b\", key = \"Sentinel-0f\" }")).unwrap();
+    assert!(short.tunnels[0].ppk.as_ref().unwrap().required);
+    assert!(short.warnings[0].message.contains("shorter than 32 octets"));
+    assert!(!format!("{short:?}").contains("Sentinel"));
+    for line in [
+        "ppk = \"Sentinel-0f\"",
+        "ppk = { id = \"a-b\", key = \"0xSentinel-0f\" }",
+        "ppk = { id = \"a-b\", key = [\"Sentinel-0f\"] }",
+        "ppk = { id = \"a b\", key = \"Sentinel-0f\" }",
+        "ppk = { id = \"a-b\", kei = \"Sentinel-0f\" }",
+    ] {
+        let said = error(&with("[tunnel.ike]", line));
+        assert!(said.contains("ike.ppk") && !said.contains("Sentinel"), "{said}");
+    }
+}
+
+#[test]
+fn lifetimes_may_be_in_bytes_and_packets() {
+    let config =
+        parse(&with("[tunnel.ipsec]", "lifetime_bytes = 5000000000\nlifetime_packets = 100")).unwrap();
+    let t = &config.tunnels[0];
+    assert_eq!((t.ipsec.lifetime_bytes, t.lifetime_packets), (Some(5_000_000_000), Some(100)));
+    let said = error(&with("[tunnel.ipsec]", "lifetime_bytes = 5"));
+    assert!(said.contains("ipsec.lifetime_bytes: 5 is out of range; allowed: 65536 bytes or more"), "{said}");
+}
+
+#[test]
+fn the_endpoint_is_set_as_the_gateway_says() {
+    let text = "ike = { cookie_threshold = 0, half_open_limit = 100, fragment_size = 576, retransmit_after = 250, \
+                retransmit_ceiling = 1000, attempts = 3, keepalive = 10 }";
+    let ike = parse(&with("[gateway]", text)).unwrap().gateway.ike;
+    assert_eq!((ike.cookie_threshold, ike.half_open_limit, ike.fragment_size), (0, 100, 576));
+    assert_eq!((ike.retransmission.initial.as_millis(), ike.retransmission.attempts), (250, 3));
+    assert_eq!((ike.retransmission.ceiling.as_secs(), ike.keepalive.as_secs()), (1, 10));
+    assert_eq!(parse(GOOD).unwrap().gateway.ike, EndpointConfig::default());
+    let said = error(&with("[gateway]", "ike = { half_open_limit = 64 }"));
+    assert!(said.contains("gateway.ike.half_open_limit: 64 leaves no room for cookies"), "{said}");
+}
+
+#[test]
+fn main_mode_takes_one_key_for_all_who_come_from_anywhere() {
+    let any = GOOD.replace("198.51.100.1", "any");
+    let first = any.replace("[tunnel.ike]", "[tunnel.ike]\nversion = \"ikev1\"\npeer_id = \"b.example.net\"");
+    let tunnel = first[first.find("[[tunnel]]").unwrap()..].replace("a-b", "other").replace("10.2.", "10.3.");
+    let same = format!("{first}\n{}", tunnel.replace("b.example", "c.example"));
+    parse(&same).unwrap();
+    let said = error(&format!("{first}\n{}", tunnel.replace(SECRET, "another-key-that-is-long")));
+    assert!(said.contains("tunnel \"other\".psk: differs from that of tunnel \"a-b\""), "{said}");
+    assert!(!said.contains("another-key"), "{said}");
+    parse(&format!("{first}\n{tunnel}").replace(SECRET, "x").replace("\"ikev1\"", "\"ikev2\"")).unwrap();
 }
 
 #[test]
 fn what_works_and_should_not_be_used_is_warned_of() {
     for (table, line, words) in [
-        ("[tunnel.ike]", "dh = 2", "group 2"),
-        ("[tunnel.ike]", "prf = [\"sha256\", \"sha1\"]", "sha1 is deprecated"),
-        ("[tunnel.ipsec]", "encryption = \"aes128\"\nintegrity = \"sha1\"", "sha1 is deprecated"),
+        ("[tunnel.ike]", "dh = 2", "group 2 is broken or deprecated"),
+        ("[tunnel.ike]", "dh = [14, 1, 5, 24]", "group 24 is broken or deprecated"),
+        ("[tunnel.ike]", "encryption = \"des\"", "des is broken or deprecated"),
+        ("[tunnel.ike]", "version = \"ikev1\"\nmode = \"aggressive\"", "hash of the key in clear"),
+        ("[tunnel.ike]", "version = \"ikev1\"\nreauthenticate = true", "says nothing"),
+        ("[tunnel.ipsec]", "pfs = 5", "group 5 is broken or deprecated"),
+        ("[tunnel.ipsec]", "encryption = [\"3des\", \"null\"]", "null encrypts nothing"),
+        ("[tunnel.ipsec]", "protocol = \"ah\"\nintegrity = \"md5\"", "md5 is broken or deprecated"),
+        ("[tunnel.ike]", "prf = [\"sha256\", \"sha1\"]", "sha1 is broken or deprecated"),
+        ("[tunnel.ipsec]", "encryption = \"aes128\"\nintegrity = \"sha1\"", "sha1 is broken or deprecated"),
         ("[tunnel.ipsec]", "integrity = \"sha256\"", "authenticates by itself"),
         ("[tunnel.ipsec]", "replay_window = 0", "replays"),
     ] {
@@ -158,7 +284,7 @@ fn what_could_never_work_is_refused() {
         (
             "\"10.2.0.0/16\"",
             &many.join(", "),
-            "remote_subnets: are 256, more than IKEv2 can name at once; allowed: 1..255",
+            "remote_subnets: are 256, more than IKE can name at once; allowed: 1..255",
         ),
         (
             "[tunnel.ike]",
@@ -180,7 +306,10 @@ fn no_more_tunnels_than_slots() {
     };
     let tunnels = (0..=adit_maps::policy::MAX_POLICIES).map(tunnel);
     let said = error(&(GOOD[..at].to_owned() + &tunnels.collect::<String>()));
-    assert!(said.contains("tunnel: are 16385; allowed: at most 16384"), "{said}");
+    assert!(
+        said.contains("allowed: at most 16384") && said.contains("tunnel: need 16385 slots of the SPD"),
+        "{said}"
+    );
 }
 
 #[test]

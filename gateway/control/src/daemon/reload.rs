@@ -137,6 +137,7 @@ fn needs_restart(running: &Config, next: &Config) -> Option<String> {
     let fields = [
         ("gateway.address", running.gateway.addresses != next.gateway.addresses),
         ("gateway.wan", running.gateway.wan != next.gateway.wan),
+        ("gateway.ike", running.gateway.ike != next.gateway.ike),
         ("gateway.lan", running.gateway.lan != next.gateway.lan),
         ("api.socket", running.api.socket != next.api.socket),
         ("api.metrics", running.api.metrics != next.api.metrics),

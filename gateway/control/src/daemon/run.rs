@@ -8,7 +8,7 @@ use crate::{
     status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
     tunnel::{Tunnel, policies},
 };
-use adit_ike::{Endpoint, EndpointConfig, ExchangeResult, ExchangeType, Path, TunnelId};
+use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
 use adit_maps::{event::Event, policy::MAX_POLICIES};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
@@ -55,7 +55,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) async fn new(options: Options) -> Result<Self, ControlError> {
-        let ike = EndpointConfig::default();
+        let ike = options.config.gateway.ike.clone();
         // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
         let (received, datagrams) = mpsc::channel(256);
         let sockets = Sockets::open(&options.config.gateway.addresses, &ike, &received).await?;

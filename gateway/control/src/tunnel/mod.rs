@@ -133,8 +133,8 @@ impl Tunnel {
             nat_t: c.nat_t,
             dpd: c.dpd,
             initiates: c.start != config::Start::Respond,
-            childless: false,
-            ppk: None,
+            childless: c.childless,
+            ppk: c.ppk.clone(),
         }
     }
 
