@@ -1,14 +1,19 @@
 //! Entries of SAD_CONFIG from a negotiated pair.
 
 use super::Limits;
-use adit_ike::{ChildSa, DirectionKeys, Encryption, Integrity, TunnelId};
+use adit_ike::{ChildSa, DirectionKeys, Encryption, Integrity, Protocol, TunnelId};
 use adit_maps::{
     address::Address,
     sa::{SadConfig, auth, cipher, direction, flags},
 };
 
-/// ESP's protocol number.
-pub(super) const ESP: u32 = 50;
+/// The IP protocol number.
+pub(super) fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Esp => 50,
+        Protocol::Ah => 51,
+    }
+}
 
 /// The inbound and the outbound entry; the caller wipes both. `None` when a key has another length than its algorithm's.
 pub(super) fn pair(
@@ -23,18 +28,11 @@ pub(super) fn pair(
     common.selectors = selectors;
     common.local_selectors = u16::try_from(child.local_ts.len()).ok()?;
     common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
-    common.protocol = ESP as u8;
-    common.cipher = match child.encryption? {
-        Encryption::Null => cipher::NULL,
-        Encryption::Des => cipher::DES_CBC,
-        Encryption::TripleDes => cipher::TRIPLE_DES_CBC,
-        Encryption::Aes128 => cipher::AES128_CBC,
-        Encryption::Aes192 => cipher::AES192_CBC,
-        Encryption::Aes256 => cipher::AES256_CBC,
-        Encryption::Aes128Gcm16 => cipher::AES128_GCM16,
-        Encryption::Aes192Gcm16 => cipher::AES192_GCM16,
-        Encryption::Aes256Gcm16 => cipher::AES256_GCM16,
-        Encryption::ChaCha20Poly1305 => cipher::CHACHA20_POLY1305,
+    common.protocol = number(child.protocol);
+    common.cipher = match child.encryption {
+        None if child.protocol == Protocol::Ah => cipher::NONE,
+        None => return None,
+        Some(encryption) => cipher_of(encryption),
     };
     common.auth = match child.integrity {
         None => auth::NONE,
@@ -58,6 +56,21 @@ pub(super) fn pair(
     inbound.wipe();
     outbound.wipe();
     None
+}
+
+fn cipher_of(encryption: Encryption) -> u8 {
+    match encryption {
+        Encryption::Null => cipher::NULL,
+        Encryption::Des => cipher::DES_CBC,
+        Encryption::TripleDes => cipher::TRIPLE_DES_CBC,
+        Encryption::Aes128 => cipher::AES128_CBC,
+        Encryption::Aes192 => cipher::AES192_CBC,
+        Encryption::Aes256 => cipher::AES256_CBC,
+        Encryption::Aes128Gcm16 => cipher::AES128_GCM16,
+        Encryption::Aes192Gcm16 => cipher::AES192_GCM16,
+        Encryption::Aes256Gcm16 => cipher::AES256_GCM16,
+        Encryption::ChaCha20Poly1305 => cipher::CHACHA20_POLY1305,
+    }
 }
 
 /// Writes where the peer is and how ESP gets there.

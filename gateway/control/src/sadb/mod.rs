@@ -143,7 +143,11 @@ impl Sadb {
             );
         }
         let selectors = (first, count);
-        let spi = SpiKey { destination: child.local.into(), spi: child.inbound.spi, protocol: entry::ESP };
+        let spi = SpiKey {
+            destination: child.local.into(),
+            spi: child.inbound.spi,
+            protocol: entry::number(child.protocol).into(),
+        };
         let written = self.write(maps, tunnel, child, limits, selectors, [inbound, outbound], spi);
         let pair = match written {
             Ok(pair) => pair,
