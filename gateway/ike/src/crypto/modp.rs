@@ -1,5 +1,9 @@
 //! The MODP groups: exponentiation modulo a prime, in constant time for whatever is secret (`crypto-bigint` in
 //! Montgomery form).
+//!
+//! Powers of the generator come from a table (the comb of Lim and Lee): the exponent's bits are written in rows, and
+//! each column picks the product of those rows' generators in which it has a one. That takes a squaring and a
+//! multiplication for each column rather than a squaring for each bit, which is a quarter of the time.
 
 use std::sync::LazyLock;
 
@@ -7,9 +11,13 @@ use crypto_bigint::{
     Odd, U256, Uint,
     modular::{FixedMontyForm, FixedMontyParams},
 };
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::primes::*;
+
+/// Rows of the comb: the table has 2 to the power of that many entries, 8 to 32 KiB of them for moduli in use.
+const ROWS: usize = 6;
 
 /// A MODP group.
 pub(super) trait Modp {
@@ -67,7 +75,8 @@ impl Modulus {
 /// A modulus of `LIMBS` times 64 bits, with exponents of `EXPONENT` times 64 bits.
 struct Group<const LIMBS: usize, const EXPONENT: usize> {
     params: FixedMontyParams<LIMBS>,
-    generator: FixedMontyForm<LIMBS>,
+    /// At index i, in Montgomery form: the product of generator^(2^(r * columns)) over the rows r whose bit i has.
+    comb: Vec<Uint<LIMBS>>,
     /// The order of the subgroup that the generator makes; `None` where p is a safe prime.
     order: Option<Uint<EXPONENT>>,
 }
@@ -84,16 +93,39 @@ impl<const LIMBS: usize, const EXPONENT: usize> Group<LIMBS, EXPONENT> {
     fn new(modulus: &str, generator: Uint<LIMBS>, order: Option<Uint<EXPONENT>>) -> Self {
         let modulus = Odd::new(Uint::from_be_hex(modulus)).expect("the moduli are odd primes");
         let params = FixedMontyParams::new_vartime(modulus);
-        Self { params, generator: FixedMontyForm::new(&generator, &params), order }
+        let mut comb = vec![FixedMontyForm::one(&params)];
+        let mut row = FixedMontyForm::new(&generator, &params);
+        for _ in 0..ROWS {
+            comb.extend_from_within(..);
+            let half = comb.len() / 2;
+            comb[half..].iter_mut().for_each(|entry| *entry *= &row);
+            row = row.square_repeat_vartime(Self::COLUMNS as u32);
+        }
+        Self { params, comb: comb.iter().map(FixedMontyForm::to_montgomery).collect(), order }
     }
 
-    fn power(&self, base: &FixedMontyForm<LIMBS>, exponent: &[u8]) -> Zeroizing<Vec<u8>> {
-        let mut exponent: Uint<EXPONENT> = from_octets(exponent);
-        let mut result = base.pow(&exponent).retrieve();
-        exponent.zeroize();
-        let octets = result.as_words().iter().rev().flat_map(|word| word.to_be_bytes()).collect();
-        result.zeroize();
-        Zeroizing::new(octets)
+    const COLUMNS: usize = (64 * EXPONENT).div_ceil(ROWS);
+
+    /// The generator to the power of a secret exponent.
+    fn generator_power(&self, exponent: &Uint<EXPONENT>) -> FixedMontyForm<LIMBS> {
+        let mut power = FixedMontyForm::one(&self.params);
+        for column in (0..Self::COLUMNS).rev() {
+            power = power.square();
+            let index =
+                (0..ROWS).fold(0, |index, row| index | bit(exponent, row * Self::COLUMNS + column) << row);
+            power *= &self.comb_entry(index);
+        }
+        power
+    }
+
+    /// The entry at a secret index: all are read.
+    fn comb_entry(&self, index: u64) -> FixedMontyForm<LIMBS> {
+        let mut entry = [0; LIMBS];
+        for (at, candidate) in (0u64..).zip(&self.comb) {
+            let mask = 0u64.wrapping_sub(at.ct_eq(&index).unwrap_u8().into());
+            entry.iter_mut().zip(candidate.as_words()).for_each(|(word, from)| *word |= from & mask);
+        }
+        FixedMontyForm::from_montgomery(Uint::from_words(entry), &self.params)
     }
 }
 
@@ -108,7 +140,8 @@ impl<const LIMBS: usize, const EXPONENT: usize> Modp for Group<LIMBS, EXPONENT> 
     }
 
     fn public(&self, exponent: &[u8]) -> Vec<u8> {
-        self.power(&self.generator, exponent).to_vec()
+        let exponent = Zeroizing::new(from_octets(exponent));
+        to_octets(&self.generator_power(&exponent).retrieve())
     }
 
     fn agree(&self, exponent: &[u8], peer: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -123,7 +156,13 @@ impl<const LIMBS: usize, const EXPONENT: usize> Modp for Group<LIMBS, EXPONENT> 
         let peer = FixedMontyForm::new(&peer, &self.params);
         let one = FixedMontyForm::one(&self.params);
         let in_group = self.order.is_none_or(|order| peer.pow_vartime(&order) == one);
-        in_group.then(|| self.power(&peer, exponent))
+        in_group.then(|| {
+            let exponent: Zeroizing<Uint<EXPONENT>> = Zeroizing::new(from_octets(exponent));
+            let mut shared = peer.pow(&exponent).retrieve();
+            let octets = Zeroizing::new(to_octets(&shared));
+            shared.zeroize();
+            octets
+        })
     }
 }
 
@@ -133,4 +172,15 @@ fn from_octets<const LIMBS: usize>(octets: &[u8]) -> Uint<LIMBS> {
     let mut limbs = [0; LIMBS];
     limbs.iter_mut().zip(words.iter().rev()).for_each(|(limb, word)| *limb = u64::from_be_bytes(*word));
     Uint::from_words(limbs)
+}
+
+fn to_octets<const LIMBS: usize>(number: &Uint<LIMBS>) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(8 * LIMBS);
+    number.as_words().iter().rev().for_each(|word| octets.extend(word.to_be_bytes()));
+    octets
+}
+
+/// The bit at a place that is no secret; 0 beyond the number's end.
+fn bit<const LIMBS: usize>(number: &Uint<LIMBS>, place: usize) -> u64 {
+    number.as_words().get(place / 64).map_or(0, |word| word >> (place % 64) & 1)
 }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod ciphers;
+mod cost;
 mod modp;
 
 fn hex(text: &str) -> Vec<u8> {
