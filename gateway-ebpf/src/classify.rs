@@ -174,12 +174,13 @@ fn outbound(headers: &Headers, flow: &Flow, rule: &Rule) -> Decision {
         action::BYPASS => Verdict::Bypass.into(),
         action::PROTECT => match tables::outbound(rule.policy) {
             Ok(sa) => redirected(Verdict::Seal, task::SEAL, sa, headers),
-            Err(due) => {
-                if due {
-                    tell(kind::ACQUIRE, rule.policy, flow);
-                }
-                Verdict::NoSa.into()
+            // Who asks is held: as often as `control` is told, and no oftener.
+            Err(true) => {
+                tell(kind::ACQUIRE, rule.policy, flow);
+                let policy = SaRef { index: rule.policy, generation: 0 };
+                redirected(Verdict::Hold, task::HOLD, policy, headers)
             }
+            Err(false) => Verdict::NoSa.into(),
         },
         _ => Verdict::Discard.into(),
     }

@@ -445,9 +445,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&ah(GATEWAY, SPI), XDP_DROP, Verdict::NoWorker)?;
         p.expect(&esp(GATEWAY, SPI), XDP_DROP, Verdict::NoWorker).map(drop)
     }),
-    ("without_an_sa_nothing_leaves_and_control_is_asked_once", |p| {
+    ("without_an_sa_who_asks_waits_and_nothing_else_leaves", |p| {
+        let worker = socket()?;
+        p.xsks.set(SLOT, 0, &worker)?;
+        let frame = udp(SITE_A, SITE_B, (7, 8), b"x");
+        let out = p.expect(&frame, XDP_REDIRECT, Verdict::Hold)?;
+        redirected(&out, &frame, task::HOLD, SaRef { index: POLICY, generation: 0 })?;
         for _ in 0..5 {
-            p.expect(&udp(SITE_A, SITE_B, (7, 8), b"x"), XDP_DROP, Verdict::NoSa)?;
+            p.expect(&frame, XDP_DROP, Verdict::NoSa)?;
         }
         let event = p.events.next_event().context("no event")?;
         ensure!((event.kind, event.subject) == (kind::ACQUIRE, POLICY), "{event:?}");
@@ -456,6 +461,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         );
         ensure!((event.source_port, event.destination_port, event.protocol) == (7, 8, protocol::UDP));
         ensure!(p.events.next_event().is_none(), "asked more than once within the interval");
+        Ok(())
+    }),
+    ("without_an_sa_and_a_worker_nobody_waits", |p| {
+        p.expect(&udp(SITE_A, SITE_B, (7, 8), b"x"), XDP_DROP, Verdict::NoWorker)?;
+        ensure!(p.events.next_event().is_some_and(|e| e.kind == kind::ACQUIRE), "control was not asked");
         Ok(())
     }),
     ("bypass_passes_and_discard_drops", |p| {

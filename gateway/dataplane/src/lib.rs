@@ -153,6 +153,7 @@ impl Dataplane {
         let shared = Arc::new(Shared {
             sad: Arc::new(Sad::open(&dir)?),
             selectors: Arc::new(Selectors::open(&dir)?),
+            outbounds: Outbounds::open(&dir)?,
             tun,
             counters: Counters::default(),
             stop: stop.clone(),
@@ -178,7 +179,7 @@ impl Dataplane {
             let (wire, is_zero_copy) = wire(id, count, &ports, view, &mut xsks)?;
             zero_copy &= is_zero_copy;
             let policies = match id {
-                0 => Some(Policies { spd: SpdTables::open(&dir)?, outbounds: Outbounds::open(&dir)? }),
+                0 => Some(Policies { spd: SpdTables::open(&dir)? }),
                 _ => None,
             };
             let cpu = (count > 1).then(|| cpus[id % cpus.len()]);

@@ -55,7 +55,7 @@ pub struct WorkerReport {
     pub busy_ns: u64,
     /// Nanoseconds since its start.
     pub elapsed_ns: u64,
-    /// Packets that wait for a neighbour's address.
+    /// Packets that wait for a neighbour's address or for an SA.
     pub held: u64,
     /// Frames that are free in its memory.
     pub free_frames: u64,
@@ -90,8 +90,8 @@ counters! {
     tun_malformed,
     /// Packets from the TUN device that no policy protects. They are dropped, never sent in clear.
     tun_no_policy,
-    /// Packets from the TUN device whose policy has no SA.
-    tun_no_sa,
+    /// Packets that waited for their policy's SA in vain, or were too many to wait.
+    no_sa,
     /// Packets that the kernel did not take from the TUN device.
     tun_refused,
     /// Times that no frame was free to read the TUN device into.

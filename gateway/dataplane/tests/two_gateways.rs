@@ -5,8 +5,10 @@ mod lab;
 use adit_dataplane::{Config, Dataplane, Error, XdpMode};
 use adit_maps::{
     address::Address,
+    policy::Selector,
     sa::{DropCause, SaRef, SpiKey},
-    user::{Locals, Sad, Selectors, SpiIndex},
+    user::{Locals, Outbounds, Sad, Selectors, SpiIndex, Verdicts},
+    verdict::Verdict,
 };
 use lab::{
     AH, AH_V6, CBC_UDP, CHACHA_V6, GCM, INBOUND, Lab, NULL_SHA512, Namespace, OUTBOUND, Suite,
@@ -29,7 +31,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 22] = [
+    let tests: [(&'static str, fn()); 24] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", chacha_crosses),
@@ -44,6 +46,8 @@ fn main() {
         ("what_an_sa_must_not_carry_is_dropped", forbidden),
         ("an_sa_that_was_freed_opens_nothing", freed),
         ("a_peer_that_moves_under_traffic_loses_nothing", moved_peer),
+        ("the_packet_that_asks_for_an_sa_waits_for_it", first_packet),
+        ("what_waited_is_not_sealed_for_somebody_else", reused_policy),
         ("the_gateway_itself_is_reached_and_reaches", the_gateway_itself),
         ("what_does_not_fit_is_answered", too_big),
         ("what_does_not_fit_and_may_be_cut_is_cut", cut),
@@ -408,6 +412,66 @@ fn moved_peer() {
     }
     assert!(ways.iter().all(|seen| *seen > 0), "{ways:?}");
     assert_eq!(ways.iter().sum::<u32>(), PACKETS);
+}
+
+fn first_packet() {
+    let lab = Lab::up(GCM);
+    let outbounds = Outbounds::open(&lab.a.directory()).unwrap();
+    let sa = outbounds.get(0).unwrap();
+    outbounds.set(0, SaRef::default());
+    let receiver = |address: &str| {
+        let socket = lab.host_b.run(|| UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket
+    };
+    let (of_host, of_gateway) = (receiver("10.2.0.2:7777"), receiver("10.2.0.2:7778"));
+    let host = lab.host_a.run(|| UdpSocket::bind("10.1.0.2:0").unwrap());
+    let gateway = lab.a.namespace.run(|| UdpSocket::bind("10.1.0.1:0").unwrap());
+    host.send_to(b"first of a host", "10.2.0.2:7777").unwrap();
+    gateway.send_to(b"first of the gateway", "10.2.0.2:7778").unwrap();
+    let mut buf = [0; 64];
+    assert!(of_host.recv(&mut buf).is_err(), "it was sent without an SA");
+
+    outbounds.set(0, sa);
+    for (socket, expected) in [(&of_host, &b"first of a host"[..]), (&of_gateway, b"first of the gateway")] {
+        let n = socket.recv(&mut buf).unwrap();
+        assert_eq!(&buf[..n], expected);
+    }
+    assert_eq!(lab.a.dataplane().report().counters.no_sa, 0);
+    // Waited for too long, it is given up and its frame comes back.
+    outbounds.set(0, SaRef::default());
+    host.send_to(b"never", "10.2.0.2:7777").unwrap();
+    for _ in 0..60 {
+        if lab.a.dataplane().report().counters.no_sa == 1 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(lab.a.dataplane().report().counters.no_sa, 1);
+    outbounds.set(0, sa);
+    assert!(of_host.recv(&mut buf).is_err());
+}
+
+/// Of the second port that the lab configures.
+const LAN_SLOT: u32 = 1;
+
+/// A slot of OUTBOUND that was given to another tunnel meanwhile must not seal what waited for the first.
+fn reused_policy() {
+    let lab = Lab::up(GCM);
+    let outbounds = Outbounds::open(&lab.a.directory()).unwrap();
+    let sa = outbounds.get(0).unwrap();
+    outbounds.set(0, SaRef::default());
+    let host = lab.host_a.run(|| UdpSocket::bind("10.1.0.2:0").unwrap());
+    host.send_to(b"for one peer only", "10.2.0.2:7777").unwrap();
+    let verdicts = Verdicts::open(&lab.a.directory()).unwrap();
+    eventually("it waits", || verdicts.read(LAN_SLOT, Verdict::Hold).unwrap() == 1);
+    // The first remote selector of A, not read by a worker yet.
+    let selectors = Selectors::open(&lab.a.directory()).unwrap();
+    let remote = selectors.get(2).unwrap();
+    selectors.set(2, Selector { first: Address::v4([10, 2, 0, 77]), ..remote });
+    outbounds.set(0, sa);
+    eventually("it is dropped", || lab.a.dataplane().report().counters.no_sa == 1);
+    assert_eq!(lab.a.state(OUTBOUND, |s| s.last_sequence.load(Relaxed)), 0);
 }
 
 fn the_gateway_itself() {

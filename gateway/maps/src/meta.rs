@@ -8,15 +8,18 @@ pub mod task {
     pub const SEAL: u8 = 1;
     /// Open the outer packet with the inbound SA.
     pub const OPEN: u8 = 2;
+    /// Keep the inner packet until its policy has an outbound SA, then seal it.
+    pub const HOLD: u8 = 3;
 }
 
 /// Sixteen bytes immediately before the frame's Ethernet header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Meta {
-    /// Index into SAD_CONFIG and SAD_STATE.
+    /// Index into SAD_CONFIG and SAD_STATE; the policy's slot of OUTBOUND for [`task::HOLD`].
     pub sa: u32,
-    /// Generation of that SA when the program looked it up; the worker drops the frame when it has changed.
+    /// Generation of that SA when the program looked it up; the worker drops the frame when it has changed. 0 for
+    /// [`task::HOLD`].
     pub generation: u32,
     /// One of [`task`].
     pub task: u8,

@@ -55,7 +55,7 @@ verdicts! {
     Open = 6, "open", Redirect;
     /// Headers that contradict themselves or end early.
     Malformed = 7, "malformed", Drop;
-    /// A policy protects it, and there is no SA. `control` hears of it.
+    /// A policy protects it, and there is no SA. `control` has heard of the flow within the interval.
     NoSa = 8, "no_sa", Drop;
     /// A policy says that it is discarded.
     Discard = 9, "discard", Drop;
@@ -69,6 +69,8 @@ verdicts! {
     EspFragment = 13, "esp_fragment", Drop;
     /// The driver leaves no room for metadata.
     NoMetadata = 14, "no_metadata", Drop;
+    /// A policy protects it, and there is no SA: `control` hears of it, and the packet waits for the SA.
+    Hold = 15, "hold", Redirect;
 }
 
 /// Counters of one port in VERDICTS; more than there are verdicts, to leave room within a layout version.

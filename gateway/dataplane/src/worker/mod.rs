@@ -12,7 +12,9 @@
 //! | `open` | from an outer packet to an inner one |
 //! | `wire` | sockets, memory, Ethernet headers, packets that wait for a neighbour |
 //! | `hold` | the bounded queue of those |
+//! | `acquire` | packets that wait for their policy to have an SA |
 
+mod acquire;
 mod hold;
 mod open;
 mod sa;
@@ -27,11 +29,12 @@ use crate::{
     tun::Tun,
     xsk::{Frame, HEADROOM},
 };
+use acquire::Waiting;
 use adit_maps::{
     decode,
     meta::{Meta, task},
     policy::{action, look_up},
-    sa::DropCause,
+    sa::{DropCause, SaRef},
     user::{Outbounds, Sad, Selectors, SpdTables},
 };
 use sa::Sas;
@@ -61,6 +64,7 @@ const ICMP_PER_SWEEP: u32 = 200;
 pub(crate) struct Shared {
     pub(crate) sad: Arc<Sad>,
     pub(crate) selectors: Arc<Selectors>,
+    pub(crate) outbounds: Outbounds,
     pub(crate) tun: Tun,
     pub(crate) counters: Counters,
     /// Ends every thread.
@@ -70,7 +74,6 @@ pub(crate) struct Shared {
 /// The policies, for the worker that reads the TUN device.
 pub(crate) struct Policies {
     pub(crate) spd: SpdTables,
-    pub(crate) outbounds: Outbounds,
 }
 
 /// Where a packet came in.
@@ -101,6 +104,7 @@ pub(crate) struct Worker {
     policies: Option<Policies>,
     seal: Vec<Job>,
     open: Vec<Job>,
+    waiting: Waiting,
     icmp_left: u32,
 }
 
@@ -113,6 +117,7 @@ impl Worker {
             policies,
             seal: Vec::with_capacity(BATCH + TUN_BATCH),
             open: Vec::with_capacity(BATCH),
+            waiting: Waiting::default(),
             icmp_left: ICMP_PER_SWEEP,
         }
     }
@@ -136,13 +141,16 @@ impl Worker {
                 self.sas.sweep();
                 self.wire.view.forget();
                 self.icmp_left = ICMP_PER_SWEEP;
-                figures.fill(self.wire.held(), self.wire.free_frames());
+                figures.fill(self.wire.held() + self.waiting.len(), self.wire.free_frames());
                 sweep = ended + SWEEP;
             }
             if packets == 0 {
                 let mut until = self.wire.deadline().map_or(sweep, |d| d.min(sweep));
                 if self.wire.awaits_frames() {
                     until = until.min(ended + RETRY);
+                }
+                if self.waiting.len() > 0 {
+                    until = until.min(ended + acquire::LOOK);
                 }
                 // Rounded up: a deadline a fraction of a millisecond away must not be waited for by spinning.
                 let wait = until.saturating_duration_since(ended).as_millis() as i32 + 1;
@@ -155,7 +163,7 @@ impl Worker {
     /// One round; how many packets were in it.
     fn round(&mut self, now: Instant) -> usize {
         self.wire.settle(now, &self.sas);
-        let packets = self.collect() + self.collect_tun();
+        let packets = self.collect(now) + self.collect_tun(now) + self.collect_waiting(now);
         if packets > 0 {
             self.seal_batch(now);
             self.open_batch(now);
@@ -165,7 +173,7 @@ impl Worker {
     }
 
     /// Takes frames out of all receive rings and tells by their metadata what to do with them.
-    fn collect(&mut self) -> usize {
+    fn collect(&mut self, now: Instant) -> usize {
         let mut packets = 0;
         let sockets = self.wire.sockets().len();
         let share = (BATCH / sockets.max(1)).max(1);
@@ -178,16 +186,13 @@ impl Worker {
                     Meta::read_from_bytes(&self.wire.umem.bytes(&mut frame)[at..ethernet]).ok()
                 });
                 let meta = meta.filter(|m| ethernet + usize::from(m.ip) < end);
-                let Some((meta, jobs)) = meta.and_then(|meta| match meta.task {
-                    task::SEAL => Some((meta, &mut self.seal)),
-                    task::OPEN => Some((meta, &mut self.open)),
-                    _ => None,
-                }) else {
+                let Some(meta) = meta.filter(|m| matches!(m.task, task::SEAL | task::OPEN | task::HOLD))
+                else {
                     count(&self.shared.counters.bad_metadata);
                     self.wire.umem.give(frame);
                     continue;
                 };
-                jobs.push(Job {
+                let job = Job {
                     frame,
                     ethernet,
                     start: ethernet + usize::from(meta.ip),
@@ -195,17 +200,23 @@ impl Worker {
                     sa: meta.sa,
                     generation: meta.generation,
                     origin: Origin::Socket(number),
-                });
+                };
+                match meta.task {
+                    task::SEAL => self.seal.push(job),
+                    task::OPEN => self.open.push(job),
+                    _ => self.wait(job, meta.sa, now),
+                }
             }
         }
         packets
     }
 
     /// Takes packets from the TUN device. What no policy protects is dropped: the device stands for tunnels only.
-    fn collect_tun(&mut self) -> usize {
-        let Some(policies) = &self.policies else { return 0 };
-        let (counters, mut packets) = (&self.shared.counters, 0);
+    fn collect_tun(&mut self, now: Instant) -> usize {
+        let mut packets = 0;
         for _ in 0..TUN_BATCH {
+            let Some(policies) = &self.policies else { break };
+            let counters = &self.shared.counters;
             let Some(mut frame) = self.wire.umem.take() else {
                 count(&counters.no_frame);
                 break;
@@ -219,29 +230,28 @@ impl Worker {
             let end = TUN_START + len;
             let packet = &buf[..end];
             let flow = decode::ip(packet, TUN_START).and_then(|headers| decode::flow(packet, &headers));
-            let sa = match flow {
+            let policy = match flow {
                 Ok(flow) => match look_up(&policies.spd, &flow) {
-                    Some(rule) if rule.action == action::PROTECT => {
-                        policies.outbounds.get(rule.policy).ok_or(&counters.tun_no_sa)
-                    }
+                    Some(rule) if rule.action == action::PROTECT => Ok(rule.policy),
                     _ => Err(&counters.tun_no_policy),
                 },
                 Err(_) => Err(&counters.tun_malformed),
             };
-            match sa {
-                Ok(sa) => self.seal.push(Job {
-                    frame,
-                    ethernet: TUN_START,
-                    start: TUN_START,
-                    end,
-                    sa: sa.index,
-                    generation: sa.generation,
-                    origin: Origin::Tun,
-                }),
+            let policy = match policy {
+                Ok(policy) => policy,
                 Err(counter) => {
                     count(counter);
                     self.wire.umem.give(frame);
+                    continue;
                 }
+            };
+            let sa = self.shared.outbounds.get(policy);
+            let SaRef { index, generation } = sa.unwrap_or_default();
+            let (ethernet, start, origin) = (TUN_START, TUN_START, Origin::Tun);
+            let job = Job { frame, ethernet, start, end, sa: index, generation, origin };
+            match sa {
+                Some(_) => self.seal.push(job),
+                None => self.wait(job, policy, now),
             }
         }
         packets

@@ -24,6 +24,17 @@ pub(super) struct Sa {
 }
 
 impl Sa {
+    /// Whether a packet is one that may be sealed with this SA. The XDP program asks the policy instead; this is for
+    /// packets that have waited since.
+    pub(super) fn admits_outbound(&self, flow: &Flow) -> bool {
+        let (source_port, destination_port) = flow.ports().unzip();
+        let admits =
+            |side: &[Selector], address, port| side.iter().any(|s| s.admits(address, flow.protocol, port));
+        self.direction == direction::OUTBOUND
+            && admits(&self.local, &flow.source, source_port)
+            && admits(&self.remote, &flow.destination, destination_port)
+    }
+
     /// Whether an opened packet is what the peer may send through this SA (RFC 4301 section 5.2, step 4).
     pub(super) fn admits_inbound(&self, flow: &Flow) -> bool {
         let (source_port, destination_port) = flow.ports().unzip();
