@@ -365,7 +365,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&ip6("2001:db8::1", false, protocol::AH, &ah_payload(7)), XDP_DROP, Verdict::UnknownSpi)
             .map(drop)
     }),
-    ("ah_that_is_cut_fragmented_or_encapsulated_is_not_opened", |p| {
+    ("ah_that_is_cut_fragmented_or_encapsulated_is_not_for_a_worker", |p| {
         p.role(role::WAN)?;
         let mut cut = ah(GATEWAY, SPI);
         cut.truncate(14 + 20 + 6);
@@ -373,7 +373,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&cut, XDP_DROP, Verdict::Malformed)?;
         let mut fragment = ah(GATEWAY, SPI);
         fragment[20] = 0x20;
-        p.expect(&fragment, XDP_DROP, Verdict::EspFragment)?;
+        p.expect(&fragment, XDP_PASS, Verdict::EspFragment)?;
         // In UDP it is ESP by definition, with the first four bytes of the AH as its SPI.
         p.expect(&udp(PEER, GATEWAY, (4500, 4500), &ah_payload(SPI)), XDP_DROP, Verdict::UnknownSpi)?;
         p.expect(&ah([203, 0, 113, 9], SPI), XDP_PASS, Verdict::Unprotected).map(drop)
@@ -382,11 +382,15 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.role(role::WAN)?;
         p.expect(&esp([203, 0, 113, 9], SPI), XDP_PASS, Verdict::Unprotected).map(drop)
     }),
-    ("a_fragment_of_esp_is_counted", |p| {
+    ("a_fragment_of_esp_is_left_to_the_kernel", |p| {
         p.role(role::WAN)?;
-        let mut frame = esp(GATEWAY, SPI);
-        frame[20] = 0x20;
-        p.expect(&frame, XDP_DROP, Verdict::EspFragment).map(drop)
+        for mut frame in [esp(GATEWAY, SPI), udp(PEER, GATEWAY, (4500, 4500), &esp_payload(SPI))] {
+            frame[20] = 0x20;
+            p.expect(&frame, XDP_PASS, Verdict::EspFragment)?;
+        }
+        let mut later = esp(GATEWAY, SPI);
+        later[20..22].copy_from_slice(&[0x00, 0x10]);
+        p.expect(&later, XDP_PASS, Verdict::EspFragment).map(drop)
     }),
     ("a_protected_flow_goes_to_the_worker", |p| {
         let worker = socket()?;

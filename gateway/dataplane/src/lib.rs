@@ -13,12 +13,15 @@
 //! | `worker` | the way of a packet through a worker |
 //! | `packet` | changes to inner packets, ICMP errors |
 //! | `nexthop` | routes and neighbours, followed by netlink |
+//! | `defrag` | ESP and AH that came in fragments |
 //! | `tun` | the TUN device for the gateway's own traffic |
 //! | `report`, `error` | what the data plane tells of itself, and why it does not start |
 //!
-//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun` and `bpffs`.
+//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `defrag` and
+//! `bpffs`.
 
 mod bpffs;
+mod defrag;
 mod error;
 mod load;
 mod nexthop;
@@ -34,7 +37,8 @@ pub use error::Error;
 pub use load::unload;
 pub use report::{CounterReport, PortReport, Report, WorkerReport};
 
-use adit_maps::user::{Directory, Locals, Outbounds, Sad, Selectors, SpdTables, Xsks};
+use adit_maps::user::{Directory, Locals, Outbounds, Sad, Selectors, SpdTables, SpiIndex, Xsks};
+use defrag::Defrag;
 use nexthop::{Followed, View};
 use port::Port;
 use report::{Counters, Figures};
@@ -49,7 +53,7 @@ use std::{
 };
 use sys::Waker;
 use tun::Tun;
-use worker::{Policies, Shared, Wire, Worker};
+use worker::{Shared, SlowPath, Wire, Worker};
 use xsk::{Bind, RING, Umem};
 
 /// Name of the TUN device unless told otherwise.
@@ -178,12 +182,17 @@ impl Dataplane {
             let view = View::new(published.clone(), wanted.clone(), asking.clone());
             let (wire, is_zero_copy) = wire(id, count, &ports, view, &mut xsks)?;
             zero_copy &= is_zero_copy;
-            let policies = match id {
-                0 => Some(Policies { spd: SpdTables::open(&dir)? }),
+            let slow_path = match id {
+                0 => Some(SlowPath {
+                    spd: SpdTables::open(&dir)?,
+                    spis: SpiIndex::open(&dir)?,
+                    defrag: Defrag::open().map_err(Error::system("opening raw sockets"))?,
+                    looked: Instant::now(),
+                }),
                 _ => None,
             };
             let cpu = (count > 1).then(|| cpus[id % cpus.len()]);
-            dataplane.workers.push(spawn(id, cpu, wire, shared.clone(), policies, waker)?);
+            dataplane.workers.push(spawn(id, cpu, wire, shared.clone(), slow_path, waker)?);
         }
 
         dataplane.ports = ports.iter().zip(attached).map(|(p, a)| port_report(p, a, zero_copy)).collect();
@@ -280,7 +289,7 @@ fn spawn(
     cpu: Option<usize>,
     wire: Wire,
     shared: Arc<Shared>,
-    policies: Option<Policies>,
+    slow_path: Option<SlowPath>,
     waker: Waker,
 ) -> Result<Running, Error> {
     let figures = Arc::new(Figures::default());
@@ -293,7 +302,7 @@ fn spawn(
             {
                 tracing::warn!(worker = id, cpu, %error, "not pinned to its CPU");
             }
-            Worker::new(wire, shared, policies).run(&theirs, &woken);
+            Worker::new(wire, shared, slow_path).run(&theirs, &woken);
         })
         .map_err(Error::system("starting a thread"))?;
     Ok(Running { cpu, figures, waker, thread })

@@ -96,6 +96,10 @@ counters! {
     tun_refused,
     /// Times that no frame was free to read the TUN device into.
     no_frame,
+    /// ESP and AH packets that came in fragments and were put together by the kernel.
+    reassembled,
+    /// Those among them that no SA is for, or that are longer than a frame.
+    reassembled_dropped,
     /// ICMP errors sent.
     icmp_sent,
 }

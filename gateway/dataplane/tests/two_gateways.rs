@@ -3,6 +3,7 @@
 mod lab;
 
 use adit_dataplane::{Config, Dataplane, Error, XdpMode};
+use adit_esp::{Auth, Cipher, Engine, Outcome, Outer, Packet, Protocol, SaParams};
 use adit_maps::{
     address::Address,
     policy::Selector,
@@ -31,7 +32,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 24] = [
+    let tests: [(&'static str, fn()); 25] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", chacha_crosses),
@@ -51,6 +52,7 @@ fn main() {
         ("the_gateway_itself_is_reached_and_reaches", the_gateway_itself),
         ("what_does_not_fit_is_answered", too_big),
         ("what_does_not_fit_and_may_be_cut_is_cut", cut),
+        ("what_comes_in_fragments_is_opened", fragmented),
         ("what_came_to_everybody_on_the_link_is_not_answered", link_broadcast),
         ("every_frame_comes_back_whatever_became_of_its_packet", frames_come_back),
         ("a_neighbour_that_changes_its_mac_address_is_found_again", moved_neighbour),
@@ -524,6 +526,94 @@ fn cut() {
             assert!(gateway.state(sa, |s| s.drops.iter().all(|d| d.load(Relaxed) == 0)));
         }
     }
+}
+
+/// Some peers cut packets after sealing them.
+fn fragmented() {
+    for (suite, protocol, cipher, auth) in [
+        (GCM, Protocol::Esp, Cipher::Aes256Gcm16, Auth::None),
+        (CBC_UDP, Protocol::Esp, Cipher::Aes128Cbc, Auth::HmacSha1_96),
+        (AH, Protocol::Ah, Cipher::Null, Auth::HmacSha256_128),
+        (CHACHA_V6, Protocol::Esp, Cipher::ChaCha20Poly1305, Auth::None),
+        (TRIPLE_DES_UDP_V6, Protocol::Esp, Cipher::TripleDesCbc, Auth::HmacMd5_96),
+        (AH_V6, Protocol::Ah, Cipher::Null, Auth::HmacSha384_192),
+    ] {
+        let lab = Lab::up(suite);
+        let server = lab.host_b.run(|| UdpSocket::bind("10.2.0.2:7777").unwrap());
+        server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let tap = tap(&lab.router, c"to-b");
+        let [ours, theirs] =
+            [(&lab.router, "to-b"), (&lab.b.namespace, "wan")].map(|(n, name)| n.run(|| mac_address(name)));
+        let params = SaParams {
+            generation: 1,
+            spi: 0x1001,
+            protocol,
+            cipher,
+            auth,
+            key: [0x11; 32],
+            salt: [0x33; 4],
+            auth_key: [0x22; 64],
+            esn: suite.esn,
+            replay_window: 0,
+            outer: Outer { local: lab.a.wan, peer: lab.b.wan, udp: suite.udp.then_some((4500, 4500)) },
+        };
+        let stranger = SaParams { spi: 0x9999, ..params.clone() };
+        for (seq, params) in [(1, &params), (2, &stranger), (3, &params)] {
+            for fragment in fragments(&seal(params, seq, &[seq as u8; 1300]), 720, seq as u32) {
+                let ethertype: [u8; 2] = if suite.v6 { [0x86, 0xdd] } else { [0x08, 0] };
+                let frame = [&theirs[..], &ours, &ethertype, &fragment].concat();
+                assert_eq!(tap.send(&frame).unwrap(), frame.len());
+            }
+        }
+        let mut buf = [0; 2048];
+        for seq in [1, 3] {
+            let n = server.recv(&mut buf).unwrap_or_else(|e| panic!("{seq} of {params:?}: {e}"));
+            assert_eq!(buf[..n], [seq; 1300]);
+        }
+        let counters = lab.b.dataplane().report().counters;
+        assert_eq!((counters.reassembled, counters.reassembled_dropped), (3, 1));
+        assert_eq!(lab.b.state(INBOUND, |s| s.packets.load(Relaxed)), 2);
+    }
+}
+
+/// A datagram from host A to host B, sealed as gateway A would.
+fn seal(params: &SaParams, seq: u64, payload: &[u8]) -> Vec<u8> {
+    let mut inner = Vec::new();
+    etherparse::PacketBuilder::ipv4([10, 1, 0, 2], [10, 2, 0, 2], 63)
+        .udp(5000, 7777)
+        .write(&mut inner, payload)
+        .unwrap();
+    let mut engine = Engine::new(1);
+    engine.install(0, params).unwrap();
+    let mut buf = [&[0; 128], &inner[..], &[0; 128]].concat();
+    let mut batch = [Packet::new(&mut buf, 128, 128 + inner.len(), 0, seq)];
+    engine.seal(&mut batch);
+    assert_eq!(batch[0].outcome, Outcome::Done);
+    batch[0].bytes().to_vec()
+}
+
+/// The fragments of an IP packet, `step` bytes of payload each, the last one first.
+fn fragments(packet: &[u8], step: usize, id: u32) -> Vec<Vec<u8>> {
+    let v6 = packet[0] >> 4 == 6;
+    let (header, payload) = packet.split_at(if v6 { 40 } else { 20 });
+    let pieces: Vec<&[u8]> = payload.chunks(step).collect();
+    let cut = |(n, piece): (usize, &&[u8])| {
+        let more = u16::from(n + 1 < pieces.len());
+        let mut head = header.to_vec();
+        if v6 {
+            head[4..6].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
+            head[6] = 44;
+            let place = ((n * step) as u16 | more).to_be_bytes();
+            head.extend([&[header[6], 0], &place[..], &id.to_be_bytes()].concat());
+        } else {
+            head[2..4].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+            head[6..8].copy_from_slice(&((n * step / 8) as u16 | more << 13).to_be_bytes());
+            let check = etherparse::Ipv4Header::from_slice(&head).unwrap().0.calc_header_checksum();
+            head[10..12].copy_from_slice(&check.to_be_bytes());
+        }
+        [&head[..], piece].concat()
+    };
+    pieces.iter().enumerate().rev().map(cut).collect()
 }
 
 fn link_broadcast() {

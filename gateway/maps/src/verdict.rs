@@ -65,8 +65,8 @@ verdicts! {
     ClearOnWan = 11, "clear_on_wan", Drop;
     /// To be sealed or opened, but no worker listens on this queue.
     NoWorker = 12, "no_worker", Drop;
-    /// A fragment of an ESP or AH packet: only whole packets are opened.
-    EspFragment = 13, "esp_fragment", Drop;
+    /// A fragment of an ESP or AH packet: the kernel puts it together, for the data plane to take it from a socket.
+    EspFragment = 13, "esp_fragment", Pass;
     /// The driver leaves no room for metadata.
     NoMetadata = 14, "no_metadata", Drop;
     /// A policy protects it, and there is no SA: `control` hears of it, and the packet waits for the SA.

@@ -42,11 +42,11 @@ impl Cut {
         self.payload.div_ceil(self.step)
     }
 
-    /// Writes fragment `n` of `packet`, the whole IPv4 packet, into `out`; its length, `None` when there is no room.
+    /// Writes fragment `n` of `packet`, the whole IPv4 packet, into `out`; its length, `None` when there is none or no room.
     pub(crate) fn write(&self, packet: &[u8], n: usize, out: &mut [u8]) -> Option<usize> {
         let (header, payload) = packet.get(..self.header + self.payload)?.split_at(self.header);
         let start = n * self.step;
-        let piece = payload.get(start..(start + self.step).min(self.payload))?;
+        let piece = payload.get(start..(start + self.step).min(self.payload)).filter(|p| !p.is_empty())?;
         let options = out.get_mut(20..)?;
         let header_len = 20
             + if n == 0 {

@@ -24,6 +24,7 @@ mod wire;
 pub(crate) use wire::Wire;
 
 use crate::{
+    defrag::{Defrag, Taken},
     report::{Counters, Figures, count},
     sys::{self, Waker, poll, readable},
     tun::Tun,
@@ -31,11 +32,11 @@ use crate::{
 };
 use acquire::Waiting;
 use adit_maps::{
-    decode,
+    decode::{self, protocol},
     meta::{Meta, task},
     policy::{action, look_up},
-    sa::{DropCause, SaRef},
-    user::{Outbounds, Sad, Selectors, SpdTables},
+    sa::{DropCause, SaRef, SpiKey},
+    user::{Outbounds, Sad, Selectors, SpdTables, SpiIndex},
 };
 use sa::Sas;
 use std::{
@@ -53,6 +54,10 @@ pub(crate) const BATCH: usize = 256;
 const TUN_BATCH: usize = 64;
 /// Where a packet from the TUN device starts: room for all that sealing puts before it.
 const TUN_START: usize = HEADROOM;
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+/// Where the SPI lies in an Authentication Header.
+const AH_SPI: usize = 4;
 /// How often freed SAs are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How soon a full device, or an empty store of frames, is looked at again: neither ends a `poll`.
@@ -71,9 +76,13 @@ pub(crate) struct Shared {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-/// The policies, for the worker that reads the TUN device.
-pub(crate) struct Policies {
+/// What the worker needs that takes packets from the kernel: the gateway's own, and those that came in fragments.
+pub(crate) struct SlowPath {
     pub(crate) spd: SpdTables,
+    pub(crate) spis: SpiIndex,
+    pub(crate) defrag: Defrag,
+    /// When the sockets of `defrag` were last found empty.
+    pub(crate) looked: Instant,
 }
 
 /// Where a packet came in.
@@ -101,7 +110,7 @@ pub(crate) struct Worker {
     wire: Wire,
     sas: Sas,
     shared: Arc<Shared>,
-    policies: Option<Policies>,
+    slow_path: Option<SlowPath>,
     seal: Vec<Job>,
     open: Vec<Job>,
     waiting: Waiting,
@@ -109,14 +118,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(wire: Wire, shared: Arc<Shared>, policies: Option<Policies>) -> Self {
+    pub(crate) fn new(wire: Wire, shared: Arc<Shared>, slow_path: Option<SlowPath>) -> Self {
         Worker {
             wire,
             sas: Sas::new(shared.sad.clone(), shared.selectors.clone()),
             shared,
-            policies,
+            slow_path,
             seal: Vec::with_capacity(BATCH + TUN_BATCH),
-            open: Vec::with_capacity(BATCH),
+            open: Vec::with_capacity(BATCH + TUN_BATCH),
             waiting: Waiting::default(),
             icmp_left: ICMP_PER_SWEEP,
         }
@@ -126,8 +135,9 @@ impl Worker {
     pub(crate) fn run(mut self, figures: &Figures, waker: &Waker) {
         let mut fds = vec![readable(waker)];
         fds.extend(self.wire.sockets().map(readable));
-        if self.policies.is_some() {
+        if let Some(slow_path) = &self.slow_path {
             fds.push(readable(&self.shared.tun));
+            fds.extend(slow_path.defrag.sockets().map(readable));
         }
         let mut sweep = Instant::now() + SWEEP;
         while !self.shared.stop.load(Relaxed) {
@@ -163,7 +173,10 @@ impl Worker {
     /// One round; how many packets were in it.
     fn round(&mut self, now: Instant) -> usize {
         self.wire.settle(now, &self.sas);
-        let packets = self.collect(now) + self.collect_tun(now) + self.collect_waiting(now);
+        let packets = self.collect(now)
+            + self.collect_tun(now)
+            + self.collect_reassembled(now)
+            + self.collect_waiting(now);
         if packets > 0 {
             self.seal_batch(now);
             self.open_batch(now);
@@ -215,7 +228,7 @@ impl Worker {
     fn collect_tun(&mut self, now: Instant) -> usize {
         let mut packets = 0;
         for _ in 0..TUN_BATCH {
-            let Some(policies) = &self.policies else { break };
+            let Some(slow_path) = &self.slow_path else { break };
             let counters = &self.shared.counters;
             let Some(mut frame) = self.wire.umem.take() else {
                 count(&counters.no_frame);
@@ -231,7 +244,7 @@ impl Worker {
             let packet = &buf[..end];
             let flow = decode::ip(packet, TUN_START).and_then(|headers| decode::flow(packet, &headers));
             let policy = match flow {
-                Ok(flow) => match look_up(&policies.spd, &flow) {
+                Ok(flow) => match look_up(&slow_path.spd, &flow) {
                     Some(rule) if rule.action == action::PROTECT => Ok(rule.policy),
                     _ => Err(&counters.tun_no_policy),
                 },
@@ -257,6 +270,45 @@ impl Worker {
         packets
     }
 
+    /// Takes ESP and AH from the kernel that came in fragments. Not in every round: they are rare, and every look costs
+    /// system calls.
+    fn collect_reassembled(&mut self, now: Instant) -> usize {
+        let Some(slow_path) = &mut self.slow_path else { return 0 };
+        if now.saturating_duration_since(slow_path.looked) < RETRY {
+            return 0;
+        }
+        let (counters, mut packets) = (&self.shared.counters, 0);
+        while packets < TUN_BATCH {
+            let Some(mut frame) = self.wire.umem.take() else {
+                count(&counters.no_frame);
+                break;
+            };
+            let buf = self.wire.umem.bytes(&mut frame);
+            let Some(taken) = slow_path.defrag.take(&mut buf[TUN_START..]) else {
+                self.wire.umem.give(frame);
+                slow_path.looked = now;
+                break;
+            };
+            packets += 1;
+            count(&counters.reassembled);
+            let found = match taken {
+                Taken::Packet(len) => {
+                    let key = spi_key(&buf[..TUN_START + len], TUN_START);
+                    key.and_then(|key| slow_path.spis.get(&key).ok()?).map(|sa| (sa, TUN_START + len))
+                }
+                Taken::TooLong => None,
+            };
+            let Some((SaRef { index, generation }, end)) = found else {
+                count(&counters.reassembled_dropped);
+                self.wire.umem.give(frame);
+                continue;
+            };
+            let (ethernet, start, origin) = (TUN_START, TUN_START, Origin::Tun);
+            self.open.push(Job { frame, ethernet, start, end, sa: index, generation, origin });
+        }
+        packets
+    }
+
     /// Drops a packet under its cause.
     fn discard(&mut self, frame: Frame, sa: u32, cause: DropCause) {
         if let Some(state) = self.sas.state(sa) {
@@ -264,6 +316,20 @@ impl Worker {
         }
         self.wire.umem.give(frame);
     }
+}
+
+/// What the inbound SA of the ESP or AH packet at `start` is looked up by; `None` when there is no whole one.
+fn spi_key(packet: &[u8], start: usize) -> Option<SpiKey> {
+    let headers = decode::ip(packet, start).ok()?;
+    let (_, destination) = decode::addresses(packet, &headers).ok()?;
+    let (at, protocol) = match headers.protocol {
+        protocol::ESP => (0, protocol::ESP),
+        protocol::AH => (AH_SPI, protocol::AH),
+        protocol::UDP => (UDP_HEADER, protocol::ESP),
+        _ => return None,
+    };
+    let spi = packet.get(headers.payload + at..headers.end)?.first_chunk::<4>()?;
+    Some(SpiKey { destination, spi: u32::from_be_bytes(*spi), protocol: protocol.into() })
 }
 
 /// Packets and bytes of one SA, counted together and added to its state once a run.

@@ -1,6 +1,6 @@
 //! From an outer packet to an inner one.
 
-use super::{BATCH, Job, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
+use super::{BATCH, Job, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
 use crate::{
     nexthop::{Resolution, Way},
     packet::{clamp_mss, decrement_hop_limit},
@@ -17,6 +17,9 @@ use std::time::Instant;
 /// Outer packets are no longer than this where an SA and its port do not say.
 const ETHERNET_MTU: usize = 1500;
 
+/// Packets that are opened together: what a round collects.
+const MAX: usize = BATCH + TUN_BATCH;
+
 /// A packet after the engine.
 #[derive(Clone, Copy)]
 struct Opened {
@@ -29,7 +32,7 @@ impl Worker {
     /// Opens everything collected for it, and forwards it.
     pub(super) fn open_batch(&mut self, now: Instant) {
         let mut collected = std::mem::take(&mut self.open);
-        let mut jobs = ArrayVec::<Job, BATCH>::new();
+        let mut jobs = ArrayVec::<Job, MAX>::new();
         for job in collected.drain(..) {
             match self.sas.current(job.sa, job.generation) {
                 Some(sa) if sa.direction == direction::INBOUND => jobs.push(job),
@@ -41,9 +44,9 @@ impl Worker {
             return;
         }
 
-        let mut opened = ArrayVec::<Opened, BATCH>::new();
+        let mut opened = ArrayVec::<Opened, MAX>::new();
         {
-            let mut batch = ArrayVec::<Packet<'_>, BATCH>::new();
+            let mut batch = ArrayVec::<Packet<'_>, MAX>::new();
             for job in &mut jobs {
                 let buf = self.wire.umem.bytes(&mut job.frame);
                 batch.push(Packet::new(buf, job.start, job.end, job.sa, 0));
@@ -56,7 +59,7 @@ impl Worker {
         }
 
         // Counted by the run: a forward borrows all of the worker, so the tally cannot live across it.
-        let mut counted = ArrayVec::<(u32, usize), BATCH>::new();
+        let mut counted = ArrayVec::<(u32, usize), MAX>::new();
         for (mut job, opened) in jobs.drain(..).zip(&opened) {
             let sa = job.sa;
             let forwarded = match opened.outcome {

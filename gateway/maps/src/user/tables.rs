@@ -47,6 +47,14 @@ impl<K: Pod, V: Pod> Hash<K, V> {
         }
     }
 
+    fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(e) => Err(access(self.name, "look up")(e)),
+        }
+    }
+
     fn entries(&self) -> Result<Vec<(K, V)>, Error> {
         self.map.iter().collect::<Result<_, _>>().map_err(access(self.name, "list"))
     }
@@ -80,6 +88,14 @@ macro_rules! hash_handle {
             /// When the kernel refuses.
             pub fn remove(&mut self, key: &$key) -> Result<(), Error> {
                 self.0.remove(key)
+            }
+
+            /// The value of an entry, `None` when there is none.
+            ///
+            /// # Errors
+            /// When the kernel refuses.
+            pub fn get(&self, key: &$key) -> Result<Option<$value>, Error> {
+                self.0.get(key)
             }
 
             /// Every entry.
