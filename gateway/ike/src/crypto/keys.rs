@@ -183,3 +183,6 @@ impl Splitter<'_> {
         Zeroizing::new(key.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests;

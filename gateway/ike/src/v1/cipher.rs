@@ -180,5 +180,4 @@ impl fmt::Debug for Opened {
 }
 
 #[cfg(test)]
-#[path = "cipher/tests.rs"]
 mod tests;

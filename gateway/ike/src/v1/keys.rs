@@ -219,5 +219,4 @@ pub(crate) fn nat_hash(
 }
 
 #[cfg(test)]
-#[path = "keys/tests.rs"]
 mod tests;
