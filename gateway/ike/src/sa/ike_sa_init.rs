@@ -1,13 +1,11 @@
-//! IKE_SA_INIT (RFC 7296 section 1.2): algorithms, key exchange, nonces, NAT detection.
+//! IKE_SA_INIT (RFC 7296 section 1.2) as initiator: algorithms, key exchange, nonces, NAT detection.
 //!
 //! Nothing in this exchange is authenticated. So a responder keeps no state for what it refuses, and an
 //! initiator that gets an answer of no use goes on waiting for a better one; only NO_PROPOSAL_CHOSEN, an
 //! impossible group and a public value that is none end the attempt at once, since waiting would only delay the
 //! answer people need.
 
-use std::{cmp::Reverse, net::SocketAddr, sync::Arc, time::Instant};
-
-use sha2::{Digest, Sha256};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     Channel, Extensions, Flow, Handshake, IkeSa, Purpose, Role, State, Window, child, handshake::IntAuth,
@@ -15,7 +13,7 @@ use super::{
 };
 use crate::{
     algorithm::Group,
-    config::{NatT, TunnelConfig, Version},
+    config::{TunnelConfig, Version},
     counters::ExchangeResult,
     crypto::{
         dh::{InvalidPublic, Job, Secret, Shared, Work},
@@ -23,21 +21,17 @@ use crate::{
     },
     endpoint::Endpoint,
     error::Cause,
-    event::{Event, Nat, Path, Phase},
-    proposal::{self, IkeSuite, accept_ike, offer_ike, select_ike},
+    event::{Nat, Path, Phase},
+    proposal::{self, IkeSuite, accept_ike, offer_ike},
     timer::TimerKind,
     wire::{
-        ExchangeType, Header, Notify, NotifyType, Payload, Proposal, WireError, encode_message,
-        payload::decode_chain,
+        ExchangeType, Header, Notify, NotifyType, Payload, Proposal, encode_message, payload::decode_chain,
     },
 };
 
 /// How often a cookie or another group is given in to, in one attempt.
 const MAX_RETRIES: u32 = 8;
-const NONCE_LEN: usize = 32;
-/// Octets of a first message, several times those of an honest one: a responder keeps it until IKE_AUTH.
-const MAX_FIRST_MESSAGE: usize = 8192;
-
+pub(super) const NONCE_LEN: usize = 32;
 /// An initiator up to the key exchange.
 #[derive(Debug)]
 pub(crate) struct Opening {
@@ -79,25 +73,16 @@ struct Answer {
     extensions: Extensions,
 }
 
-/// A responder while its key exchange is computed.
-#[derive(Debug)]
-pub(crate) struct Answering {
-    suite: IkeSuite,
-    chosen: Proposal,
-    request: Vec<u8>,
-    payloads: Vec<Payload>,
-}
-
 /// The three payloads that an IKE_SA_INIT message of either side must have.
-struct Essentials<'a> {
-    proposals: &'a [Proposal],
-    group: u16,
-    public: &'a [u8],
-    nonce: &'a [u8],
+pub(super) struct Essentials<'a> {
+    pub(super) proposals: &'a [Proposal],
+    pub(super) group: u16,
+    pub(super) public: &'a [u8],
+    pub(super) nonce: &'a [u8],
 }
 
 impl<'a> Essentials<'a> {
-    fn of(payloads: &'a [Payload]) -> Option<Self> {
+    pub(super) fn of(payloads: &'a [Payload]) -> Option<Self> {
         let proposals =
             payloads.iter().find_map(|p| if let Payload::Sa(sa) = p { Some(sa) } else { None })?;
         let (group, public) = payloads.iter().find_map(|p| match p {
@@ -109,7 +94,6 @@ impl<'a> Essentials<'a> {
     }
 }
 
-/// As initiator.
 impl Endpoint {
     /// Begins an IKE SA. The first message goes out when our public value is computed.
     pub(crate) fn initiate(
@@ -424,281 +408,8 @@ pub(super) fn no_proposal(ours: &[Proposal], theirs: &[Proposal]) -> Cause {
     }
 }
 
-/// As responder.
-impl Endpoint {
-    /// A first message, from whoever. Whatever is refused here leaves no trace but a count.
-    pub(crate) fn init_request(&mut self, now: Instant, path: Path, header: &Header, message: &[u8]) {
-        let first = header.responder_spi == 0 && header.message_id == 0 && header.from_initiator;
-        if !first || message.len() > MAX_FIRST_MESSAGE {
-            self.counters.malformed += 1;
-            return;
-        }
-        let digest = first_message_digest(path, message);
-        if let Some(&spi) = self.first_messages.get(&digest) {
-            return self.init_repeated(spi, path);
-        }
-        let payloads = match Header::decode(message).and_then(|(_, first, rest)| decode_chain(first, rest)) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                self.counters.malformed += 1;
-                if matches!(error, WireError::Critical(_)) {
-                    self.refuse_init(path, header, Cause::Undecodable(error).to_notify());
-                }
-                return;
-            }
-        };
-        let Some(essentials) = Essentials::of(&payloads) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        if !self.is_admitted(now, path, header, essentials.nonce, &payloads) {
-            return;
-        }
-        let candidates = self.candidates(path, Version::Ikev2);
-        let Some(first) = candidates.first() else {
-            self.counters.no_tunnel += 1;
-            let other = self.candidates(path, Version::Ikev1);
-            let cause = match other.is_empty() {
-                true => Cause::NoTunnel { local: path.local.ip(), remote: path.remote.ip() },
-                false => Cause::VersionMismatch { ours: Version::Ikev1, theirs: Version::Ikev2 },
-            };
-            self.refuse_init(path, header, cause.to_notify());
-            let tunnel = self.sole(&other);
-            return self.stranger_failed(now, tunnel, path, cause);
-        };
-        let Some((suite, chosen)) = choose(&candidates, &essentials) else {
-            let cause = no_proposal(&offer_ike(&first.ike), essentials.proposals);
-            self.refuse_init(path, header, cause.to_notify());
-            let tunnel = self.sole(&candidates);
-            return self.stranger_failed(now, tunnel, path, cause);
-        };
-        if suite.additional.is_some() && !Extensions::of(&payloads).intermediate {
-            self.counters.malformed += 1;
-            return self.refuse_init(path, header, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, []));
-        }
-        if essentials.group != suite.group.number() {
-            let cause = Cause::InvalidGroup { ours: vec![suite.group], theirs: essentials.group };
-            return self.refuse_init(path, header, cause.to_notify());
-        }
-        let (nonce, public) = (essentials.nonce.to_vec(), essentials.public.to_vec());
-        let spi = self.draw_spi();
-        let answering = Answering { suite, chosen, request: message.to_vec(), payloads };
-        let sa = IkeSa {
-            spi,
-            peer_spi: header.initiator_spi,
-            role: Role::Responder,
-            path,
-            tunnel: None,
-            started: now,
-            initiator_nonce: nonce,
-            extensions: Extensions::default(),
-            flow: None,
-            window: Window::default(),
-            esp_spis: Vec::new(),
-            first_message: Some(digest),
-            doomed: false,
-            state: State::Answering(Box::new(answering)),
-        };
-        self.first_messages.insert(digest, spi);
-        self.half_open.insert(spi, path.remote.ip());
-        self.sas.insert(spi, sa);
-        self.timers.set(spi, TimerKind::HalfOpen, now + self.config.half_open_timeout);
-        let secret = Secret::random(suite.group, &mut *self.rng);
-        self.jobs.push_back(Job { sa: spi, secret, work: Work::Respond(public) });
-    }
-
-    /// A first message that came before: the same answer, as long as the peer may not have got it.
-    fn init_repeated(&mut self, spi: u64, path: Path) {
-        let answer =
-            self.sas.get(&spi).filter(|sa| sa.window.expected == 1).and_then(|sa| sa.window.answer.clone());
-        match answer {
-            Some(answer) => {
-                self.counters.repeated_answers += 1;
-                self.transmit(path, &answer);
-            }
-            None => self.counters.old_message_id += 1,
-        }
-    }
-
-    /// Whether a first message may cost memory and a key exchange: few may at all, fewer of one address, and
-    /// from some number on only those that have proved to receive at theirs.
-    fn is_admitted(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: &Header,
-        nonce: &[u8],
-        payloads: &[Payload],
-    ) -> bool {
-        if self.half_open.len() >= self.config.half_open_limit {
-            self.counters.overloaded += 1;
-            return false;
-        }
-        // Above the threshold, so that nobody can use up an address' share without receiving there.
-        let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
-        let of_address = self.half_open.values().filter(|ip| **ip == path.remote.ip()).count();
-        if of_address >= share {
-            self.counters.overloaded += 1;
-            return false;
-        }
-        if self.half_open.len() < self.config.cookie_threshold {
-            return true;
-        }
-        let came = payloads.iter().find_map(|p| match p {
-            Payload::Notify(notify) if notify.kind == NotifyType::COOKIE => Some(&notify.data),
-            _ => None,
-        });
-        if came.is_some_and(|came| self.cookies.verify(came, path.remote, header.initiator_spi, nonce)) {
-            return true;
-        }
-        self.counters.cookie_demanded += 1;
-        let cookie = self.cookies.make(now, &mut *self.rng, path.remote, header.initiator_spi, nonce);
-        self.refuse_init(path, header, Notify::new(NotifyType::COOKIE, cookie));
-        false
-    }
-
-    /// Answers with a notify alone, and keeps nothing.
-    fn refuse_init(&mut self, path: Path, request: &Header, notify: Notify) {
-        self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Refused);
-        let message = encode_message(header(request.initiator_spi, 0, true), &[Payload::Notify(notify)]);
-        self.transmit(path, &[message]);
-    }
-
-    /// The key exchange is computed: the answer can go.
-    pub(crate) fn responded(
-        &mut self,
-        mut sa: IkeSa,
-        result: Result<(Vec<u8>, Shared), InvalidPublic>,
-    ) -> Option<IkeSa> {
-        let State::Answering(answering) = sa.state else { return Some(sa) };
-        let Answering { suite, chosen, request, payloads } = *answering;
-        let Ok((public, shared)) = result else {
-            self.counters.malformed += 1;
-            return None;
-        };
-        let mut nonce = vec![0; NONCE_LEN];
-        self.rng.fill_bytes(&mut nonce);
-        let candidates = self.candidates(sa.path, Version::Ikev2);
-        let nat_t = candidates.first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
-        let nat = nat::detect(nat_t, (sa.peer_spi, 0), sa.path, &payloads);
-        let mut answer = vec![
-            Payload::Sa(vec![chosen]),
-            Payload::KeyExchange { group: suite.group.number(), public },
-            Payload::Nonce(nonce.clone()),
-        ];
-        if nat.is_some() {
-            answer.extend(nat::notifies(nat_t, (sa.peer_spi, sa.spi), sa.path));
-        }
-        sa.extensions = Extensions::of(&payloads).answer(&candidates);
-        answer.extend(sa.extensions.notifies());
-        let answer = encode_message(header(sa.peer_spi, sa.spi, true), &answer);
-        let exchanged = Exchanged {
-            initiator_nonce: &sa.initiator_nonce,
-            responder_nonce: &nonce,
-            initiator_spi: sa.peer_spi,
-            responder_spi: sa.spi,
-        };
-        let (keys, incoming, outgoing) = keys::derive(&suite, &shared, &exchanged);
-        sa.window.expected = 1;
-        sa.window.answer = Some(vec![answer.clone()]);
-        self.transmit(sa.path, std::slice::from_ref(&answer));
-        self.counters.exchange(ExchangeType::IkeSaInit, ExchangeResult::Done);
-        sa.state = State::HalfOpen(Box::new(Handshake {
-            channel: Channel { outgoing, incoming },
-            keys,
-            suite,
-            nat,
-            initiator_nonce: sa.initiator_nonce.clone(),
-            responder_nonce: nonce,
-            request,
-            answer,
-            int_auth: IntAuth::default(),
-            computing: None,
-        }));
-        Some(sa)
-    }
-
-    /// The tunnels that an initiator at this path may be: those of its address before those of any, and first of
-    /// all the one it was last known to want.
-    pub(crate) fn candidates(&self, path: Path, version: Version) -> Vec<Arc<TunnelConfig>> {
-        let (local, remote) = (path.local.ip(), path.remote.ip());
-        let here = self.tunnels.values().filter(|t| t.local == local && t.ike.version == version);
-        let mut candidates: Vec<_> =
-            here.filter(|t| t.peer.is_none_or(|peer| peer == remote)).cloned().collect();
-        candidates.sort_by_key(|t| (self.wanted.get(&t.id) != Some(&(local, remote)), t.peer.is_none()));
-        candidates
-    }
-
-    /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
-    /// tunnel that is up must not look as if it had failed.
-    pub(super) fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
-        let [tunnel] = candidates else { return None };
-        (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
-    }
-
-    /// An initiator has gone no further than IKE_SA_INIT.
-    pub(crate) fn half_open_expired(&mut self, now: Instant, sa: &IkeSa) {
-        if !matches!(sa.state, State::HalfOpen(_)) {
-            return;
-        }
-        let candidates = self.candidates(sa.path, Version::Ikev2);
-        if let Some(tunnel) = self.sole(&candidates) {
-            let waited = now.saturating_duration_since(sa.started);
-            let cause = Cause::NotContinued { path: sa.path, waited };
-            self.stranger_failed(now, Some(tunnel), sa.path, cause);
-        }
-    }
-
-    /// Reports a failure that anybody can bring about, now and then.
-    fn stranger_failed(&mut self, now: Instant, tunnel: Option<crate::TunnelId>, path: Path, cause: Cause) {
-        self.failed_now_and_then(now, tunnel, path, ExchangeType::IkeSaInit, cause);
-    }
-
-    pub(super) fn failed_now_and_then(
-        &mut self,
-        now: Instant,
-        tunnel: Option<crate::TunnelId>,
-        path: Path,
-        exchange: ExchangeType,
-        cause: Cause,
-    ) {
-        if self.reports.permit(now, tunnel) {
-            self.failed(tunnel, path, false, Phase::One, exchange, cause);
-        }
-    }
-
-    pub(crate) fn failed(
-        &mut self,
-        tunnel: Option<crate::TunnelId>,
-        path: Path,
-        initiator: bool,
-        phase: Phase,
-        exchange: ExchangeType,
-        cause: Cause,
-    ) {
-        self.events.push_back(Event::Failed { tunnel, peer: path.remote, initiator, phase, exchange, cause });
-    }
-}
-
-fn header(initiator_spi: u64, responder_spi: u64, response: bool) -> Header {
+/// The header of an IKE_SA_INIT message.
+pub(super) fn header(initiator_spi: u64, responder_spi: u64, response: bool) -> Header {
     let exchange = ExchangeType::IkeSaInit;
     Header { initiator_spi, responder_spi, exchange, from_initiator: !response, response, message_id: 0 }
-}
-
-/// The responder's choice while it cannot know which tunnel is meant: what most of the tunnels that may be meant
-/// allow. Of several such choices one in the group that the peer has guessed, and then that of the first tunnel.
-fn choose(candidates: &[Arc<TunnelConfig>], offer: &Essentials<'_>) -> Option<(IkeSuite, Proposal)> {
-    let choices = candidates.iter().filter_map(|tunnel| select_ike(&tunnel.ike, offer.proposals));
-    choices.min_by_key(|(suite, _)| {
-        let allow = candidates.iter().filter(|tunnel| suite.is_within(&tunnel.ike)).count();
-        (Reverse(allow), suite.group.number() != offer.group)
-    })
-}
-
-fn first_message_digest(path: Path, message: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(path.remote.to_string());
-    hash.update([0]);
-    hash.update(message);
-    hash.finalize().into()
 }

@@ -21,6 +21,7 @@ mod handshake;
 mod ike_auth;
 mod ike_intermediate;
 mod ike_sa_init;
+mod ike_sa_init_response;
 mod informational;
 mod lifetime;
 mod mobike;
@@ -95,7 +96,7 @@ pub(crate) enum State {
     Opening(Box<ike_sa_init::Opening>),
     Intermediate(Box<ike_intermediate::Intermediate>),
     AuthSent(Box<ike_auth::AuthSent>),
-    Answering(Box<ike_sa_init::Answering>),
+    Answering(Box<ike_sa_init_response::Answering>),
     HalfOpen(Box<Handshake>),
     Established(Box<Established>),
     /// Only answers what still comes, and waits for the answer to a DELETE.
