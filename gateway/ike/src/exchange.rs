@@ -9,7 +9,7 @@ use crate::{
     endpoint::{Endpoint, NON_ESP_MARKER},
     error::Cause,
     event::{DownReason, Path, Phase, Transmit},
-    sa::{IkeSa, Purpose, Queued, Request, Role, Standing, State, Turn},
+    sa::{IkeSa, Pending, Purpose, Queued, Request, Role, Standing, State, Turn},
     timer::TimerKind,
     wire::{ExchangeType, Header, Payload, WireError},
 };
@@ -28,6 +28,18 @@ impl Endpoint {
             sa.window.queue.push_back(Queued { exchange, payloads, purpose });
             return;
         }
+        self.request_next(now, sa, exchange, payloads, purpose);
+    }
+
+    /// Sends a protected request though others may wait; none is under way.
+    pub(crate) fn request_next(
+        &mut self,
+        now: Instant,
+        sa: &mut IkeSa,
+        exchange: ExchangeType,
+        payloads: Vec<Payload>,
+        purpose: Purpose,
+    ) {
         let id = sa.window.next;
         if id == u32::MAX {
             // Nothing can be said on it any more, not even that it is closed.
@@ -130,7 +142,10 @@ impl Endpoint {
                 None => header.exchange == ExchangeType::IkeAuth,
             },
             State::Established(_) | State::Closing(_) => {
-                matches!(header.exchange, ExchangeType::Informational | ExchangeType::CreateChildSa)
+                matches!(
+                    header.exchange,
+                    ExchangeType::Informational | ExchangeType::CreateChildSa | ExchangeType::IkeFollowupKe
+                )
             }
             State::Opening(_) | State::Intermediate(_) | State::AuthSent(_) | State::Answering(_) => false,
         };
@@ -139,7 +154,11 @@ impl Endpoint {
             return Some(sa);
         }
         // A copy of the request whose key exchange is being computed.
-        if sa.established().is_some_and(|e| e.answering.is_some()) {
+        let computing = |pending: &Pending| pending.computing.is_some();
+        if sa
+            .established()
+            .is_some_and(|e| e.answering.is_some() || e.pending.as_deref().is_some_and(computing))
+        {
             self.counters.old_message_id += 1;
             return Some(sa);
         }
@@ -157,6 +176,7 @@ impl Endpoint {
             ExchangeType::IkeAuth => self.auth_request(now, sa, path, &payloads),
             ExchangeType::CreateChildSa => self.create_child_sa_request(now, sa, path, payloads),
             ExchangeType::Informational => self.informational_request(now, sa, path, &payloads),
+            ExchangeType::IkeFollowupKe => self.follow_up_request(sa, path, &payloads),
             ExchangeType::IkeIntermediate => self.intermediate_request(now, sa, path, &inner, &payloads),
             _ => Some(sa),
         }
@@ -247,12 +267,18 @@ impl Endpoint {
                     self.next_request(now, &mut sa);
                     return Some(sa);
                 }
+                if header.exchange == ExchangeType::IkeFollowupKe {
+                    let mut sa = self.follow_up_answer(now, sa, Err(error))?;
+                    self.next_request(now, &mut sa);
+                    return Some(sa);
+                }
                 (None, Vec::new())
             }
         };
         let sa = match (header.exchange, inner) {
             (ExchangeType::IkeIntermediate, Some(said)) => self.intermediate_answer(sa, &said, &payloads),
             (ExchangeType::IkeAuth, _) => self.auth_answer(now, sa, &payloads),
+            (ExchangeType::IkeFollowupKe, _) => self.follow_up_answer(now, sa, Ok(&payloads)),
             (ExchangeType::CreateChildSa, _) => self.create_child_sa_answer(now, sa, Ok(&payloads)),
             _ => self.informational_answer(now, sa, request.purpose),
         };

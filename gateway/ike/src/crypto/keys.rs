@@ -69,15 +69,18 @@ fn expand(suite: &IkeSuite, seed: &[u8], exchanged: &Exchanged<'_>) -> (SaKeys, 
 
 impl SaKeys {
     /// The keys of the IKE SA that a rekey of this one makes, and those of its messages from the rekey's initiator
-    /// and from its responder (RFC 7296 section 2.18).
+    /// and from its responder (RFC 7296 section 2.18). `additional` is the secret of its additional key exchange, empty
+    /// where it has none (RFC 9370 section 2.2.4).
     pub(crate) fn rekey(
         &self,
         suite: &IkeSuite,
         shared: &[u8],
+        additional: &[u8],
         exchanged: &Exchanged<'_>,
     ) -> (SaKeys, MessageKey, MessageKey) {
         let nonces = [exchanged.initiator_nonce, exchanged.responder_nonce];
-        expand(suite, &prf(self.prf, &self.derive, &[shared, nonces[0], nonces[1]]), exchanged)
+        let seed = prf(self.prf, &self.derive, &[shared, nonces[0], nonces[1], additional]);
+        expand(suite, &seed, exchanged)
     }
 
     /// The keys after an additional key exchange of the same IKE SA (RFC 9370 section 2.2.2): computed like those of
@@ -88,7 +91,7 @@ impl SaKeys {
         shared: &[u8],
         exchanged: &Exchanged<'_>,
     ) -> (SaKeys, MessageKey, MessageKey) {
-        self.rekey(suite, shared, exchanged)
+        self.rekey(suite, shared, &[], exchanged)
     }
 
     /// These keys with a post-quantum pre-shared key mixed into those that derive and authenticate (RFC 8784 section

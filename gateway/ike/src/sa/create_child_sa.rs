@@ -3,15 +3,16 @@
 //!
 //! The window allows one request, so there is one [`Task`] at a time; what else is wanted waits as a [`Goal`]. A task
 //! goes from `Preparing` (our public value is computed, or another request is under way) over `Sent` to `Agreeing`
-//! (the shared secret is computed). In `Agreeing` no other request is sent, since the peer takes our next one for
-//! word that we have its answer.
+//! (the shared secret is computed) and, where there is an additional key exchange, `FollowingUp`. From `Agreeing` on no
+//! other request is sent, since the peer takes our next one for word that we have its answer.
 
 use std::{collections::VecDeque, time::Instant};
 
 use super::{
     IkeSa, Purpose, Stage,
     child::{self, Agreement, Flow, Making, Replaces},
-    rekey_ike::IkeAgreement,
+    ike_followup_ke::{FollowUp, link_of},
+    rekey_ike::{IkeAgreement, Secrets},
 };
 use crate::{
     algorithm::Group,
@@ -60,6 +61,8 @@ pub(crate) struct Task {
     /// Our part of the key exchange; not here while a job has it.
     secret: Option<(Secret, Vec<u8>)>,
     retries: u32,
+    /// The additional key exchange that is to follow, and the peer's link to it.
+    follow_up: Option<(Group, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,8 @@ pub(super) enum Step {
     Preparing,
     Sent,
     Agreeing(Box<Made>),
+    /// The additional key exchange of the rekey of an IKE SA (RFC 9370).
+    FollowingUp(Box<FollowUp>),
 }
 
 /// What the peer has agreed to, and its nonce.
@@ -90,7 +95,7 @@ impl Agenda {
 
     /// Whether a request must wait although none is outstanding.
     pub(crate) fn holds_window(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| matches!(task.step, Step::Agreeing(_)))
+        self.task.as_ref().is_some_and(|task| matches!(task.step, Step::Agreeing(_) | Step::FollowingUp(_)))
     }
 
     /// Whether anything here is to make a pair of Child SAs.
@@ -165,6 +170,7 @@ impl Endpoint {
             group,
             secret: None,
             retries: 0,
+            follow_up: None,
         }));
         if let Some(group) = group {
             self.generate(spi, group);
@@ -180,6 +186,10 @@ impl Endpoint {
         public: Vec<u8>,
     ) -> Option<IkeSa> {
         let task = sa.established_mut().and_then(|e| e.agenda.task.as_mut());
+        if task.as_ref().is_some_and(|task| matches!(task.step, Step::FollowingUp(_))) {
+            self.follow_up_generated(now, &mut sa, secret, public);
+            return Some(sa);
+        }
         if let Some(task) = task
             && matches!(task.step, Step::Preparing)
             && task.group == Some(secret.group())
@@ -275,6 +285,15 @@ impl Endpoint {
                 return self.task_failed(now, sa, *task, cause);
             }
         };
+        if let Made::Ike(agreement, _) = &made
+            && let Some(group) = agreement.suite.additional
+        {
+            task.follow_up = link_of(payloads).map(|link| (group, link));
+            if task.follow_up.is_none() {
+                let cause = Cause::Malformed { what: "ADDITIONAL_KEY_EXCHANGE is missing" };
+                return self.task_failed(now, sa, *task, cause);
+            }
+        }
         match (public, task.secret.take()) {
             (Some(public), Some((secret, _))) => {
                 task.step = Step::Agreeing(Box::new(made));
@@ -285,7 +304,7 @@ impl Endpoint {
                 }
                 Some(sa)
             }
-            _ => self.task_done(now, sa, *task, made, &[]),
+            _ => self.task_done(now, sa, *task, made, Secrets { shared: &[], additional: &[] }),
         }
     }
 
@@ -298,11 +317,29 @@ impl Endpoint {
     ) -> Option<IkeSa> {
         let Some(tunnel) = sa.tunnel.clone() else { return Some(sa) };
         let agenda = sa.established_mut().map(|e| &mut e.agenda);
-        let task = agenda.and_then(|a| a.task.take_if(|task| matches!(task.step, Step::Agreeing(_))));
-        let Some(mut task) = task else { return Some(sa) };
-        let Step::Agreeing(made) = std::mem::replace(&mut task.step, Step::Sent) else { return Some(sa) };
+        let agreeing = |task: &mut Box<Task>| matches!(task.step, Step::Agreeing(_) | Step::FollowingUp(_));
+        let Some(mut task) = agenda.and_then(|a| a.task.take_if(agreeing)) else { return Some(sa) };
+        let made = match std::mem::replace(&mut task.step, Step::Sent) {
+            Step::Agreeing(made) => made,
+            Step::FollowingUp(follow_up) => {
+                return self.follow_up_agreed(now, sa, task, *follow_up, shared);
+            }
+            Step::Preparing | Step::Sent => return Some(sa),
+        };
+        let follow_up = task.follow_up.take();
         let sa = match (shared, task.group) {
-            (Ok(shared), _) => self.task_done(now, sa, *task, *made, &shared),
+            // The peer has made nothing yet.
+            (Ok(_), _) if follow_up.is_some() && task.doomed => self.finish_closing(now, sa),
+            (Ok(shared), _) => match follow_up {
+                Some(follow_up) => {
+                    self.begin_follow_up(&mut sa, task, made, follow_up, shared);
+                    return Some(sa);
+                }
+                None => {
+                    let secrets = Secrets { shared: &shared, additional: &[] };
+                    self.task_done(now, sa, *task, *made, secrets)
+                }
+            },
             (Err(InvalidPublic), _) if task.goal == Goal::RekeyIke => {
                 self.close_sa(now, sa, DownReason::Broken)
             }
@@ -317,13 +354,13 @@ impl Endpoint {
         Some(sa)
     }
 
-    fn task_done(
+    pub(super) fn task_done(
         &mut self,
         now: Instant,
         mut sa: IkeSa,
         task: Task,
         made: Made,
-        shared: &[u8],
+        secrets: Secrets<'_>,
     ) -> Option<IkeSa> {
         self.counters.exchange(ExchangeType::CreateChildSa, ExchangeResult::Done);
         match made {
@@ -345,10 +382,10 @@ impl Endpoint {
                     self.maybe_childless(now, &mut sa);
                     return Some(sa);
                 }
-                self.child_made(now, &mut sa, &task, agreement, &nonce, shared);
+                self.child_made(now, &mut sa, &task, agreement, &nonce, secrets.shared);
                 Some(sa)
             }
-            Made::Ike(agreement, nonce) => self.ike_rekeyed(now, sa, &task, &agreement, &nonce, shared),
+            Made::Ike(agreement, nonce) => self.ike_rekeyed(now, sa, &task, &agreement, &nonce, secrets),
         }
     }
 
@@ -546,7 +583,13 @@ impl Endpoint {
     }
 
     /// What cannot be rekeyed is renewed by another IKE SA before it expires.
-    fn task_failed(&mut self, now: Instant, mut sa: IkeSa, task: Task, cause: Cause) -> Option<IkeSa> {
+    pub(super) fn task_failed(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        task: Task,
+        cause: Cause,
+    ) -> Option<IkeSa> {
         if sa.is_closing() {
             return self.finish_closing(now, sa);
         }

@@ -10,7 +10,7 @@ use super::{
     Goal, IkeSa, Purpose, Stage, Standing,
     child::{self, Making, Replaces},
     create_child_sa::NONCE_LEN,
-    rekey_ike::IkeAgreement,
+    rekey_ike::{IkeAgreement, Secrets},
 };
 use crate::{
     algorithm::Group,
@@ -90,7 +90,7 @@ impl Endpoint {
         result: Result<(Vec<u8>, Shared), InvalidPublic>,
     ) -> Option<IkeSa> {
         let answering = sa.established_mut().and_then(|e| e.answering.take());
-        let Some(answering) = answering else { return Some(sa) };
+        let Some(answering) = answering else { return self.follow_up_responded(now, sa, result) };
         let Answering { payloads, path, group } = *answering;
         match result {
             Ok((public, shared)) => self.make(now, sa, path, &payloads, &public, &shared),
@@ -188,8 +188,17 @@ impl Endpoint {
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
         let group = agreement.suite.group.number();
-        self.ike_rekeyed_by_peer(now, sa, spi, &agreement, [initiator_nonce, &nonce], shared);
-        Ok(vec![chosen, Payload::Nonce(nonce), Payload::KeyExchange { group, public: public.to_vec() }])
+        let key_exchange = Payload::KeyExchange { group, public: public.to_vec() };
+        let mut answer = vec![chosen, Payload::Nonce(nonce.clone()), key_exchange];
+        let nonces = [initiator_nonce, &nonce];
+        match agreement.suite.additional {
+            Some(group) => answer.push(self.pend(sa, group, spi, agreement, nonces, shared)),
+            None => {
+                let secrets = Secrets { shared, additional: &[] };
+                self.ike_rekeyed_by_peer(now, sa, spi, &agreement, nonces, secrets);
+            }
+        }
+        Ok(answer)
     }
 
     fn refuse(&mut self, now: Instant, mut sa: IkeSa, path: Path, refusal: Refusal) -> Option<IkeSa> {
@@ -223,13 +232,16 @@ fn judge(sa: &mut IkeSa, payloads: &[Payload]) -> Result<Asked, Refusal> {
     let closing =
         sa.window.queue.iter().map(|q| &q.purpose).chain(sa.window.outstanding.iter().map(|r| &r.purpose));
     let closes_child = closing.into_iter().any(|purpose| matches!(purpose, Purpose::DeleteChild(..)));
+    let follows_up = sa.tunnel.as_ref().is_some_and(|tunnel| !tunnel.ike.additional_ke.is_empty());
     let Some(established) = sa.established_mut() else { return Err(NotifyType::TEMPORARY_FAILURE.into()) };
     if established.standing != Standing::InUse {
         return Err(NotifyType::TEMPORARY_FAILURE.into());
     }
     let agenda = &mut established.agenda;
     if proposals_of(payloads)?.iter().all(|p| p.protocol == Protocol::Ike) {
-        if closes_child || agenda.is_under_way(|goal| *goal != Goal::RekeyIke) {
+        // Of two rekeys with additional key exchanges at once neither would be done when the other must be judged.
+        let both = follows_up && agenda.is_under_way(|goal| *goal == Goal::RekeyIke);
+        if closes_child || both || agenda.is_under_way(|goal| *goal != Goal::RekeyIke) {
             return Err(NotifyType::TEMPORARY_FAILURE.into());
         }
         agenda.withdraw(|goal| *goal == Goal::RekeyIke);

@@ -19,6 +19,7 @@ mod extensions;
 mod fragment;
 mod handshake;
 mod ike_auth;
+mod ike_followup_ke;
 mod ike_intermediate;
 mod ike_sa_init;
 mod ike_sa_init_response;
@@ -41,6 +42,7 @@ pub(crate) use create_child_sa::{Agenda, Goal};
 pub(crate) use extensions::Extensions;
 pub(crate) use fragment::{Opened, Reassembly};
 pub(crate) use handshake::Handshake;
+pub(crate) use ike_followup_ke::Pending;
 pub(crate) use report::Reports;
 pub(crate) use window::{Purpose, Queued, Request, Turn, Window};
 
@@ -144,6 +146,8 @@ pub(crate) struct Established {
     pub(crate) agenda: Agenda,
     /// The peer's CREATE_CHILD_SA that waits for its key exchange.
     pub(crate) answering: Option<Box<create_child_sa_response::Answering>>,
+    /// A rekey of this IKE SA by the peer that waits for its additional key exchange.
+    pub(crate) pending: Option<Box<ike_followup_ke::Pending>>,
     /// The peer has answered NO_ADDITIONAL_SAS, as those do that know no CREATE_CHILD_SA (RFC 7296 section 1.3).
     refuses_rekeys: bool,
     /// Whether the other IKE SAs of the tunnel know of it: once it has a Child SA.
@@ -187,6 +191,7 @@ impl Established {
             deleting: Vec::new(),
             agenda: Agenda::default(),
             answering: None,
+            pending: None,
             refuses_rekeys: false,
             settled: false,
         })

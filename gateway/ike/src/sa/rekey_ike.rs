@@ -34,16 +34,20 @@ pub(crate) struct Rekeyed {
     nonce: Vec<u8>,
 }
 
-/// What is negotiated in a rekey: no additional key exchange, for those of before go on to count in SK_d.
-fn rekey_policy(policy: &IkePolicy) -> IkePolicy {
-    IkePolicy { additional_ke: Vec::new(), ..policy.clone() }
+/// The secrets of the key exchanges that a rekey of an IKE SA, or a Child SA, is made by.
+#[derive(Clone, Copy)]
+pub(super) struct Secrets<'a> {
+    /// Of the exchange itself, empty where it has no key exchange.
+    pub(super) shared: &'a [u8],
+    /// Of the additional key exchange, empty where there is none.
+    pub(super) additional: &'a [u8],
 }
 
 impl IkeAgreement {
     /// The initiator's offer, with our new SPI.
     pub(super) fn offer(policy: &IkePolicy, spi: u64) -> Payload {
         let with_spi = |proposal| Proposal { spi: spi.to_be_bytes().to_vec(), ..proposal };
-        Payload::Sa(offer_ike(&rekey_policy(policy)).into_iter().map(with_spi).collect())
+        Payload::Sa(offer_ike(policy).into_iter().map(with_spi).collect())
     }
 
     /// The responder's choice, and the payload that says it with our new SPI.
@@ -52,7 +56,6 @@ impl IkeAgreement {
         offered: &[Proposal],
         spi: u64,
     ) -> Result<(Self, Payload), Cause> {
-        let policy = &rekey_policy(policy);
         let (suite, chosen) =
             select_ike(policy, offered).ok_or_else(|| no_proposal(&offer_ike(policy), offered))?;
         let proposal = offered.iter().find(|p| p.number == chosen.number);
@@ -64,7 +67,6 @@ impl IkeAgreement {
 
     /// What the responder's answer comes to for the initiator.
     pub(super) fn accept(policy: &IkePolicy, payloads: &[Payload]) -> Result<Self, Cause> {
-        let policy = &rekey_policy(policy);
         let answered = payloads.iter().find_map(|p| if let Payload::Sa(sa) = p { Some(sa) } else { None });
         let answered = answered.ok_or(Cause::Malformed { what: "SA is missing" })?;
         let suite = accept_ike(policy, answered).ok_or_else(|| no_proposal(&offer_ike(policy), answered))?;
@@ -76,7 +78,7 @@ impl IkeAgreement {
     pub(super) fn refusal(policy: &IkePolicy, notify: NotifyType) -> Cause {
         match notify {
             NotifyType::NO_PROPOSAL_CHOSEN => Cause::NoProposal {
-                ours: offer_ike(&rekey_policy(policy)).iter().map(in_words).collect(),
+                ours: offer_ike(policy).iter().map(in_words).collect(),
                 theirs: None,
                 first_difference: None,
             },
@@ -99,10 +101,10 @@ impl Endpoint {
         task: &Task,
         agreement: &IkeAgreement,
         responder_nonce: &[u8],
-        shared: &[u8],
+        secrets: Secrets<'_>,
     ) -> Option<IkeSa> {
         let nonces = [task.nonce.as_slice(), responder_nonce];
-        let mut new = successor(now, &mut old, Role::Initiator, task.ike_spi, agreement, nonces, shared)?;
+        let mut new = successor(now, &mut old, Role::Initiator, task.ike_spi, agreement, nonces, secrets)?;
         new.started = task.started;
         let rival = self.rival(&old);
         let lower = nonces[0].min(nonces[1]);
@@ -141,9 +143,9 @@ impl Endpoint {
         spi: u64,
         agreement: &IkeAgreement,
         nonces: [&[u8]; 2],
-        shared: &[u8],
+        secrets: Secrets<'_>,
     ) {
-        let Some(mut new) = successor(now, old, Role::Responder, spi, agreement, nonces, shared) else {
+        let Some(mut new) = successor(now, old, Role::Responder, spi, agreement, nonces, secrets) else {
             return;
         };
         self.hand_over(old, &mut new);
@@ -208,7 +210,7 @@ fn successor(
     spi: u64,
     agreement: &IkeAgreement,
     nonces: [&[u8]; 2],
-    shared: &[u8],
+    secrets: Secrets<'_>,
 ) -> Option<IkeSa> {
     let line = old.line()?;
     let established = old.established()?;
@@ -219,7 +221,8 @@ fn successor(
     };
     let [initiator_nonce, responder_nonce] = nonces;
     let exchanged = Exchanged { initiator_nonce, responder_nonce, initiator_spi, responder_spi };
-    let (keys, from_initiator, from_responder) = established.keys.rekey(&suite, shared, &exchanged);
+    let (keys, from_initiator, from_responder) =
+        established.keys.rekey(&suite, secrets.shared, secrets.additional, &exchanged);
     let channel = match role {
         Role::Initiator => Channel { outgoing: from_initiator, incoming: from_responder },
         Role::Responder => Channel { outgoing: from_responder, incoming: from_initiator },

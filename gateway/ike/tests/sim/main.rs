@@ -1,6 +1,8 @@
 //! Two endpoints in a simulated world: virtual time, a network with faults, a NAT. Everything comes from a
 //! seed.
 
+mod childless;
+mod followup;
 mod fragments;
 mod garbage;
 mod handshake;
