@@ -5,7 +5,7 @@ use super::{
     cipher::MessageKey,
     dh::{InvalidPublic, Job, Outcome, Secret, Work},
     keys::{Exchanged, derive},
-    prf::{icv, prf, prf_plus},
+    prf::{hash, icv, prf, prf_plus},
 };
 use crate::{
     algorithm::{Encryption, Group, Integrity, Prf},
@@ -16,48 +16,99 @@ use crate::{
 
 mod ciphers;
 mod cost;
+mod derivation;
+mod groups;
 mod modp;
+mod wycheproof;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn secret(group: Group, scalar: &str) -> Secret {
-    Secret::from_octets(group, &hex(scalar))
-}
-
+/// RFC 2202 for MD5 and SHA-1, RFC 4231 for the others: their cases 1 to 3.
 #[test]
-fn hmac_sha1_of_rfc_2202() {
+fn hmacs_of_the_rfcs() {
     let cases = [
-        (vec![0x0b; 20], &b"Hi There"[..], "b617318655057264e28bc0b6fb378c8ef146be00"),
-        (b"Jefe".to_vec(), b"what do ya want for nothing?", "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
-        (vec![0xaa; 20], &[0xdd; 50], "125d7342b9ac11cd91a39af48aa17b4f63f175d3"),
+        (
+            Integrity::Md5,
+            [
+                "9294727a3638bb1c13f48ef8158bfc9d",
+                "750c783e6ab0b503eaa86e310a5db738",
+                "56be34521d144c88dbb8c733f0e8b3f6",
+            ],
+        ),
+        (
+            Integrity::Sha1,
+            [
+                "b617318655057264e28bc0b6fb378c8ef146be00",
+                "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79",
+                "125d7342b9ac11cd91a39af48aa17b4f63f175d3",
+            ],
+        ),
+        (
+            Integrity::Sha256,
+            [
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+                "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe",
+            ],
+        ),
+        (
+            Integrity::Sha384,
+            [
+                "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9076ede7f4af152e8b2fa9cb6",
+                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
+                "88062608d3e6ad8a0aa2ace014c8a86f0aa635d947ac9febe83ef4e55966144b2a5ab39dc13814b94e3ab6e101a34f27",
+            ],
+        ),
+        (
+            Integrity::Sha512,
+            [
+                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde\
+                 daa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+                 9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+                "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39\
+                 bf3e848279a722c806b485a47e67c807b946a337bee8942674278859e13292fb",
+            ],
+        ),
     ];
-    for (key, data, digest) in cases {
-        assert_eq!(*prf(Prf::Sha1, &key, &[data]), hex(digest));
-        assert_eq!(*icv(Integrity::Sha1, &key, data), hex(digest)[..12]);
+    for (integrity, digests) in cases {
+        // RFC 2202 has keys as long as the digest of MD5, else all have 20 octets.
+        let length = if integrity == Integrity::Md5 { 16 } else { 20 };
+        let inputs = [
+            (vec![0x0b; length], &b"Hi There"[..]),
+            (b"Jefe".to_vec(), b"what do ya want for nothing?"),
+            (vec![0xaa; length], &[0xdd; 50]),
+        ];
+        for ((key, data), digest) in inputs.into_iter().zip(digests) {
+            let (head, tail) = data.split_at(3);
+            assert_eq!(*prf(integrity.prf(), &key, &[head, tail]), hex(digest), "{integrity}");
+            assert_eq!(*icv(integrity, &key, data), hex(digest)[..integrity.icv_len()], "{integrity}");
+        }
     }
 }
 
+/// RFC 1321 appendix A.5, RFC 3174 section 7.3 and FIPS 180-2 appendices B to D: "abc".
 #[test]
-fn hmac_sha256_of_rfc_4231() {
+fn hashes_of_abc() {
     let cases = [
+        (Prf::Md5, "900150983cd24fb0d6963f7d28e17f72"),
+        (Prf::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+        (Prf::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
         (
-            vec![0x0b; 20],
-            &b"Hi There"[..],
-            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+            Prf::Sha384,
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
         ),
         (
-            b"Jefe".to_vec(),
-            b"what do ya want for nothing?",
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            Prf::Sha512,
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
         ),
-        (vec![0xaa; 20], &[0xdd; 50], "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
     ];
-    for (key, data, digest) in cases {
-        assert_eq!(*prf(Prf::Sha256, &key, &[data]), hex(digest));
-        assert_eq!(*icv(Integrity::Sha256, &key, data), hex(digest)[..16]);
+    for (kind, digest) in cases {
+        assert_eq!(*hash(kind, &[b"a", b"", b"bc"]), hex(digest), "{kind}");
     }
 }
 
@@ -72,31 +123,6 @@ fn prf_plus_iterates() {
             assert_eq!(*prf_plus(kind, b"key", &[b"se", b"ed"], length), whole[..length]);
         }
     }
-}
-
-#[test]
-fn p256_of_rfc_5903() {
-    let i = secret(Group::P256, "C88F01F510D9AC3F70A292DAA2316DE544E9AAB8AFE84049C62A9C57862D1433");
-    let r = secret(Group::P256, "C6EF9C5D78AE012A011164ACB397CE2088685D8F06BF9BE0B283AB46476BEE53");
-    let gi = hex("DAD0B65394221CF9B051E1FECA5787D098DFE637FC90B9EF945D0C3772581180
-                  5271A0461CDB8252D61F1C456FA3E59AB1F45B33ACCF5F58389E0577B8990BB3");
-    let gr = hex("D12DFB5289C8D4F81208B70270398C342296970A0BCCB74C736FC7554494BF63
-                  56FBF3CA366CC23E8157854C13C58D6AAC23F046ADA30F8353E74F33039872AB");
-    let shared = hex("D6840F6B42F6EDAFD13116E0E12565202FEF8E9ECE7DCE03812464D04B9442DE");
-    assert_eq!((i.public(), r.public()), (gi.clone(), gr.clone()));
-    assert_eq!(*i.agree(&gr).unwrap(), shared);
-    assert_eq!(*r.agree(&gi).unwrap(), shared);
-}
-
-#[test]
-fn x25519_of_rfc_7748() {
-    let alice = secret(Group::X25519, "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
-    let bob = secret(Group::X25519, "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
-    assert_eq!(alice.public(), hex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"));
-    assert_eq!(bob.public(), hex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
-    let shared = hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
-    assert_eq!(*alice.agree(&bob.public()).unwrap(), shared);
-    assert_eq!(*bob.agree(&alice.public()).unwrap(), shared);
 }
 
 #[test]

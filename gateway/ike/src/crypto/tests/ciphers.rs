@@ -34,6 +34,53 @@ fn aes_cbc_of_rfc_3602() {
     }
 }
 
+/// DES: FIPS 81 table C2. 3DES: the case that Eric Young's destest has had since 1995, now in OpenSSL's evpciph_des3.
+#[test]
+fn des_and_3des_cbc() {
+    let cases = [
+        (
+            Encryption::Des,
+            "0123456789abcdef",
+            "1234567890abcdef",
+            b"Now is the time for all ".to_vec(),
+            "e5c7cdde872bf27c43e934008c389c0f683788499a7c05f6",
+        ),
+        (
+            Encryption::TripleDes,
+            "0123456789abcdeff1e0d3c2b5a49786fedcba9876543210",
+            "fedcba9876543210",
+            b"7654321 Now is the time for \0\0\0\0".to_vec(),
+            "3fe301c962ac01d02213763c1cbd4cdc799657c064ecf5d41c673812cfde9675",
+        ),
+    ];
+    for (encryption, key, iv, plain, sealed) in cases {
+        let (key, iv, sealed) = (hex(key), hex(iv), hex(sealed));
+        let last = sealed[sealed.len() - 8..].to_vec();
+        let mut data = plain.clone();
+        assert_eq!(cbc::encrypt(encryption, &key, &iv, &mut data), Ok(last.clone()));
+        assert_eq!(data, sealed);
+        assert_eq!(cbc::decrypt(encryption, &key, &iv, &mut data), Ok(last));
+        assert_eq!(data, plain);
+    }
+}
+
+/// What one message ends with is what the next begins with (RFC 2409 appendix B).
+#[test]
+fn the_last_block_chains_messages() {
+    let key = [7; 24];
+    let whole: Vec<u8> = (0..64).collect();
+    let mut at_once = whole.clone();
+    cbc::encrypt(Encryption::TripleDes, &key, &[1; 8], &mut at_once).unwrap();
+    let mut iv = vec![1; 8];
+    let mut in_parts = Vec::new();
+    for part in whole.chunks(24) {
+        let mut part = part.to_vec();
+        iv = cbc::encrypt(Encryption::TripleDes, &key, &iv, &mut part).unwrap();
+        in_parts.extend(part);
+    }
+    assert_eq!(in_parts, at_once);
+}
+
 /// Test case 4 of McGrew and Viega, "The Galois/Counter Mode of Operation".
 #[test]
 fn aes_gcm_test_case_4() {
