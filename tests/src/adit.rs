@@ -32,13 +32,53 @@ impl Adit {
     /// # Errors
     /// The binary is not there, or ends at once: with its log.
     pub fn start(namespace: &Namespace, site: &Site) -> Result<Adit> {
-        let directory = namespace.logs().join(format!("adit-{}", site.name));
+        Adit::start_with(namespace, &site.tunnel(), |directory| configuration(site, directory))
+    }
+
+    /// Starts `adit run` with the configuration that `text` makes of the directory for its files. `tunnel` is what
+    /// status and logs are asked about.
+    ///
+    /// # Errors
+    /// As [`Adit::start`].
+    pub fn start_with(
+        namespace: &Namespace,
+        tunnel: &str,
+        text: impl FnOnce(&Path) -> String,
+    ) -> Result<Adit> {
+        let directory = namespace.logs().join(format!("adit-{}", namespace.host()));
         fs::create_dir_all(directory.join("bpf"))?;
-        fs::write(directory.join("adit.toml"), configuration(site, &directory))?;
+        fs::write(directory.join("adit.toml"), text(&directory))?;
         let process = run(namespace, &directory)?;
-        let mut adit = Adit { namespace: namespace.clone(), tunnel: site.tunnel(), directory, process };
+        let mut adit = Adit { namespace: namespace.clone(), tunnel: tunnel.to_owned(), directory, process };
         adit.wait_started()?;
         Ok(adit)
+    }
+
+    /// Gives it another configuration without stopping it.
+    ///
+    /// # Errors
+    /// It is refused: with the words.
+    pub fn reload(&self, text: impl FnOnce(&Path) -> String) -> Result<()> {
+        fs::write(self.configuration(), text(&self.directory))?;
+        self.done(&["reload"]).map(|_| ())
+    }
+
+    /// Runs `adit` with these arguments and the gateway's socket; what it wrote to stdout.
+    ///
+    /// # Errors
+    /// It did not succeed: with its words.
+    pub fn done(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments)?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            bail!("`adit {}` ended with {}: {}", arguments.join(" "), output.status, words.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Everything it wrote.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Starts it again after it was stopped or killed.
@@ -165,7 +205,7 @@ impl Adit {
 
     fn wait_started(&mut self) -> Result<()> {
         let begun = Instant::now();
-        while self.status().is_err() {
+        while self.command(&["status", "-o", "json"]).map(|output| !output.status.success()).unwrap_or(true) {
             if let Some(status) = self.process.ended() {
                 bail!("adit ended at once ({status}); its log:\n{}", self.log_tail(30));
             }

@@ -7,12 +7,16 @@
 //! | [`namespace`] | network namespaces, the links between them, programs in them |
 //! | [`topology`] | the ready-made networks: two sites, and two sites with NAT in between |
 //! | [`capture`] | tcpdump on a link, and what each packet was |
+//! | [`wire`] | counters of what crosses the router |
 //! | [`traffic`] | ping and TCP streams, with their figures |
+//! | [`stream`] | numbered datagrams both ways, every loss counted |
 //! | [`inject`] | packets nobody should send: random, forged, replayed |
 //! | [`metrics`] | scraping and reading `/metrics` |
 //! | [`site`] | the two ends of the tunnel, told once for every kind of peer |
 //! | [`adit`] | an Adit in a namespace |
-//! | [`strongswan`] | a strongSwan in a namespace, the peer of the interoperability tests |
+//! | [`strongswan`] | a strongSwan: in a namespace, in another Debian, in a guest with its own kernel |
+//! | [`roots`] | the Debian systems and the kernel that some peers need |
+//! | [`interop`] | the matrix of cases against real peers |
 //! | [`demo`] | the main job from end to end, as `cargo xtask demo` shows it |
 //! | [`scenario`] | what the scenario binaries share |
 //!
@@ -22,12 +26,16 @@ pub mod adit;
 pub mod capture;
 pub mod demo;
 pub mod inject;
+pub mod interop;
 pub mod metrics;
 pub mod namespace;
+pub mod roots;
 pub mod run;
 pub mod scenario;
 pub mod site;
+pub mod stream;
 pub mod strongswan;
 mod sys;
 pub mod topology;
 pub mod traffic;
+pub mod wire;

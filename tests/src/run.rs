@@ -177,7 +177,8 @@ fn tidy(name: &str) {
     let _ = fs::remove_dir_all(Path::new("/tmp").join(name));
 }
 
-fn end_processes(namespace: &str) {
+/// Ends every process in a namespace with SIGKILL.
+pub(crate) fn end_processes(namespace: &str) {
     let until = Instant::now() + Duration::from_secs(3);
     loop {
         let pids = processes_in(namespace);

@@ -22,6 +22,8 @@ pub const GATEWAY_A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const GATEWAY_A_BEHIND_NAT: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
 /// Gateway B on the WAN.
 pub const GATEWAY_B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Gateway B's own WAN address in topologies where it is behind NAT.
+pub const GATEWAY_B_BEHIND_NAT: Ipv4Addr = Ipv4Addr::new(192, 168, 8, 1);
 /// The router on B's side; with NAT, where A's packets seem to come from.
 pub const ROUTER_B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 /// Host A.
@@ -99,6 +101,8 @@ pub struct Topology {
     pub host_b: Namespace,
     /// Gateway A's own WAN address.
     pub address_a: Ipv4Addr,
+    /// Gateway B's own WAN address.
+    pub address_b: Ipv4Addr,
     run: Run,
 }
 
@@ -108,9 +112,8 @@ impl Topology {
     /// # Errors
     /// Not root, or `ip` failed.
     pub fn two_sites(run: Run) -> Result<Topology> {
-        let topology = Topology::joined(run, GATEWAY_A, Ipv4Addr::new(192, 0, 2, 254))?;
-        topology.router.ip(&["route", "add", SUBNET_A, "via", &GATEWAY_A.to_string()])?;
-        topology.router.ip(&["route", "add", SUBNET_B, "via", &GATEWAY_B.to_string()])?;
+        let topology = Topology::joined(run, GATEWAY_A, GATEWAY_B)?;
+        topology.route_inner()?;
         Ok(topology)
     }
 
@@ -120,7 +123,7 @@ impl Topology {
     /// # Errors
     /// Not root, or `ip` or `nft` failed.
     pub fn behind_nat(run: Run) -> Result<Topology> {
-        let topology = Topology::joined(run, GATEWAY_A_BEHIND_NAT, Ipv4Addr::new(192, 168, 9, 254))?;
+        let topology = Topology::joined(run, GATEWAY_A_BEHIND_NAT, GATEWAY_B)?;
         let rules = format!(
             "table ip nat {{
                chain out {{
@@ -137,10 +140,65 @@ impl Topology {
              }}
             "
         );
-        let file = topology.run.directory().join("nat.nft");
-        std::fs::write(&file, rules)?;
-        topology.router.run("nft", &["-f", &file.to_string_lossy()])?;
+        topology.translate(&rules)?;
         Ok(topology)
+    }
+
+    /// Either gateway or both behind NAT that forwards IKE to it: the one behind NAT is reached at the same public address
+    /// as in [`Topology::two_sites`], and its packets come from there, from a random port. ESP and AH do not pass.
+    ///
+    /// # Errors
+    /// Not root, or `ip` or `nft` failed.
+    pub fn forwarded(run: Run, hide_a: bool, hide_b: bool) -> Result<Topology> {
+        let own = |hidden, behind, public| if hidden { behind } else { public };
+        let address_a = own(hide_a, GATEWAY_A_BEHIND_NAT, GATEWAY_A);
+        let address_b = own(hide_b, GATEWAY_B_BEHIND_NAT, GATEWAY_B);
+        let topology = Topology::joined(run, address_a, address_b)?;
+        topology.route_inner()?;
+        let (mut inward, mut outward) = (String::new(), String::new());
+        for (hidden, public, behind, others) in
+            [(hide_a, GATEWAY_A, address_a, TO_B), (hide_b, GATEWAY_B, address_b, TO_A)]
+        {
+            if hidden {
+                topology.router.ip(&["address", "add", &format!("{public}/32"), "dev", "lo"])?;
+                inward += &format!("ip daddr {public} udp dport {{ 500, 4500 }} dnat to {behind}\n");
+                outward += &format!("oifname \"{others}\" ip saddr {behind} snat to {public} random\n");
+            }
+        }
+        topology.translate(&format!(
+            "table ip nat {{
+               chain inward {{
+                 type nat hook prerouting priority -100
+                 {inward}
+               }}
+               chain outward {{
+                 type nat hook postrouting priority 100
+                 {outward}
+               }}
+             }}
+             table ip filter {{
+               chain pass {{
+                 type filter hook forward priority 0
+                 ip protocol {{ esp, ah }} drop
+               }}
+             }}
+            "
+        ))?;
+        Ok(topology)
+    }
+
+    /// Tells the router the way to both inner networks, as no real one would know it: what leaks arrives.
+    fn route_inner(&self) -> Result<()> {
+        for (gateway, nets) in [(self.address_a, "10.1.0.0/16"), (self.address_b, "10.2.0.0/16")] {
+            self.router.ip(&["route", "add", nets, "via", &gateway.to_string()])?;
+        }
+        Ok(())
+    }
+
+    fn translate(&self, rules: &str) -> Result<()> {
+        let file = self.run.directory().join("nat.nft");
+        std::fs::write(&file, rules)?;
+        self.router.run("nft", &["-f", &file.to_string_lossy()]).map(|_| ())
     }
 
     /// The topology of this name.
@@ -214,7 +272,7 @@ impl Topology {
         Ok(())
     }
 
-    fn joined(run: Run, address_a: Ipv4Addr, router_a: Ipv4Addr) -> Result<Topology> {
+    fn joined(run: Run, address_a: Ipv4Addr, address_b: Ipv4Addr) -> Result<Topology> {
         let [host_a, gateway_a, router, gateway_b, host_b] =
             ["ha", "ga", "rt", "gb", "hb"].map(|host| Namespace::create(&run, host));
         let topology = Topology {
@@ -224,13 +282,14 @@ impl Topology {
             gateway_b: gateway_b?,
             host_b: host_b?,
             address_a,
+            address_b,
             run,
         };
-        topology.connect(router_a)?;
+        topology.connect()?;
         Ok(topology)
     }
 
-    fn connect(&self, router_a: Ipv4Addr) -> Result<()> {
+    fn connect(&self) -> Result<()> {
         for (_, namespace) in self.hosts() {
             // Set before the links exist, so that each interface takes them over as it comes.
             let quiet = ["net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"];
@@ -240,16 +299,17 @@ impl Topology {
             gateway.sysctl(&["net.ipv4.ip_forward=1"])?;
         }
         let prefixed = |address: Ipv4Addr| format!("{address}/24");
-        let (a, b) = (prefixed(self.address_a), prefixed(GATEWAY_B));
+        let (router_a, router_b) = (router_of(self.address_a), router_of(self.address_b));
+        let (a, b) = (prefixed(self.address_a), prefixed(self.address_b));
         link((&self.gateway_a, WAN, &a), (&self.router, TO_A, &prefixed(router_a)))?;
-        link((&self.gateway_b, WAN, &b), (&self.router, TO_B, &prefixed(ROUTER_B)))?;
+        link((&self.gateway_b, WAN, &b), (&self.router, TO_B, &prefixed(router_b)))?;
         link((&self.gateway_a, LAN, &prefixed(LAN_A)), (&self.host_a, "eth0", &prefixed(HOST_A)))?;
         link((&self.gateway_b, LAN, &prefixed(LAN_B)), (&self.host_b, "eth0", &prefixed(HOST_B)))?;
         let default = |namespace: &Namespace, via: Ipv4Addr| {
             namespace.ip(&["route", "add", "default", "via", &via.to_string()])
         };
         default(&self.gateway_a, router_a)?;
-        default(&self.gateway_b, ROUTER_B)?;
+        default(&self.gateway_b, router_b)?;
         default(&self.host_a, LAN_A)?;
         default(&self.host_b, LAN_B)?;
         for host in [&self.host_a, &self.host_b] {
@@ -258,4 +318,10 @@ impl Topology {
         }
         Ok(())
     }
+}
+
+/// The router's address in a gateway's network.
+pub fn router_of(gateway: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, _] = gateway.octets();
+    Ipv4Addr::new(a, b, c, 254)
 }

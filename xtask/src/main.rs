@@ -63,6 +63,8 @@ enum Verb {
         /// Which
         #[arg(value_enum, default_value = "all")]
         selection: test::Selection,
+        #[command(flatten)]
+        options: test::Options,
     },
     /// Measure, side by side with others
     Bench {
@@ -115,8 +117,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),
         Verb::Lab(Lab::Shell { host }) => lab::shell(&host),
         Verb::Bench { name, json, quick } => bench::bench(name.as_deref(), json.as_deref(), quick),
-        Verb::Test { selection } => {
-            test::test(selection);
+        Verb::Test { selection, options } => {
+            test::test(selection, &options);
             Ok(())
         }
     }

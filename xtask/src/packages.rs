@@ -68,6 +68,13 @@ pub(crate) fn missing() -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
+/// The Debian packages that make the peers of the interop matrix, as far as they are missing. A machine without apt goes
+/// without those peers.
+pub(crate) fn missing_for_peers() -> Vec<String> {
+    let lacks = is_debian() && !shell::has_program("mmdebstrap");
+    lacks.then(|| "mmdebstrap".to_owned()).into_iter().collect()
+}
+
 /// Those of `packages` that dpkg does not have installed.
 pub(crate) fn not_installed(packages: Vec<String>) -> Result<Vec<String>> {
     // dpkg-query ends with 1 when it does not know one of the names, and still answers for the others.

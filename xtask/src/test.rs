@@ -1,11 +1,14 @@
 //! `cargo xtask test`: everything that must hold, summed up in one line.
 
+use std::path::PathBuf;
+
+use adit_tests::roots;
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::shell::{self, Step, Stream};
 use crate::tally::Tally;
-use crate::{build, setup};
+use crate::{build, packages, setup};
 
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -14,16 +17,30 @@ pub(crate) enum Selection {
     Unit,
     /// The XDP program in the kernel, and two Adits in network namespaces
     Lab,
-    /// Adit and strongSwan in network namespaces
+    /// Adit and real peers: the matrix of docs/interop.md
     Interop,
     /// All of it: what CI runs
     All,
 }
 
+/// Which cases, and where the results go.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Options {
+    /// Only tests and cases whose names contain this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Write the results of the interop matrix to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write docs/interop.md when every case of the matrix has passed
+    #[arg(long)]
+    write_docs: bool,
+}
+
 /// Runs the selected tests and ends with the line `N passed, N failed, N skipped`; exits with 1 when anything failed.
-pub(crate) fn test(selection: Selection) {
+pub(crate) fn test(selection: Selection, options: &Options) {
     let mut tests = Tests::default();
-    tests.run(selection);
+    tests.run(selection, options);
     println!("{}", tests.tally.summary());
     if tests.tally.failed() > 0 {
         std::process::exit(1);
@@ -36,20 +53,23 @@ struct Tests {
 }
 
 impl Tests {
-    fn run(&mut self, selection: Selection) {
+    fn run(&mut self, selection: Selection, options: &Options) {
         let chosen = |what| selection == what || selection == Selection::All;
         if !self.holds("setup", setup) || !self.holds("build", || build::build(true).map(|_| ())) {
             return;
         }
         if chosen(Selection::Unit) {
             self.checks();
-            self.harness("run the unit tests", &["--no-fail-fast"]);
+            self.harness("run the unit tests", &["--no-fail-fast"], options);
+        }
+        if chosen(Selection::Interop) {
+            peers();
         }
         let scenarios = [(Selection::Lab, "xdp"), (Selection::Lab, "lab"), (Selection::Interop, "interop")];
         for (wanted, scenarios) in scenarios {
             if chosen(wanted) {
                 let what = format!("run the scenarios of tests/scenarios/{scenarios}.rs");
-                self.harness(&what, &["--package", "adit-tests", "--test", scenarios]);
+                self.harness(&what, &["--package", "adit-tests", "--test", scenarios], options);
             }
         }
     }
@@ -88,10 +108,19 @@ impl Tests {
     }
 
     /// Runs `cargo test` with these arguments, and counts what its harnesses tell.
-    fn harness(&mut self, what: &str, arguments: &[&str]) {
+    fn harness(&mut self, what: &str, arguments: &[&str], options: &Options) {
         let before = self.tally.failed();
         let mut command = shell::cargo();
         command.arg("test").args(arguments).env("ADIT_BIN", build::binary_path(true));
+        if let Some(filter) = &options.filter {
+            command.args(["--", filter]);
+        }
+        if let Some(file) = &options.json {
+            command.env("ADIT_INTEROP_JSON", std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+        }
+        if options.write_docs {
+            command.env("ADIT_INTEROP_DOCS", "1");
+        }
         let step = Step::new(what, command, "read what failed above");
         let done = step.watched(Stream::Stdout, |line| self.tally.read(line));
         self.tally.harness_ended();
@@ -101,5 +130,15 @@ impl Tests {
             eprintln!("error: {error:#}");
             self.tally.fail(what);
         }
+    }
+}
+
+/// Makes the peers that are more than packages. Where one cannot be had, its cases say that they were skipped.
+fn peers() {
+    if let Err(error) = packages::install(&packages::missing_for_peers()) {
+        shell::note(&format!("{error:#}"));
+    }
+    for reason in roots::ensure(shell::announce) {
+        shell::note(&format!("not here: {reason}"));
     }
 }

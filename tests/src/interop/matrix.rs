@@ -1,0 +1,375 @@
+//! Every case.
+
+use crate::interop::case::{Case, End, Network, Peer, Role, Shows, Version};
+
+use Role::{Initiates, Responds};
+use Version::{Aggressive, Main, V2};
+
+const ROLES: [Role; 2] = [Initiates, Responds];
+const VERSIONS: [Version; 1] = [V2];
+
+/// What both versions speak: phase 1, and the phase 2 that goes with it here.
+const OLD: [(&str, &str); 15] = [
+    ("des-md5-modp768", "des-md5"),
+    ("3des-sha1-modp1024", "3des-sha1"),
+    ("3des-md5-modp1536", "3des-md5"),
+    ("aes128-sha1-modp1024", "aes128-sha1"),
+    ("aes128-sha1-modp1536", "aes128-sha1"),
+    ("aes128-sha256-modp2048", "aes128-sha256"),
+    ("aes192-sha256-modp2048", "aes192-sha256"),
+    ("aes256-sha256-modp3072", "aes256-sha256"),
+    ("aes256-sha384-modp3072", "aes256-sha384"),
+    ("aes256-sha512-modp4096", "aes256-sha512"),
+    ("aes256-sha512-modp2048s256", "aes256-sha512"),
+    ("aes128-sha256-ecp256", "aes128gcm16"),
+    ("aes256-sha384-ecp384", "aes256gcm16"),
+    ("aes256-sha512-ecp521", "aes192gcm16"),
+    ("aes256-sha256-x25519", "chacha20poly1305"),
+];
+
+/// What only IKEv2 speaks.
+const NEW: [(&str, &str); 6] = [
+    ("aes128gcm16-prfsha256-ecp256", "aes128gcm16"),
+    ("aes256gcm16-prfsha256-x25519", "aes256gcm16"),
+    ("aes256gcm16-prfsha384-ecp384", "aes256gcm16"),
+    ("aes256gcm16-prfsha512-modp2048s256", "aes256-sha512"),
+    ("aes128gcm16-prfsha1-modp1024", "aes128-sha1"),
+    ("chacha20poly1305-prfsha256-x25519", "chacha20poly1305"),
+];
+
+/// Phase 2, with PFS and without.
+const CHILDREN: [&str; 24] = [
+    "null-sha1",
+    "null-sha256-modp2048",
+    "des-md5",
+    "des-sha1-modp768",
+    "3des-md5-modp1024",
+    "3des-sha256",
+    "aes128-md5",
+    "aes128-sha1",
+    "aes128-sha1-modp1536",
+    "aes128-sha256-ecp256",
+    "aes192-sha1",
+    "aes192-sha384-modp3072",
+    "aes256-sha1-modp1024",
+    "aes256-sha256",
+    "aes256-sha384-ecp384",
+    "aes256-sha512",
+    "aes256-sha512-modp4096",
+    "aes128gcm16",
+    "aes128gcm16-modp2048",
+    "aes192gcm16-ecp521",
+    "aes256gcm16",
+    "aes256gcm16-modp2048s256",
+    "chacha20poly1305",
+    "chacha20poly1305-x25519",
+];
+
+/// Prefixes behind Adit whose selectors fill several fragments.
+const MANY_SUBNETS: [&str; 40] = [
+    "10.1.0.0/24",
+    "10.1.100.0/24",
+    "10.1.102.0/24",
+    "10.1.104.0/24",
+    "10.1.106.0/24",
+    "10.1.108.0/24",
+    "10.1.110.0/24",
+    "10.1.112.0/24",
+    "10.1.114.0/24",
+    "10.1.116.0/24",
+    "10.1.118.0/24",
+    "10.1.120.0/24",
+    "10.1.122.0/24",
+    "10.1.124.0/24",
+    "10.1.126.0/24",
+    "10.1.128.0/24",
+    "10.1.130.0/24",
+    "10.1.132.0/24",
+    "10.1.134.0/24",
+    "10.1.136.0/24",
+    "10.1.138.0/24",
+    "10.1.140.0/24",
+    "10.1.142.0/24",
+    "10.1.144.0/24",
+    "10.1.146.0/24",
+    "10.1.148.0/24",
+    "10.1.150.0/24",
+    "10.1.152.0/24",
+    "10.1.154.0/24",
+    "10.1.156.0/24",
+    "10.1.158.0/24",
+    "10.1.160.0/24",
+    "10.1.162.0/24",
+    "10.1.164.0/24",
+    "10.1.166.0/24",
+    "10.1.168.0/24",
+    "10.1.170.0/24",
+    "10.1.172.0/24",
+    "10.1.174.0/24",
+    "10.1.176.0/24",
+];
+
+/// Every case, in the order in which they run: those that share a station follow each other.
+pub fn matrix() -> Vec<Case> {
+    let mut all = Vec::new();
+    all.extend(proposals());
+    all.extend(children());
+    all.extend(subnets());
+    all.extend(lives());
+    all.extend(mismatches());
+    all.extend(extensions());
+    all.extend(nat());
+    all.extend(strongswan6());
+    all.extend(kernel());
+    all
+}
+
+/// A case with a name.
+fn named(name: impl Into<String>, case: Case) -> Case {
+    Case { name: name.into(), ..case }
+}
+
+/// An end that speaks what is usual for its version.
+fn usual(version: Version) -> End {
+    match version {
+        V2 => End::new(V2, "aes256gcm16-prfsha256-x25519", "aes256gcm16"),
+        _ => End::new(version, "aes128-sha256-modp2048", "aes128-sha256"),
+    }
+}
+
+fn proposals() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for version in VERSIONS {
+        let new = if version == V2 { &NEW[..] } else { &[] };
+        for (number, (ike, esp)) in OLD.iter().chain(new).enumerate() {
+            for role in ROLES {
+                let shows = if number % 7 == 3 { Shows::Tcp } else { Shows::Traffic };
+                let name = format!("{ike}+{esp}");
+                cases.push(named(name, Case::new("proposals", role, End::new(version, ike, esp), shows)));
+            }
+        }
+    }
+    cases
+}
+
+/// Phase 2 by itself. The first Child SA of IKEv2 takes its keys from IKE_AUTH; PFS shows when it is rekeyed.
+fn children() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (number, esp) in CHILDREN.into_iter().enumerate() {
+        // Each in one role per version; the next one in the other.
+        let (role, other) = if number % 2 == 0 { (Initiates, Responds) } else { (Responds, Initiates) };
+        let end = End::new(V2, "aes128-sha256-ecp256", esp);
+        cases.push(named(esp, Case::new("children", role, end, Shows::Traffic)));
+        let end = End::new(V2, "aes128-sha256-ecp256", esp);
+        cases.push(named(esp, Case::new("children", other, end, Shows::Traffic)));
+    }
+    cases
+}
+
+fn subnets() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let sets: [(&str, &[&str], &[&str]); 3] = [
+        ("1x2", &["10.1.0.0/24"], &["10.2.0.0/24", "10.2.1.0/24"]),
+        ("2x2", &["10.1.0.0/24", "10.1.1.0/24"], &["10.2.0.0/24", "10.2.1.0/24"]),
+        ("3x1", &["10.1.0.0/24", "10.1.1.0/24", "10.1.2.0/24"], &["10.2.0.0/24"]),
+    ];
+    for version in VERSIONS {
+        for role in ROLES {
+            for (name, a, b) in sets {
+                let end = End { subnets_a: a.to_vec(), subnets_b: b.to_vec(), ..usual(version) };
+                cases.push(named(name, Case::new("subnets", role, end, Shows::Subnets)));
+            }
+        }
+    }
+    cases
+}
+
+/// Rekeys, reauthentication, deletes and deaths.
+fn lives() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for version in VERSIONS {
+        for role in ROLES {
+            let case = |name: &str, shows| named(name, Case::new("lives", role, usual(version), shows));
+            cases.push(case("peer-deletes", Shows::PeerDeletes));
+            let dying = End { more: vec![("dpd", "delay = 2"), ("dpd", "timeout = 4")], ..usual(version) };
+            if version != Aggressive {
+                cases.push(named("peer-dies", Case::new("lives", role, dying, Shows::PeerDies)));
+            }
+        }
+    }
+    cases
+}
+
+fn mismatches() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for version in [V2] {
+        for role in ROLES {
+            let end = usual(version);
+            let mut push = |name: &str, swan: End, words: &'static [&'static str]| {
+                let mut case = Case::new("mismatches", role, end.clone(), Shows::Mismatch(words));
+                case.swan = swan;
+                cases.push(named(name, case));
+            };
+            push(
+                "psk",
+                End { psk: "another-key-with-32-characters-02", ..usual(version) },
+                &["psk", "pre-shared key"],
+            );
+            push(
+                "peer-id",
+                End { id: Some("other.example"), ..usual(version) },
+                &["other.example", "id mismatch"],
+            );
+            push("proposal", End { ike: "aes192-sha1-modp2048", ..usual(version) }, &["proposal"]);
+            push("group", End { ike: other_group(version), ..usual(version) }, &["group", "proposal"]);
+            push("child-proposal", End { esp: "aes192-sha1", ..usual(version) }, &["proposal"]);
+            // A peer that refuses does not say what it wants; one that offers does.
+            let words: &[&str] = if role == Responds { &["ah"] } else { &["proposal"] };
+            push("ah-against-esp", End { ah: true, esp: "sha256", ..usual(version) }, words);
+            let subnets = End { subnets_a: vec!["10.77.0.0/24"], ..usual(version) };
+            push("subnets", subnets, &["subnet", "selector"]);
+        }
+    }
+    // strongSwan refuses with the notify that it also has for proposals.
+    let mut case = Case::new("mismatches", Initiates, usual(V2), Shows::Mismatch(&["version", "proposal"]));
+    case.swan = usual(Main);
+    cases.push(named("version", case));
+    cases
+}
+
+/// The usual phase 1 with another group.
+fn other_group(version: Version) -> &'static str {
+    if version == V2 { "aes256gcm16-prfsha256-modp4096" } else { "aes128-sha256-modp4096" }
+}
+
+fn extensions() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for role in ROLES {
+        // So many selectors make IKE_AUTH longer than the fragments.
+        let long = End { subnets_a: MANY_SUBNETS.to_vec(), ..usual(V2) };
+        let mut case = Case::new("extensions", role, long, Shows::PeerLogs("EF("));
+        case.swan.more = vec![("connection", "fragmentation = force")];
+        case.settings = "fragment_size = 500";
+        case.gateway = "ike = { fragment_size = 576 }";
+        cases.push(named("fragmentation", case));
+        let mut end = usual(V2);
+        end.more = vec![("ike", "childless = true")];
+        let mut case = Case::new("extensions", role, end, Shows::PeerLogs("CREATE_CHILD_SA"));
+        case.swan.more = vec![("connection", "childless = force")];
+        cases.push(named("childless", case));
+        let mut end = usual(V2);
+        end.more = vec![(
+            "ike",
+            "ppk = { id = \"ppk-1\", key = \"a-shared-quantum-safe-key-0123456789\", required = true }",
+        )];
+        let mut case = Case::new("extensions", role, end, Shows::PeerLogs("PPK"));
+        case.swan.more = vec![
+            ("connection", "ppk_id = ppk-1\nppk_required = yes"),
+            ("secrets", "ppk-1 { id = ppk-1\nsecret = a-shared-quantum-safe-key-0123456789 }"),
+        ];
+        cases.push(named("ppk", case));
+    }
+    // Only who began may move (RFC 4555).
+    cases.push(named("mobike", Case::new("extensions", Responds, usual(V2), Shows::Moves)));
+    let mut case = Case::new("extensions", Initiates, usual(V2), Shows::Cookie);
+    case.settings = "cookie_threshold = 1";
+    cases.push(named("cookie", case));
+    let mut case = Case::new("extensions", Responds, usual(V2), Shows::PeerLogs("N(COOKIE)"));
+    case.gateway = "ike = { cookie_threshold = 0 }";
+    cases.push(named("cookie", case));
+    cases
+}
+
+fn nat() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for network in [Network::NatAdit, Network::NatPeer, Network::NatBoth] {
+        for version in VERSIONS {
+            for role in ROLES {
+                let case = Case::new("nat", role, usual(version), Shows::Traffic);
+                cases.push(Case { network, ..case });
+            }
+        }
+    }
+    cases
+}
+
+fn strongswan6() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut push = |name: &str, role, end: End, shows, network| {
+        let case = Case { peer: Peer::Swan6, network, ..Case::new("protocol-50", role, end, shows) };
+        cases.push(named(name, case));
+    };
+    for role in ROLES {
+        for version in VERSIONS {
+            for esp in ["aes128-sha1", "aes256-sha512", "3des-md5", "aes256gcm16", "chacha20poly1305"] {
+                let end = End { esp, ..usual(version) };
+                push(esp, role, end, Shows::Traffic, Network::Direct);
+            }
+        }
+        push("aes256gcm16", role, usual(V2), Shows::Traffic, Network::NatAdit);
+    }
+    cases
+}
+
+fn kernel() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut push = |name: String, role, end: End, shows| {
+        let case = Case { peer: Peer::Kernel, ..Case::new("kernel", role, end, shows) };
+        cases.push(named(name, case));
+    };
+    for role in ROLES {
+        for version in VERSIONS {
+            for hash in ["md5", "sha1", "sha256", "sha384", "sha512"] {
+                // Aggressive mode differs in phase 1 only.
+                if version == Aggressive && hash != "sha1" {
+                    continue;
+                }
+                let end = End { ah: true, esp: hash, ..usual(version) };
+                push(format!("ah-{hash}"), role, end, Shows::Traffic);
+            }
+            let esps: &[&'static str] = match version {
+                V2 => &["aes128-sha256", "aes256gcm16", "aes128-sha1-esn", "aes256gcm16-esn"],
+                Main => &["aes128-sha1", "3des-sha1", "aes256-sha512", "aes128gcm16"],
+                Aggressive => &["aes128-sha256"],
+            };
+            for esp in esps {
+                let end = End { esp, ..usual(version) };
+                push(format!("esp-{esp}"), role, end, Shows::Traffic);
+            }
+        }
+        push(
+            "ah-sha256-esn".to_owned(),
+            role,
+            End { ah: true, esp: "sha256-esn", ..usual(V2) },
+            Shows::Traffic,
+        );
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interop::proposal::Proposal;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_case_has_a_name_of_its_own() {
+        let cases = matrix();
+        let names: BTreeSet<String> = cases.iter().map(Case::full_name).collect();
+        assert_eq!(names.len(), cases.len());
+        assert!(cases.len() >= 150, "{}", cases.len());
+    }
+
+    #[test]
+    fn every_proposal_has_words_in_adits_configuration() {
+        for case in matrix() {
+            for text in [case.adit.ike, case.adit.esp] {
+                let proposal = Proposal::parse(text).unwrap();
+                let aead = proposal.encryption.contains("gcm") || proposal.encryption.contains("chacha");
+                assert_eq!(proposal.integrity.is_none(), aead, "{text} of {}", case.full_name());
+            }
+            assert!(Proposal::parse(case.adit.ike).unwrap().group.is_some(), "{}", case.full_name());
+        }
+    }
+}
