@@ -51,7 +51,12 @@ pub(crate) fn classify(ctx: &XdpContext, port: &Port) -> Decision {
         return Verdict::Malformed.into();
     }
     let local = tables::is_local(&flow.destination);
-    if local && let Some(decision) = ipsec(&XdpFrame::new(ctx), &headers, &flow) {
+    // What is for another MAC address the kernel drops, or hands to whoever shares the interface.
+    let ours = is_ours(ctx, port);
+    if local
+        && ours
+        && let Some(decision) = ipsec(&XdpFrame::new(ctx), &headers, &flow)
+    {
         return decision;
     }
     let mut rule = Rule::NONE;
@@ -64,6 +69,9 @@ pub(crate) fn classify(ctx: &XdpContext, port: &Port) -> Decision {
         return Verdict::Local.into();
     }
     if policy(&flow, &mut rule) {
+        if !ours && rule.action != action::BYPASS {
+            return Verdict::ForeignMac.into();
+        }
         if port.roles & role::LAN != 0 {
             return outbound(&headers, &flow, &rule);
         }
@@ -91,6 +99,14 @@ fn decode(ctx: &XdpContext, headers: &mut Headers) -> u32 {
         }
         Err(Undecoded::NotIp) => NOT_IP,
         Err(Undecoded::Malformed) => MALFORMED,
+    }
+}
+
+#[inline(always)]
+fn is_ours(ctx: &XdpContext, port: &Port) -> bool {
+    match XdpFrame::new(ctx).bytes::<6>(0) {
+        Some(destination) => port.takes(destination),
+        None => false,
     }
 }
 

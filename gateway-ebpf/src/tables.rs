@@ -53,7 +53,8 @@ static TOLD: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// The port that has this interface index.
 #[inline(always)]
 pub(crate) fn port(ifindex: u32) -> Option<Port> {
-    // SAFETY: the element stays mapped until the program ends, and ports are not replaced while they carry traffic.
+    // SAFETY: the element stays mapped until the program ends. It is copied at once; where a port's MAC address changes,
+    // another element takes its place, and this one is not written before the next change.
     unsafe { PORTS.get(ifindex) }.copied()
 }
 

@@ -109,7 +109,7 @@ impl Program {
     }
 
     fn role(&mut self, roles: u32) -> Result<()> {
-        Ok(self.ports.insert(LOOPBACK, Port { slot: SLOT, roles })?)
+        Ok(self.ports.insert(LOOPBACK, Port { slot: SLOT, roles, ..Port::default() })?)
     }
 
     /// Runs the program on `frame` and requires the action and that exactly `verdict`'s counter moved by one.
@@ -471,6 +471,28 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&udp(SITE_A, SITE_B, (7, 8), b"x"), XDP_DROP, Verdict::NoWorker)?;
         ensure!(p.events.next_event().is_some_and(|e| e.kind == kind::ACQUIRE), "control was not asked");
         Ok(())
+    }),
+    ("what_is_for_another_mac_address_is_neither_sealed_nor_opened", |p| {
+        let worker = socket()?;
+        p.xsks.set(SLOT, 0, &worker)?;
+        let both = role::WAN | role::LAN;
+        let port = |mac| Port { slot: SLOT, roles: both, mac, reserved: [0; 2] };
+        let seal = udp(SITE_A, SITE_B, (7, 8), b"x");
+        // The frames here are for 04:04:04:04:04:04.
+        p.ports.insert(LOOPBACK, port([6; 6]))?;
+        p.expect(&seal, XDP_DROP, Verdict::ForeignMac)?;
+        ensure!(p.events.next_event().is_none(), "a tunnel was asked for");
+        p.outbounds.set(POLICY, OUTBOUND);
+        p.expect(&seal, XDP_DROP, Verdict::ForeignMac)?;
+        p.expect(&tcp(SITE_A, SITE_B, 22), XDP_PASS, Verdict::Bypass)?;
+        p.expect(&esp(GATEWAY, SPI), XDP_PASS, Verdict::Local)?;
+        p.expect(&udp(SITE_B, SITE_A, (1, 2), b"x"), XDP_DROP, Verdict::ClearOnWan)?;
+        let mut broadcast = seal.clone();
+        broadcast[..6].fill(0xff);
+        p.expect(&broadcast, XDP_REDIRECT, Verdict::Seal)?;
+        p.ports.insert(LOOPBACK, port([4; 6]))?;
+        p.expect(&seal, XDP_REDIRECT, Verdict::Seal)?;
+        p.expect(&esp(GATEWAY, SPI), XDP_REDIRECT, Verdict::Open).map(drop)
     }),
     ("bypass_passes_and_discard_drops", |p| {
         p.outbounds.set(POLICY, OUTBOUND);

@@ -37,7 +37,7 @@ pub use error::Error;
 pub use load::unload;
 pub use report::{CounterReport, PortReport, Report, WorkerReport};
 
-use adit_maps::user::{Directory, Locals, Outbounds, Sad, Selectors, SpdTables, SpiIndex, Xsks};
+use adit_maps::user::{Directory, Locals, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Xsks};
 use defrag::Defrag;
 use nexthop::{Followed, View};
 use port::Port;
@@ -164,7 +164,13 @@ impl Dataplane {
         });
         // The program must know ports and addresses before it sees a frame.
         load::write_ports(&dir, &ports)?;
-        let followed = Followed::start(&ports, &config.tun, Locals::open(&dir)?, wakers.clone(), stop)?;
+        let followed = Followed::start(
+            &ports,
+            &config.tun,
+            (Locals::open(&dir)?, Ports::open(&dir)?),
+            wakers.clone(),
+            stop,
+        )?;
         let (published, wanted) = (followed.published.clone(), followed.wanted.clone());
         let asking = followed.waker.clone();
         // From here on, a failure ends what has been started when `dataplane` is dropped.

@@ -1,10 +1,7 @@
 //! Loading the XDP program, attaching it, and taking it away again.
 
 use crate::{XdpMode, bpffs, error::Error, nexthop, port::Port, tun};
-use adit_maps::{
-    port::Port as PortEntry,
-    user::{self, Directory, Ports, name},
-};
+use adit_maps::user::{self, Directory, Ports, name};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
@@ -63,7 +60,7 @@ pub(crate) fn load(dir: &Directory, max_sas: u32) -> Result<Ebpf, Error> {
     Ok(ebpf)
 }
 
-/// Writes PORTS: these ports and no others.
+/// Writes PORTS: these ports and no others. Their MAC addresses follow from `nexthop`.
 pub(crate) fn write_ports(dir: &Directory, ports: &[Port]) -> Result<(), Error> {
     let mut map = Ports::open(dir)?;
     for (ifindex, _) in map.entries()? {
@@ -72,7 +69,7 @@ pub(crate) fn write_ports(dir: &Directory, ports: &[Port]) -> Result<(), Error> 
         }
     }
     for port in ports {
-        map.insert(port.ifindex, PortEntry { slot: port.slot, roles: port.roles })?;
+        map.insert(port.ifindex, port.entry([0; 6]))?;
     }
     Ok(())
 }

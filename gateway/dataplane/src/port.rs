@@ -1,7 +1,7 @@
 //! The interfaces that packets come in and leave by.
 
 use crate::{PortConfig, error::Error, nexthop, sys};
-use adit_maps::port::{MAX_PORTS, MAX_QUEUES, role};
+use adit_maps::port::{MAX_PORTS, MAX_QUEUES, Port as Entry, role};
 
 /// Largest MTU whose packets fit a chunk with headroom and a page that drivers receive into.
 pub(crate) const MAX_MTU: u32 = 3400;
@@ -16,6 +16,13 @@ pub(crate) struct Port {
     pub(crate) roles: u32,
     /// Receive queues that are served.
     pub(crate) queues: u32,
+}
+
+impl Port {
+    /// Its entry of PORTS, with the MAC address whose frames are ours.
+    pub(crate) fn entry(&self, mac: [u8; 6]) -> Entry {
+        Entry { slot: self.slot, roles: self.roles, mac, reserved: [0; 2] }
+    }
 }
 
 /// Looks the configured interfaces up and checks that they can be ports.

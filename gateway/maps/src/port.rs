@@ -26,6 +26,19 @@ pub struct Port {
     pub slot: u32,
     /// Bits of [`role`].
     pub roles: u32,
+    /// Its MAC address; zero takes every frame for ours, where others than the port's own are.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+impl Port {
+    /// Whether a frame for this MAC address is ours: for the port, or for everybody or a group on its link.
+    #[inline(always)]
+    pub fn takes(&self, destination: [u8; 6]) -> bool {
+        let number = |[a, b, c, d, e, f]: [u8; 6]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        number(self.mac) == 0 || number(destination) == number(self.mac) || destination[0] & 1 != 0
+    }
 }
 
 /// Index into XSKS of a queue of a port. `queue` beyond [`MAX_QUEUES`] gives an index that is never filled.
@@ -36,3 +49,24 @@ pub const fn xsk_index(slot: u32, queue: u32) -> u32 {
 
 /// Key of LOCALS.
 pub type LocalKey = Address;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_takes_its_own_address_and_those_of_groups() {
+        let port = Port { mac: [2, 0, 0, 0, 0, 7], ..Port::default() };
+        for (destination, expected) in [
+            ([2, 0, 0, 0, 0, 7], true),
+            ([0xff; 6], true),
+            ([0x33, 0x33, 0, 0, 0, 1], true),
+            ([2, 0, 0, 0, 0, 8], false),
+            ([4, 0, 0, 0, 0, 7], false),
+            ([0; 6], false),
+        ] {
+            assert_eq!(port.takes(destination), expected, "{destination:?}");
+            assert!(Port::default().takes(destination));
+        }
+    }
+}

@@ -71,6 +71,8 @@ verdicts! {
     NoMetadata = 14, "no_metadata", Drop;
     /// A policy protects it, and there is no SA: `control` hears of it, and the packet waits for the SA.
     Hold = 15, "hold", Redirect;
+    /// A policy protects it, but the frame is for somebody else's MAC address: a promiscuous interface picked it up.
+    ForeignMac = 16, "foreign_mac", Drop;
 }
 
 /// Counters of one port in VERDICTS; more than there are verdicts, to leave room within a layout version.

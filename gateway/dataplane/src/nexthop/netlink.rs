@@ -11,7 +11,7 @@ use crate::{
 };
 use adit_maps::{
     address::{Address, Prefix},
-    user::Locals,
+    user::{Locals, Ports},
 };
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -53,6 +53,10 @@ pub(crate) struct Link {
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
     pub(crate) is_up: bool,
+    /// The interface of this namespace that it is stacked on, as a macvlan or a VLAN.
+    pub(crate) lower: Option<u32>,
+    /// Whether it is a port of a bridge or a bond.
+    pub(crate) is_enslaved: bool,
     /// Whether an XDP program is attached in driver (or offloaded) mode; `None` when there is none.
     pub(crate) xdp_in_driver: Option<bool>,
 }
@@ -81,12 +85,12 @@ impl Drop for Lifeline {
 }
 
 impl Followed {
-    /// Reads everything once, fills LOCALS, and goes on in a thread until `stop`. `workers` are woken after every
+    /// Reads everything once, fills LOCALS and the MAC addresses of PORTS, and goes on in a thread until `stop`. `workers` are woken after every
     /// change, and when the thread ends, which sets `stop`.
     pub(crate) fn start(
         ports: &[Port],
         tun: &str,
-        locals: Locals,
+        (locals, entries): (Locals, Ports),
         workers: Vec<Waker>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
@@ -106,11 +110,14 @@ impl Followed {
             neighbours: HashMap::new(),
             written: locals.entries()?.into_iter().map(|(a, _)| a).collect(),
             locals,
+            entries,
+            macs: vec![[0; 6]; ports.len()],
             published: published.clone(),
             workers: workers.clone(),
         };
         follower.read_all().map_err(Error::Netlink)?;
         follower.write_locals()?;
+        follower.write_macs()?;
         follower.publish();
 
         let (lifeline, woken) = (Lifeline { stop: stop.clone(), workers }, waker.clone());
@@ -152,6 +159,9 @@ struct Follower {
     neighbours: HashMap<Neighbour, Known>,
     locals: Locals,
     written: HashSet<Address>,
+    entries: Ports,
+    /// Of each port, as it stands in `entries`.
+    macs: Vec<[u8; 6]>,
     published: Arc<Published>,
     workers: Vec<Waker>,
 }
@@ -177,8 +187,8 @@ impl Follower {
                         %error, "cannot read links, addresses and routes; the last ones stay in use"
                     ),
                 }
-                if let Err(error) = self.write_locals() {
-                    tracing::error!(%error, "the gateway's addresses cannot be written to LOCALS");
+                if let Err(error) = self.write_locals().and_then(|()| self.write_macs()) {
+                    tracing::error!(%error, "the gateway's addresses cannot be written to LOCALS and PORTS");
                     stale.tables = true;
                 }
                 changed = true;
@@ -292,6 +302,19 @@ impl Follower {
         Ok(())
     }
 
+    /// Brings the MAC addresses in PORTS in line with the interfaces'.
+    fn write_macs(&mut self) -> Result<(), adit_maps::user::Error> {
+        for (port, written) in self.ports.iter().zip(&mut self.macs) {
+            let link = self.links.iter().find(|l| l.index == port.ifindex);
+            let mac = link.map_or([0; 6], |link| own_mac(&self.links, link));
+            if mac != *written {
+                self.entries.insert(port.ifindex, port.entry(mac))?;
+                *written = mac;
+            }
+        }
+        Ok(())
+    }
+
     fn publish(&mut self) {
         let mut snapshot = Snapshot {
             tun: self.links.iter().find(|l| l.name == self.tun).map(|l| l.index),
@@ -330,6 +353,14 @@ impl Follower {
         self.published.replace(snapshot);
         self.workers.iter().for_each(Waker::wake);
     }
+}
+
+/// The MAC address that all frames have which are ours; zero where others share the interface: a bridge that it is a port
+/// of, or a macvlan on it with another address, such as VRRP makes.
+fn own_mac(links: &[Link], port: &Link) -> [u8; 6] {
+    let is_shared = port.is_enslaved
+        || links.iter().any(|l| l.lower == Some(port.index) && l.mac.is_some() && l.mac != port.mac);
+    port.mac.filter(|_| !is_shared).unwrap_or_default()
 }
 
 fn is_on_port(ports: &[Port], neighbour: &Neighbour) -> bool {
@@ -476,13 +507,19 @@ fn parse_link(message: &LinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        lower: None,
+        is_enslaved: false,
         xdp_in_driver: None,
     };
+    let elsewhere = |a: &LinkAttribute| matches!(a, LinkAttribute::LinkNetNsId(_));
+    let is_here = !message.attributes.iter().any(elsewhere);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(lower) => link.lower = is_here.then_some(*lower),
+            LinkAttribute::Controller(_) => link.is_enslaved = true,
             LinkAttribute::Xdp(xdp) => {
                 for entry in xdp {
                     match entry {
@@ -616,6 +653,28 @@ mod tests {
         let mut fds = [readable(&waker)];
         poll(&mut fds, 0);
         assert_eq!(fds[0].revents, libc::POLLIN);
+    }
+
+    #[test]
+    fn a_port_that_others_share_has_no_address_of_its_own() {
+        let link = |index, mac: u8, lower, is_enslaved| Link {
+            index,
+            name: String::new(),
+            mac: Some([2, 0, 0, 0, 0, mac]),
+            mtu: 1500,
+            is_up: true,
+            lower,
+            is_enslaved,
+            xdp_in_driver: None,
+        };
+        let port = link(3, 7, None, false);
+        let vlan = link(4, 7, Some(3), false);
+        let other = link(5, 8, Some(9), false);
+        assert_eq!(own_mac(&[port.clone(), vlan.clone(), other], &port), [2, 0, 0, 0, 0, 7]);
+        let macvlan = link(6, 8, Some(3), false);
+        assert_eq!(own_mac(&[port.clone(), vlan, macvlan], &port), [0; 6]);
+        assert_eq!(own_mac(&[], &link(3, 7, None, true)), [0; 6]);
+        assert_eq!(own_mac(&[], &Link { mac: None, ..port }), [0; 6]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Packets that must not get through.
 
 use super::{
-    lab::{GCM, INBOUND, Lab, OUTBOUND, eventually},
+    lab::{GCM, INBOUND, LAN_SLOT, Lab, OUTBOUND, eventually},
     tools::{drops, echo_hosts, mac_address, tap},
 };
 use adit_maps::{
     address::Address,
     sa::DropCause,
-    user::{Sad, Selectors},
+    user::{Sad, Selectors, Verdicts},
+    verdict::Verdict,
 };
 use std::{net::UdpSocket, os::fd::AsRawFd, sync::atomic::Ordering::Relaxed};
 
@@ -73,6 +74,37 @@ pub(crate) fn freed() {
     Sad::open(&lab.b.directory()).unwrap().free(INBOUND);
     assert!(!echo_hosts(&lab));
     assert_eq!(drops(&lab.b, INBOUND, DropCause::NoSa), 1);
+}
+
+/// A promiscuous interface picks up what the host sends to another gateway of its link; and the port's own MAC address
+/// may change.
+pub(crate) fn other_mac() {
+    let lab = Lab::up(GCM);
+    assert!(echo_hosts(&lab));
+    let tap = tap(&lab.host_a, c"eth0");
+    let host = lab.host_a.run(|| mac_address("eth0"));
+    let sealed = || lab.a.state(OUTBOUND, |s| s.packets.load(Relaxed));
+    let verdicts = Verdicts::open(&lab.a.directory()).unwrap();
+    let foreign = || verdicts.read(LAN_SLOT, Verdict::ForeignMac).unwrap();
+    let send = |destination| {
+        let mut frame = Vec::new();
+        etherparse::PacketBuilder::ethernet2(host, destination)
+            .ipv4([10, 1, 0, 2], [10, 2, 0, 2], 64)
+            .udp(5000, 7777)
+            .write(&mut frame, b"by which gateway")
+            .unwrap();
+        assert_eq!(tap.send(&frame).unwrap(), frame.len());
+    };
+    let (before, new) = (sealed(), [2, 0, 0, 0, 0, 0x77]);
+    send(new);
+    eventually("it is told from ours", || foreign() == 1);
+    assert_eq!(sealed(), before);
+
+    lab.a.namespace.ip("link set dev lan.1 address 02:00:00:00:00:77");
+    eventually("the new address is taken", || {
+        send(new);
+        sealed() > before
+    });
 }
 
 pub(crate) fn link_broadcast() {

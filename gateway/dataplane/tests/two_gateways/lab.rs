@@ -100,6 +100,9 @@ pub(crate) struct Gateway {
     dataplane: Option<Dataplane>,
 }
 
+/// Slot of the second port that [`Gateway::config`] has.
+pub(crate) const LAN_SLOT: u32 = 1;
+
 /// Indices of the SAs of a gateway.
 pub(crate) const OUTBOUND: u32 = 0;
 pub(crate) const INBOUND: u32 = 1;

@@ -1,6 +1,6 @@
 //! Packets that wait for an SA.
 
-use super::lab::{GCM, Lab, OUTBOUND, eventually};
+use super::lab::{GCM, LAN_SLOT, Lab, OUTBOUND, eventually};
 use adit_maps::{
     address::Address,
     policy::Selector,
@@ -47,9 +47,6 @@ pub(crate) fn first_packet() {
     outbounds.set(0, sa);
     assert!(of_host.recv(&mut buf).is_err());
 }
-
-/// Of the second port that the lab configures.
-const LAN_SLOT: u32 = 1;
 
 /// A slot of OUTBOUND that was given to another tunnel meanwhile must not seal what waited for the first.
 pub(crate) fn reused_policy() {
