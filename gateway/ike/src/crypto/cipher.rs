@@ -268,7 +268,7 @@ mod tests {
     use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
     use super::*;
-    use crate::wire::ExchangeType;
+    use crate::wire::{ExchangeType, Notify, NotifyType};
 
     fn keys((encryption, integrity): (Encryption, Option<Integrity>)) -> MessageKey {
         let key = Zeroizing::new(vec![7; encryption.key_len() + encryption.salt_len()]);
@@ -370,6 +370,30 @@ mod tests {
                 assert!(keys(suite).open_fragment(&fragments[0][..at]).is_err(), "cut at {at}");
             }
         }
+    }
+
+    #[test]
+    fn chacha20_poly1305_of_rfc_7634_appendix_b() {
+        let message = "c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d72e202500000000090000004529000029\
+                       1011121314151617\
+                       610394701f8d017f7c129248896b71bfe25236efd7cdc67066906315b2";
+        let message: Vec<u8> = (0..message.len() / 2)
+            .map(|at| u8::from_str_radix(&message[2 * at..2 * at + 2], 16).unwrap())
+            .collect();
+        let payloads = [Payload::Notify(Notify::new(NotifyType(16385), vec![0, 0, 0, 10]))];
+        let header = Header {
+            initiator_spi: 0xc0c1_c2c3_c4c5_c6c7,
+            responder_spi: 0xd0d1_d2d3_d4d5_d6d7,
+            exchange: ExchangeType::Informational,
+            from_initiator: false,
+            response: false,
+            message_id: 9,
+        };
+        let key = Zeroizing::new((0x80..=0xa3).collect());
+        let mut key = MessageKey::new(Encryption::ChaCha20Poly1305, key, None);
+        key.sealed = 0x1011_1213_1415_1617;
+        assert_eq!(key.seal(header, &payloads, &mut ChaCha20Rng::seed_from_u64(3)), message);
+        assert_eq!(key.open(&message).unwrap().payloads().unwrap(), payloads);
     }
 
     #[test]
