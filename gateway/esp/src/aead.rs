@@ -1,7 +1,7 @@
 //! The AEADs of ESP: AES-GCM with a 16-byte ICV (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), which share one shape of
 //! nonce, associated data and packet.
 
-use crate::kernels::{self, Backend, Job, gcm};
+use crate::kernels::{self, Backend, GcmJob, Queue, gcm};
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
@@ -58,20 +58,22 @@ impl Aead {
         }
     }
 
-    /// The packet as a job for a kernel, with the IV written if it is to be sealed; `Err` gives it back where no
-    /// kernel has the key.
+    /// Puts the packet into the queue of a kernel, with the IV written if it is to be sealed; `Err` gives it back
+    /// where no kernel has the key.
     pub(crate) fn queue<'a>(
         &'a self,
+        queue: &mut Queue<'a>,
         position: usize,
         esp: &'a mut [u8],
         seq_to_seal: Option<u64>,
         seq_high: Option<u32>,
-    ) -> Result<Job<'a>, &'a mut [u8]> {
+    ) -> Result<(), &'a mut [u8]> {
         let Keyed::Wide(key) = &self.keyed else { return Err(esp) };
         if let Some(seq) = seq_to_seal {
             esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
         }
-        Ok(self.job(key, position, esp, seq_high))
+        queue.push_gcm(self.job(key, position, esp, seq_high));
+        Ok(())
     }
 
     fn job<'a>(
@@ -80,14 +82,14 @@ impl Aead {
         position: usize,
         esp: &'a mut [u8],
         seq_high: Option<u32>,
-    ) -> Job<'a> {
+    ) -> GcmJob<'a> {
         let (header, text, icv) = split(esp);
         let (associated, aad_len) = associated_data(header, seq_high);
         let mut aad = [0; 16];
         aad[..associated.len()].copy_from_slice(&associated);
         let nonce = self.nonce(header).0;
         let tag = icv.try_into().expect("split off with this length");
-        Job { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
+        GcmJob { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
     }
 
     /// Verifies the ICV of `esp` and decrypts its payload; when false, the payload is as it was or zeros.

@@ -8,6 +8,7 @@ use crate::packet::{Drop, Outcome, Packet};
 use crate::replay::SaStates;
 use crate::sa::{InvalidSa, Protocol, REPLAY_WINDOW_MAX, SaParams};
 use crate::transform::{HEADER_LEN, Transform};
+use arrayvec::ArrayVec;
 use std::fmt;
 use std::ops::Range;
 
@@ -89,28 +90,36 @@ impl Engine {
     /// Bytes after the inner packet's own length are not sent. A packet that is dropped stays as it was.
     pub fn seal(&mut self, batch: &mut [Packet<'_>]) {
         for burst in batch.chunks_mut(BURST) {
-            let mut headless = [const { None }; BURST];
-            let mut queue = Queue::default();
-            for (position, packet) in burst.iter_mut().enumerate() {
-                if packet.outcome != Outcome::Pending {
-                    continue;
-                }
-                let Packet { buf, start, end, sa, seq, outcome } = packet;
-                let sealed = self.sa(*sa).ok_or(Drop::NoSa).and_then(|sa| {
-                    let (range, class) = sa.seal(buf, *start..*end, *seq, position, &mut queue)?;
-                    headless[position] = Some((sa, class));
-                    Ok(range)
-                });
-                (*start, *end, *outcome) = finished(*start..*end, sealed);
-            }
-            queue.seal();
-            for (packet, headless) in burst.iter_mut().zip(headless) {
+            let mut headless = ArrayVec::<_, BURST>::new();
+            self.seal_texts(burst, &mut headless);
+            for &(position, sa, class) in &headless {
+                let packet = &mut burst[position];
                 // The UDP checksum covers what only now is encrypted.
-                if let Some((sa, Some(class))) = headless {
-                    sa.template.write(&mut packet.buf[packet.start..packet.end], class);
-                }
+                sa.template.write(&mut packet.buf[packet.start..packet.end], class);
             }
         }
+    }
+
+    /// Seals all but the outer headers that `headless` names, with SA and traffic class.
+    fn seal_texts<'s>(
+        &'s self,
+        burst: &mut [Packet<'_>],
+        headless: &mut ArrayVec<(usize, &'s Sa, u8), BURST>,
+    ) {
+        let mut queue = Queue::default();
+        for (position, packet) in burst.iter_mut().enumerate() {
+            if packet.outcome != Outcome::Pending {
+                continue;
+            }
+            let Packet { buf, start, end, sa, seq, outcome } = packet;
+            let sealed = self.sa(*sa).ok_or(Drop::NoSa).and_then(|sa| {
+                let (range, class) = sa.seal(buf, *start..*end, *seq, position, &mut queue)?;
+                headless.extend(class.map(|class| (position, sa, class)));
+                Ok(range)
+            });
+            (*start, *end, *outcome) = finished(*start..*end, sealed);
+        }
+        queue.seal();
     }
 
     /// Decapsulates the pending packets of `batch`, each `start..end` holding an outer IP packet and perhaps the
@@ -120,34 +129,39 @@ impl Engine {
     /// [`Outcome::Done`]. A packet that is dropped holds no plaintext that it did not come with.
     pub fn open(&mut self, batch: &mut [Packet<'_>], states: &impl SaStates) {
         for burst in batch.chunks_mut(BURST) {
-            let mut under_way: [Option<Opening<'_>>; BURST] = [const { None }; BURST];
-            let mut queue = Queue::default();
-            for (position, packet) in burst.iter_mut().enumerate() {
-                if packet.outcome != Outcome::Pending {
-                    continue;
-                }
-                let Packet { buf, start, end, sa, seq, outcome } = packet;
-                let begun = self
-                    .sa(*sa)
-                    .ok_or(Drop::NoSa)
-                    .and_then(|at| at.open(buf, *start..*end, (*sa, states), seq, position, &mut queue));
-                match begun {
-                    Ok(opening) => under_way[position] = Some(opening),
-                    Err(drop) => *outcome = Outcome::Dropped(drop),
-                }
-            }
-            queue.open(|position| {
-                if let Some(opening) = &mut under_way[position] {
-                    opening.authentic = true;
-                }
-            });
-            for (packet, opening) in burst.iter_mut().zip(under_way) {
-                if let Some(opening) = opening {
-                    let opened = opening.finish(packet, states);
-                    (packet.start, packet.end, packet.outcome) = finished(packet.start..packet.end, opened);
-                }
+            let mut under_way = ArrayVec::<_, BURST>::new();
+            self.open_texts(burst, states, &mut under_way);
+            for (position, opening) in &under_way {
+                let packet = &mut burst[*position];
+                let opened = opening.finish(packet, states);
+                (packet.start, packet.end, packet.outcome) = finished(packet.start..packet.end, opened);
             }
         }
+    }
+
+    /// Verifies and decrypts; what is dropped at once has its outcome, the rest is in `under_way` by position.
+    fn open_texts<'s>(
+        &'s self,
+        burst: &mut [Packet<'_>],
+        states: &impl SaStates,
+        under_way: &mut ArrayVec<(usize, Opening<'s>), BURST>,
+    ) {
+        let mut queue = Queue::default();
+        for (position, packet) in burst.iter_mut().enumerate() {
+            if packet.outcome != Outcome::Pending {
+                continue;
+            }
+            let Packet { buf, start, end, sa, seq, outcome } = packet;
+            let begun = self
+                .sa(*sa)
+                .ok_or(Drop::NoSa)
+                .and_then(|at| at.open(buf, *start..*end, (*sa, states), seq, under_way.len(), &mut queue));
+            match begun {
+                Ok(opening) => under_way.push((position, opening)),
+                Err(drop) => *outcome = Outcome::Dropped(drop),
+            }
+        }
+        queue.open(|position| under_way[position].1.authentic = true);
     }
 
     fn sa(&self, index: u32) -> Option<&Sa> {
@@ -243,9 +257,8 @@ impl Sa {
                 esp[..4].copy_from_slice(&self.spi.to_be_bytes());
                 esp[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
                 write_trailer(esp, transform, inner);
-                match transform.queue(position, esp, Some(seq), seq_high) {
-                    Ok(job) => queue.push(job),
-                    Err(esp) => transform.seal(esp, seq, seq_high),
+                if let Err(esp) = transform.queue(queue, position, esp, Some(seq), seq_high) {
+                    transform.seal(esp, seq, seq_high);
                 }
                 Ok((start..end, Some(inner.traffic_class)))
             }
@@ -303,10 +316,12 @@ impl Sa {
             authentic: false,
         };
         match &self.form {
-            Form::Esp(transform) => match transform.queue(position, &mut frame[carrier..], None, seq_high) {
-                Ok(job) => queue.push(job),
-                Err(ipsec) => opening.authentic = transform.open(ipsec, seq_high),
-            },
+            Form::Esp(transform) => {
+                let ipsec = &mut frame[carrier..];
+                if let Err(ipsec) = transform.queue(queue, position, ipsec, None, seq_high) {
+                    opening.authentic = transform.open(ipsec, seq_high);
+                }
+            }
             Form::Ah(ah) => opening.authentic = ah.verify(frame, carrier, seq_high),
         }
         Ok(opening)
@@ -357,13 +372,13 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// Where the inner packet lies, if there is one to give out.
-    fn finish(self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
+    fn finish(&self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
         if !self.authentic {
             return Err(Drop::Authentication);
         }
         let replay = states.replay(packet.sa).ok_or(Drop::NoSa)?;
         let start = self.text.start;
-        let text = &mut packet.buf[self.text];
+        let text = &mut packet.buf[self.text.clone()];
         let stripped = match (replay.commit(packet.seq, self.sa.replay_window), &self.sa.form) {
             (false, _) => Err(Drop::Replay),
             (true, Form::Esp(_)) => strip_trailer(text)

@@ -3,7 +3,7 @@
 use crate::aead::{self, Aead};
 use crate::cbc::Cbc;
 use crate::hmac::Hmac;
-use crate::kernels::{Backend, Job};
+use crate::kernels::{Backend, LanesJob, Queue, cbc as cbc_kernel, mac};
 use crate::sa::{Cipher, InvalidSa, SaParams};
 use std::ops::Range;
 
@@ -13,8 +13,14 @@ pub(crate) const HEADER_LEN: usize = 8;
 /// The algorithms of an SA with their keys.
 pub(crate) enum Transform {
     Aead(Aead),
-    Cbc(Cbc, Hmac),
-    Null(Hmac),
+    Cbc(Cbc, Hmac, Option<Lanes>),
+    Null(Hmac, Option<Lanes>),
+}
+
+/// The keys once more, for the kernels that work on many packets side by side.
+pub(crate) struct Lanes {
+    cbc: Option<Box<cbc_kernel::Key>>,
+    mac: Box<mac::Key>,
 }
 
 impl Transform {
@@ -26,10 +32,16 @@ impl Transform {
         let (cipher, auth) = (params.cipher, params.auth);
         let key = &params.key[..cipher.key_len()];
         let hmac = Hmac::new(auth, &params.auth_key[..auth.key_len()]);
+        let aes = matches!(cipher, Cipher::Aes128Cbc | Cipher::Aes192Cbc | Cipher::Aes256Cbc);
+        let lanes = (backend == Backend::Avx512 && (aes || cipher == Cipher::Null)).then(|| {
+            let cbc = if aes { Some(cbc_kernel::Key::new(key)?) } else { None };
+            Some(Lanes { cbc, mac: mac::Key::new(auth, &params.auth_key[..auth.key_len()])? })
+        });
+        let lanes = lanes.flatten();
         match (Aead::new(cipher, key, params.salt, backend), Cbc::new(cipher, key), hmac) {
             (Some(aead), None, None) => Ok(Transform::Aead(aead)),
-            (None, Some(cbc), Some(hmac)) => Ok(Transform::Cbc(cbc, hmac)),
-            (None, None, Some(hmac)) if cipher == Cipher::Null => Ok(Transform::Null(hmac)),
+            (None, Some(cbc), Some(hmac)) => Ok(Transform::Cbc(cbc, hmac, lanes)),
+            (None, None, Some(hmac)) if cipher == Cipher::Null => Ok(Transform::Null(hmac, lanes)),
             _ => Err(InvalidSa::Combination { protocol: params.protocol, cipher, auth }),
         }
     }
@@ -38,8 +50,8 @@ impl Transform {
     pub(crate) const fn iv_len(&self) -> usize {
         match self {
             Transform::Aead(_) => aead::IV_LEN,
-            Transform::Cbc(cbc, _) => cbc.block_len(),
-            Transform::Null(_) => 0,
+            Transform::Cbc(cbc, ..) => cbc.block_len(),
+            Transform::Null(..) => 0,
         }
     }
 
@@ -47,15 +59,15 @@ impl Transform {
     pub(crate) const fn icv_len(&self) -> usize {
         match self {
             Transform::Aead(_) => aead::ICV_LEN,
-            Transform::Cbc(_, hmac) | Transform::Null(hmac) => hmac.icv_len(),
+            Transform::Cbc(_, hmac, _) | Transform::Null(hmac, _) => hmac.icv_len(),
         }
     }
 
     /// What the length of the encrypted text is a multiple of.
     pub(crate) const fn alignment(&self) -> usize {
         match self {
-            Transform::Aead(_) | Transform::Null(_) => 4,
-            Transform::Cbc(cbc, _) => cbc.block_len(),
+            Transform::Aead(_) | Transform::Null(..) => 4,
+            Transform::Cbc(cbc, ..) => cbc.block_len(),
         }
     }
 
@@ -71,30 +83,36 @@ impl Transform {
     pub(crate) fn seal(&self, esp: &mut [u8], seq: u64, seq_high: Option<u32>) {
         let hmac = match self {
             Transform::Aead(aead) => return aead.seal(esp, seq, seq_high),
-            Transform::Cbc(cbc, hmac) => {
+            Transform::Cbc(cbc, hmac, _) => {
                 let icv = esp.len() - hmac.icv_len();
                 cbc.encrypt(&mut esp[HEADER_LEN..icv], seq);
                 hmac
             }
-            Transform::Null(hmac) => hmac,
+            Transform::Null(hmac, _) => hmac,
         };
         let (covered, icv) = esp.split_at_mut(esp.len() - hmac.icv_len());
         hmac.sign(&[covered], seq_high, icv);
     }
 
-    /// The packet as a job for a kernel, for [`Transform::seal`] when it has a sequence number, else for
+    /// Puts the packet into the queue of a kernel, for [`Transform::seal`] when it has a sequence number, else for
     /// [`Transform::open`]; `Err` gives it back where there is no kernel for it.
     pub(crate) fn queue<'a>(
         &'a self,
+        queue: &mut Queue<'a>,
         position: usize,
         esp: &'a mut [u8],
         seq_to_seal: Option<u64>,
         seq_high: Option<u32>,
-    ) -> Result<Job<'a>, &'a mut [u8]> {
-        match self {
-            Transform::Aead(aead) => aead.queue(position, esp, seq_to_seal, seq_high),
-            Transform::Cbc(..) | Transform::Null(_) => Err(esp),
-        }
+    ) -> Result<(), &'a mut [u8]> {
+        let lanes = match self {
+            Transform::Aead(aead) => return aead.queue(queue, position, esp, seq_to_seal, seq_high),
+            Transform::Cbc(_, _, lanes) | Transform::Null(_, lanes) => lanes,
+        };
+        let Some(Lanes { cbc, mac }) = lanes else { return Err(esp) };
+        let seq = seq_to_seal.unwrap_or(0);
+        let cbc = cbc.as_deref();
+        queue.push_lanes(LanesJob { position, cbc, mac, alone: self, esp, seq, seq_high, authentic: false });
+        Ok(())
     }
 
     /// Verifies `esp`, whose length [`Transform::text`] has accepted, and decrypts its text; when false, the text is
@@ -103,8 +121,8 @@ impl Transform {
     pub(crate) fn open(&self, esp: &mut [u8], seq_high: Option<u32>) -> bool {
         let (cbc, hmac) = match self {
             Transform::Aead(aead) => return aead.open(esp, seq_high),
-            Transform::Cbc(cbc, hmac) => (Some(cbc), hmac),
-            Transform::Null(hmac) => (None, hmac),
+            Transform::Cbc(cbc, hmac, _) => (Some(cbc), hmac),
+            Transform::Null(hmac, _) => (None, hmac),
         };
         let (covered, icv) = esp.split_at_mut(esp.len() - hmac.icv_len());
         if !hmac.verify(&[covered], seq_high, icv) {

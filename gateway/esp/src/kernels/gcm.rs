@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, TAG_LEN};
+use super::{GcmJob, TAG_LEN, aes::RoundKeys};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
@@ -42,8 +42,7 @@ pub(crate) fn is_available() -> bool {
 /// An expanded key: round keys and powers of H. Wiped when dropped.
 #[repr(C, align(64))]
 pub(crate) struct Key {
-    round_keys: [[u8; 16]; 15],
-    rounds: usize,
+    round_keys: RoundKeys,
     /// H^36 to H^1, and zeros that a load beyond the last power may see.
     powers: [[u8; 16]; POWERS + LANES],
 }
@@ -51,7 +50,7 @@ pub(crate) struct Key {
 impl Key {
     /// How often a block goes through the cipher's round: 10, 12 or 14. Keys that agree in it are worked on together.
     pub(crate) fn rounds(&self) -> usize {
-        self.rounds
+        self.round_keys.rounds()
     }
 
     /// Expands a key of 16, 24 or 32 octets; `None` for another length, or where the processor cannot use it.
@@ -66,13 +65,12 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        self.round_keys.zeroize();
         self.powers.zeroize();
     }
 }
 
 /// Encrypts the texts and writes the tags.
-pub(crate) fn seal(jobs: &mut [Job<'_>]) {
+pub(crate) fn seal(jobs: &mut [GcmJob<'_>]) {
     each_four(jobs, |four, rounds| {
         // SAFETY: a key exists only where the instructions do. The number of rounds is that of all four keys.
         unsafe {
@@ -86,7 +84,7 @@ pub(crate) fn seal(jobs: &mut [Job<'_>]) {
 }
 
 /// Decrypts the texts whose tags are right, and says which are; the others are wiped.
-pub(crate) fn open(jobs: &mut [Job<'_>]) {
+pub(crate) fn open(jobs: &mut [GcmJob<'_>]) {
     each_four(jobs, |four, rounds| {
         // SAFETY: as in `seal`.
         let tags = unsafe {
@@ -106,7 +104,7 @@ pub(crate) fn open(jobs: &mut [Job<'_>]) {
 }
 
 /// Cuts jobs into runs of at most four whose keys have one length.
-fn each_four<'a, 'j>(mut jobs: &'j mut [Job<'a>], mut work: impl FnMut(&mut [Job<'a>], usize)) {
+fn each_four<'a, 'j>(mut jobs: &'j mut [GcmJob<'a>], mut work: impl FnMut(&mut [GcmJob<'a>], usize)) {
     while let [first, ..] = &*jobs {
         let rounds = first.key.rounds();
         let same = jobs.iter().take(WIDTH).take_while(|job| job.key.rounds() == rounds).count();
@@ -122,7 +120,7 @@ fn each_four<'a, 'j>(mut jobs: &'j mut [Job<'a>], mut work: impl FnMut(&mut [Job
 /// Brings a key's round keys and its lowest powers near: with thousands of SAs they are far.
 fn prefetch(key: &Key) {
     let lowest = &raw const key.powers[POWERS - 8];
-    for line in [key.round_keys.as_ptr(), lowest.cast()] {
+    for line in [key.round_keys.of(0).as_ptr(), lowest.cast()] {
         // SAFETY: a prefetch reads nothing that the program could see, whatever the address.
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(line.cast());
@@ -246,7 +244,7 @@ fn load_powers(key: &Key, first: usize) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
 fn round_key(key: &Key, round: usize) -> __m512i {
-    _mm512_broadcast_i32x4(load_block(&key.round_keys[round]))
+    _mm512_broadcast_i32x4(load_block(key.round_keys.of(round)))
 }
 
 /// The counter blocks of one packet: those of the next register, with the counter in the machine's order.
@@ -330,7 +328,7 @@ unsafe fn step<const ROUNDS: usize, const SEAL: bool, const V: usize>(
 /// The whole text of one packet; gives the sum that is left to reduce.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
-fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut Job<'_>, nonce: __m128i) -> Sum {
+fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut GcmJob<'_>, nonce: __m128i) -> Sum {
     let key = job.key;
     let mut counter = Counter::new(nonce);
     let zero = _mm512_setzero_si512();
@@ -393,7 +391,7 @@ fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut Job<'_>, nonce: __m128i
 /// # Safety
 /// The processor has the instructions, `jobs` holds one to four, and all keys have `ROUNDS` rounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
-unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [Job<'_>]) -> [[u8; TAG_LEN]; WIDTH] {
+unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [GcmJob<'_>]) -> [[u8; TAG_LEN]; WIDTH] {
     let zero = _mm512_setzero_si512();
     let (mut low, mut middle, mut high) = ([zero; WIDTH], [zero; WIDTH], [zero; WIDTH]);
     let mut nonces = [[0; 16]; WIDTH];
@@ -414,7 +412,7 @@ unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [Job<'_>]) -> [[
     };
     let same = keys.iter().all(|key| std::ptr::eq(*key, keys[0]));
     let round_keys = |round: usize| {
-        if same { round_key(keys[0], round) } else { lanes(keys.map(|key| &key.round_keys[round])) }
+        if same { round_key(keys[0], round) } else { lanes(keys.map(|key| key.round_keys.of(round))) }
     };
     let mut tags = _mm512_xor_si512(lanes(nonces.each_ref()), round_keys(0));
     for round in 1..ROUNDS {
@@ -432,36 +430,12 @@ unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [Job<'_>]) -> [[
     out
 }
 
-/// FIPS 197's key expansion, and the powers of H.
+/// The round keys, and the powers of H.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
 unsafe fn expand(key: &[u8]) -> Box<Key> {
-    let words = key.len() / 4;
-    let rounds = words + 6;
-    let mut expanded = Box::new(Key { round_keys: [[0; 16]; 15], rounds, powers: [[0; 16]; POWERS + LANES] });
-    let mut schedule = [0u32; 60];
-    for (word, octets) in schedule.iter_mut().zip(key.chunks_exact(4)) {
-        *word = octets.iter().rev().fold(0, |word, octet| word << 8 | u32::from(*octet));
-    }
-    // AESKEYGENASSIST substitutes without a table in memory; its lowest result is SubWord of the second word.
-    let substituted = |word: u32| {
-        _mm_cvtsi128_si32(_mm_aeskeygenassist_si128::<0>(_mm_set_epi32(0, 0, word as i32, 0))) as u32
-    };
-    let mut round_constant = 1u32;
-    for i in words..4 * (rounds + 1) {
-        let mut word = schedule[i - 1];
-        if i % words == 0 {
-            word = substituted(word).rotate_right(8) ^ round_constant;
-            round_constant = round_constant << 1 ^ if round_constant & 0x80 != 0 { 0x11b } else { 0 };
-        } else if words > 6 && i % words == 4 {
-            word = substituted(word);
-        }
-        schedule[i] = schedule[i - words] ^ word;
-    }
-    for (i, word) in schedule.iter().take(4 * (rounds + 1)).enumerate() {
-        expanded.round_keys[i / 4][4 * (i % 4)..][..4].copy_from_slice(&word.to_le_bytes());
-    }
-    schedule.zeroize();
-
+    let round_keys = RoundKeys::expand(key);
+    let rounds = round_keys.rounds();
+    let mut expanded = Box::new(Key { round_keys, powers: [[0; 16]; POWERS + LANES] });
     let mut block = round_key(&expanded, 0);
     for round in 1..rounds {
         block = _mm512_aesenc_epi128(block, round_key(&expanded, round));

@@ -65,12 +65,12 @@ fn batch(cases: &[Case], texts: &mut [Vec<u8>], tags: &mut [[u8; 16]], seals: bo
         .zip(texts.iter())
         .map(|(case, text)| [vec![0xa5; case.offset], text.clone(), vec![0xa5; 64]].concat())
         .collect();
-    let mut jobs: Vec<Job<'_>> = cases
+    let mut jobs: Vec<GcmJob<'_>> = cases
         .iter()
         .zip(&mut buffers)
         .zip(tags.iter_mut())
         .enumerate()
-        .map(|(position, ((case, buffer), tag))| Job {
+        .map(|(position, ((case, buffer), tag))| GcmJob {
             position,
             authentic: false,
             key: &expanded[case.key],

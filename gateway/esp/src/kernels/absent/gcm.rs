@@ -1,6 +1,6 @@
 //! The place of a kernel on processors that it is not written for: there are no keys for it.
 
-use super::Job;
+use super::GcmJob;
 
 /// No key.
 pub(crate) enum Key {}
@@ -19,6 +19,6 @@ pub(crate) fn is_available() -> bool {
     false
 }
 
-pub(crate) fn seal(_jobs: &mut [Job<'_>]) {}
+pub(crate) fn seal(_jobs: &mut [GcmJob<'_>]) {}
 
-pub(crate) fn open(_jobs: &mut [Job<'_>]) {}
+pub(crate) fn open(_jobs: &mut [GcmJob<'_>]) {}

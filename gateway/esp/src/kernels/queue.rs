@@ -1,0 +1,172 @@
+//! The packets of a burst that wait for a kernel, put together so that its lanes are full.
+
+use arrayvec::ArrayVec;
+use subtle::ConstantTimeEq;
+
+use super::{TAG_LEN, cbc, gcm, mac};
+use crate::transform::{HEADER_LEN, Transform};
+
+/// Packets that a queue takes.
+pub(crate) const BURST: usize = 256;
+/// Packets that any kernel works on side by side.
+const WIDEST: usize = 16;
+
+/// A packet for AES-GCM: its text, in place, and what goes with it.
+pub(crate) struct GcmJob<'a> {
+    /// Which packet of the burst it is.
+    pub(crate) position: usize,
+    /// The key.
+    pub(crate) key: &'a gcm::Key,
+    /// Salt and IV.
+    pub(crate) nonce: [u8; 12],
+    /// Associated data, zeros behind it.
+    pub(crate) aad: [u8; 16],
+    /// Octets of it, at most 16.
+    pub(crate) aad_len: u8,
+    /// What is encrypted or decrypted.
+    pub(crate) text: &'a mut [u8],
+    /// The tag: written when sealing, compared when opening.
+    pub(crate) tag: &'a mut [u8; TAG_LEN],
+    /// Whether the tag that came is right.
+    pub(crate) authentic: bool,
+}
+
+/// A packet for HMAC, and for AES-CBC unless its SA does not encrypt.
+pub(crate) struct LanesJob<'a> {
+    /// Which packet of the burst it is.
+    pub(crate) position: usize,
+    /// The keys of the kernels.
+    pub(crate) cbc: Option<&'a cbc::Key>,
+    /// The keys of the kernels.
+    pub(crate) mac: &'a mac::Key,
+    /// The same SA for when there are too few packets to fill the lanes.
+    pub(crate) alone: &'a Transform,
+    /// From the SPI to the end of the ICV.
+    pub(crate) esp: &'a mut [u8],
+    /// The sequence number, for the IV of a packet that is sealed.
+    pub(crate) seq: u64,
+    /// Its high half, when extended.
+    pub(crate) seq_high: Option<u32>,
+    /// Whether the ICV that came is right.
+    pub(crate) authentic: bool,
+}
+
+impl LanesJob<'_> {
+    /// What may go through the kernels together, and of that the longest first: lanes that end together are not idle.
+    fn order(&self) -> (mac::Hash, usize, std::cmp::Reverse<usize>) {
+        (self.mac.hash(), self.cbc.map_or(0, cbc::Key::rounds), std::cmp::Reverse(self.esp.len()))
+    }
+
+    /// Where the ICV begins.
+    fn icv(&self) -> usize {
+        self.esp.len() - self.alone.icv_len()
+    }
+
+    fn message(&self) -> mac::Message<'_> {
+        let more = self.seq_high.map(u32::to_be_bytes);
+        mac::Message { key: self.mac, octets: &self.esp[..self.icv()], more, mac: [0; mac::MAC_LEN] }
+    }
+}
+
+/// The packets of a burst that wait.
+#[derive(Default)]
+pub(crate) struct Queue<'a> {
+    gcm: ArrayVec<GcmJob<'a>, BURST>,
+    lanes: ArrayVec<LanesJob<'a>, BURST>,
+}
+
+impl<'a> Queue<'a> {
+    /// Takes one more; there are never more than a burst has packets.
+    pub(crate) fn push_gcm(&mut self, job: GcmJob<'a>) {
+        self.gcm.push(job);
+    }
+
+    /// As [`Queue::push_gcm`].
+    pub(crate) fn push_lanes(&mut self, job: LanesJob<'a>) {
+        self.lanes.push(job);
+    }
+
+    /// Encrypts all texts and writes their tags and ICVs.
+    pub(crate) fn seal(&mut self) {
+        self.sort();
+        gcm::seal(&mut self.gcm);
+        each_group(&mut self.lanes, seal_lanes, |job| job.alone.seal(job.esp, job.seq, job.seq_high));
+    }
+
+    /// Decrypts the texts that are authentic and tells the positions of their packets; what is not leaves no text.
+    pub(crate) fn open(&mut self, mut authentic: impl FnMut(usize)) {
+        self.sort();
+        gcm::open(&mut self.gcm);
+        each_group(&mut self.lanes, open_lanes, |job| {
+            job.authentic = job.alone.open(job.esp, job.seq_high);
+        });
+        self.gcm.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
+        self.lanes.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
+    }
+
+    fn sort(&mut self) {
+        if !self.gcm.is_sorted_by_key(|job| job.key.rounds()) {
+            self.gcm.sort_unstable_by_key(|job| job.key.rounds());
+        }
+        if !self.lanes.is_sorted_by_key(LanesJob::order) {
+            self.lanes.sort_unstable_by_key(LanesJob::order);
+        }
+    }
+}
+
+/// Gives groups that fit the lanes to `together`, and what would leave most of them idle to `alone`.
+fn each_group<'a>(
+    jobs: &mut [LanesJob<'a>],
+    together: impl Fn(&mut [LanesJob<'a>]),
+    mut alone: impl FnMut(&mut LanesJob<'a>),
+) {
+    for same in jobs.chunk_by_mut(|a, b| (a.order().0, a.order().1) == (b.order().0, b.order().1)) {
+        let too_few = same.first().map_or(0, |job| job.mac.hash().too_few());
+        for group in same.chunks_mut(WIDEST) {
+            if group.len() > too_few { together(group) } else { group.iter_mut().for_each(&mut alone) }
+        }
+    }
+}
+
+fn seal_lanes(group: &mut [LanesJob<'_>]) {
+    let texts = group.iter_mut().filter_map(|job| {
+        let (icv, key) = (job.icv(), job.cbc?);
+        let blocks = &mut job.esp[HEADER_LEN..icv];
+        // The IV is the sequence number, encrypted.
+        blocks[..8].fill(0);
+        blocks[8..16].copy_from_slice(&job.seq.to_be_bytes());
+        Some(cbc::Text { key, blocks })
+    });
+    cbc::encrypt(&mut texts.collect::<ArrayVec<_, WIDEST>>());
+    for part in group.chunks_mut(lanes(group)) {
+        let mut messages: ArrayVec<_, WIDEST> = part.iter().map(LanesJob::message).collect();
+        mac::authenticate(&mut messages);
+        let macs: ArrayVec<_, WIDEST> = messages.into_iter().map(|message| message.mac).collect();
+        for (job, mac) in part.iter_mut().zip(macs) {
+            let icv = job.icv();
+            let icv = &mut job.esp[icv..];
+            icv.copy_from_slice(&mac[..icv.len()]);
+        }
+    }
+}
+
+fn open_lanes(group: &mut [LanesJob<'_>]) {
+    for part in group.chunks_mut(lanes(group)) {
+        let mut messages: ArrayVec<_, WIDEST> = part.iter().map(LanesJob::message).collect();
+        mac::authenticate(&mut messages);
+        let macs: ArrayVec<_, WIDEST> = messages.into_iter().map(|message| message.mac).collect();
+        for (job, mac) in part.iter_mut().zip(macs) {
+            let (covered, icv) = job.esp.split_at_mut(job.esp.len() - job.alone.icv_len());
+            job.authentic = mac[..icv.len()].ct_eq(icv).into();
+            if job.authentic
+                && let Some(key) = job.cbc
+            {
+                cbc::decrypt(key, &mut covered[HEADER_LEN..]);
+            }
+        }
+    }
+}
+
+fn lanes(group: &[LanesJob<'_>]) -> usize {
+    group.first().map_or(1, |job| job.mac.hash().lanes())
+}
