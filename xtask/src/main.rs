@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod fuzz;
 mod lab;
 mod load;
 mod packages;
@@ -66,6 +67,17 @@ enum Verb {
         #[command(flatten)]
         options: test::Options,
     },
+    /// Fuzz what reads the network's octets, guided by coverage
+    Fuzz {
+        /// Which target, as `ike1_message`; all without a name
+        target: Option<String>,
+        /// How long each is fuzzed
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// End earlier when a target has run so often
+        #[arg(long)]
+        runs: Option<u64>,
+    },
     /// Measure, side by side with others
     Bench {
         /// Which bench, as `ike`; all without a name
@@ -116,6 +128,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lab(Lab::Up { name }) => lab::up(&name),
         Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),
         Verb::Lab(Lab::Shell { host }) => lab::shell(&host),
+        Verb::Fuzz { target, seconds, runs } => fuzz::fuzz(target.as_deref(), fuzz::Extent { seconds, runs }),
         Verb::Bench { name, json, quick } => bench::bench(name.as_deref(), json.as_deref(), quick),
         Verb::Test { selection, options } => {
             test::test(selection, &options);

@@ -69,6 +69,9 @@ mod endpoint;
 mod error;
 mod event;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod proposal;

@@ -204,6 +204,9 @@ fn decode_delete(reader: &mut Reader<'_>) -> Result<Delete, WireError> {
     if spi_len == 0 || expected.is_some_and(|expected| expected != spi_len) {
         return Err(WireError::Field("SPI size in DELETE"));
     }
+    if count == 0 {
+        return Err(WireError::Field("number of SPIs in DELETE"));
+    }
     let spis = (0..count).map(|_| reader.take(spi_len.into()).map(<[u8]>::to_vec));
     let spis = spis.collect::<Result<_, _>>()?;
     if !reader.is_empty() {

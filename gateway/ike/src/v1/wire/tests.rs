@@ -229,6 +229,7 @@ fn a_delete_has_spis_of_its_protocol() {
     for wrong in [body(3, 16, 1, 16), body(1, 4, 1, 4), body(9, 0, 200, 0)] {
         assert_eq!(decoded(wrong), Err(WireError::Field("SPI size in DELETE")));
     }
+    assert_eq!(decoded(body(3, 4, 0, 0)), Err(WireError::Field("number of SPIs in DELETE")));
     assert_eq!(decoded(body(3, 4, 3, 8)), Err(WireError::Truncated));
     assert_eq!(decoded(body(3, 4, 1, 8)), Err(WireError::Length));
     let delete = Delete::isakmp((1, 2));

@@ -1,0 +1,103 @@
+//! `cargo xtask fuzz`: IKE's fuzz targets under libFuzzer, guided by coverage.
+//!
+//! The instrumentation is LLVM's and needs no other compiler than the workspace does; libFuzzer itself is C++ and
+//! comes with the crate `libfuzzer-sys`. Inputs that reach something new stay under `target/fuzz`, beside those that
+//! are committed in `gateway/ike/fuzz/corpus`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    packages,
+    shell::{self, Step, note},
+};
+
+/// The fuzz crate, seen from the workspace's root.
+const CRATE: &str = "gateway/ike/fuzz";
+/// What libFuzzer reads of a program as it runs.
+const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                               -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+                               -Cllvm-args=-sanitizer-coverage-pc-table \
+                               -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// Octets of an input at most: longer than any message of a handshake.
+const MAX_INPUT: usize = 4096;
+
+/// How long a target is fuzzed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) seconds: u64,
+    /// Ends earlier when so many executions are done.
+    pub(crate) runs: Option<u64>,
+}
+
+/// Fuzzes one target, or every target one after the other.
+///
+/// # Errors
+/// A target that is not there; a finding, which stays in a file that is named.
+pub(crate) fn fuzz(target: Option<&str>, extent: Extent) -> Result<()> {
+    let root = shell::root();
+    let all = targets(&root)?;
+    let chosen = match target {
+        None => all,
+        Some(target) if all.iter().any(|name| name == target) => vec![target.to_owned()],
+        Some(target) => bail!("no fuzz target {target:?}; there are {}", all.join(", ")),
+    };
+    if !shell::has_program("c++") {
+        packages::install(&packages::not_installed(vec!["g++".to_owned()])?)?;
+    }
+    let directory = shell::target().join("fuzz");
+    let host = host()?;
+    build(&root, &directory, &host)?;
+    chosen.iter().try_for_each(|name| run(&root, &directory, &host, name, extent))
+}
+
+/// The targets, by the files that make them.
+fn targets(root: &Path) -> Result<Vec<String>> {
+    let files = fs::read_dir(root.join(CRATE).join("fuzz_targets"))?;
+    let names =
+        files.map(|file| Ok(file?.path().file_stem().map(|stem| stem.to_string_lossy().into_owned())));
+    let mut names: Vec<String> = names.filter_map(Result::transpose).collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// The triple of this machine. Named, it keeps the instrumentation away from build scripts.
+fn host() -> Result<String> {
+    let mut command = Command::new("rustc");
+    command.arg("-vV");
+    let version = Step::new("ask rustc for its host", command, "install Rust with rustup").quiet()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("rustc -vV names no host"))
+}
+
+fn build(root: &Path, directory: &Path, host: &str) -> Result<()> {
+    let mut command = shell::cargo();
+    command.current_dir(root).env("RUSTFLAGS", INSTRUMENTATION).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.args(["build", "--release", "--target", host, "--manifest-path"]);
+    command.arg(Path::new(CRATE).join("Cargo.toml")).arg("--target-dir").arg(directory);
+    Step::new("build the fuzz targets", command, "mend what the compiler names above").shown()
+}
+
+fn run(root: &Path, directory: &Path, host: &str, name: &str, extent: Extent) -> Result<()> {
+    let own: [PathBuf; 2] = ["corpus", "findings"].map(|kind| directory.join(kind).join(name));
+    own.iter().try_for_each(fs::create_dir_all)?;
+    let [found, findings] = own;
+    let mut command = Command::new(directory.join(host).join("release").join(name));
+    command.current_dir(root).arg(&found).arg(Path::new(CRATE).join("corpus").join(name));
+    command.arg(format!("-max_total_time={}", extent.seconds));
+    command.arg(format!("-max_len={MAX_INPUT}"));
+    command.arg(format!("-artifact_prefix={}/", findings.display()));
+    command.args(["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]);
+    if let Some(runs) = extent.runs {
+        command.arg(format!("-runs={runs}"));
+    }
+    let remedy = format!("the input is in {}; run the target with it alone", findings.display());
+    Step::new(format!("fuzz {name} for {} s", extent.seconds), command, remedy).shown()?;
+    note(&format!("{name}: no finding"));
+    Ok(())
+}
