@@ -182,6 +182,7 @@ impl Dataplane {
             started: Instant::now(),
         };
         let attached = load::attach(&mut ebpf, &dir, &ports, config.mode)?;
+        let mut asker = load::Asker::new(ebpf, &ports);
         let mut xsks = Xsks::open(&dir)?;
         let mut zero_copy = true;
         for (id, waker) in wakers.into_iter().enumerate() {
@@ -192,6 +193,7 @@ impl Dataplane {
                 0 => Some(SlowPath {
                     spd: SpdTables::open(&dir)?,
                     spis: SpiIndex::open(&dir)?,
+                    asker: asker.take(),
                     defrag: Defrag::open().map_err(Error::system("opening raw sockets"))?,
                     looked: Instant::now(),
                 }),

@@ -1,13 +1,16 @@
 //! Loading the XDP program, attaching it, and taking it away again.
 
 use crate::{XdpMode, bpffs, error::Error, nexthop, port::Port, tun};
-use adit_maps::user::{self, Directory, Ports, name};
+use adit_maps::{
+    port::role,
+    user::{self, Directory, Ports, name},
+};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
     pin::PinError,
     programs::{
-        ProgramError, Xdp,
+        ProgramError, TestRun, TestRunOptions, Xdp,
         links::{FdLink, LinkError, PinnedLink},
         xdp::{self, XdpLink},
     },
@@ -152,6 +155,41 @@ pub fn unload(bpf_dir: &Path, tun: &str) -> Result<(), Error> {
     }
     bpffs::discard(bpf_dir)
 }
+
+/// The program, to be asked about packets that never come to it by an interface.
+pub(crate) struct Asker {
+    ebpf: Ebpf,
+    /// The LAN interface that a packet is said to have come by.
+    ifindex: u32,
+}
+
+impl Asker {
+    /// `None` when no port is a LAN's.
+    pub(crate) fn new(ebpf: Ebpf, ports: &[Port]) -> Option<Self> {
+        let lan = ports.iter().find(|p| p.roles & role::LAN != 0)?;
+        Some(Asker { ebpf, ifindex: lan.ifindex })
+    }
+
+    /// Lets the program classify a frame, which must be for everybody on its link, as if it had come from a host. So
+    /// `control` hears of the gateway's own packets as of others', in the same words and as often: only a BPF program
+    /// can write to EVENTS. The frame goes nowhere; the program counts its verdict.
+    pub(crate) fn ask(&mut self, frame: &[u8]) {
+        let mut context = [0u8; XDP_MD];
+        context[XDP_MD_DATA_END..][..4].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+        context[XDP_MD_IFINDEX..][..4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let asked = program(&mut self.ebpf).and_then(|p| p.test_run(options).map_err(told_program));
+        if let Err(error) = asked {
+            tracing::debug!(%error, "the program was not asked about a packet of the gateway's own");
+        }
+    }
+}
+
+/// Bytes of the kernel's `struct xdp_md`, and where in it the frame's end and the interface are.
+const XDP_MD: usize = 24;
+const XDP_MD_DATA_END: usize = 4;
+const XDP_MD_IFINDEX: usize = 12;
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     let program = ebpf

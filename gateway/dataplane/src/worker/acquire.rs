@@ -2,7 +2,10 @@
 
 use super::{Job, Worker};
 use crate::report::count;
-use adit_maps::{decode, sa::SaRef};
+use adit_maps::{
+    decode::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    sa::SaRef,
+};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -35,13 +38,18 @@ impl Waiting {
         self.0.len()
     }
 
+    /// Whether another packet may wait for this policy.
+    fn has_room(&self, policy: u32) -> bool {
+        let of_policy = self.0.iter().filter(|(_, p, _)| *p == policy).count();
+        self.0.len() < MAX_WAITING && of_policy < MAX_PER_POLICY
+    }
+
     /// Lets a packet wait.
     ///
     /// # Errors
     /// The packet, when too many wait already.
     fn push(&mut self, job: Job, policy: u32, now: Instant) -> Result<(), Job> {
-        let of_policy = self.0.iter().filter(|(_, p, _)| *p == policy).count();
-        if self.0.len() >= MAX_WAITING || of_policy >= MAX_PER_POLICY {
+        if !self.has_room(policy) {
             return Err(job);
         }
         self.0.push_back((now + PATIENCE, policy, job));
@@ -65,6 +73,20 @@ impl Worker {
             count(&self.shared.counters.no_sa);
             self.wire.umem.give(job.frame);
         }
+    }
+
+    /// Asks for the SA of a packet of the gateway's own, unless as many wait for it as may.
+    pub(super) fn ask(&mut self, job: &mut Job, policy: u32) {
+        if !self.waiting.has_room(policy) {
+            return;
+        }
+        let Some(asker) = self.slow_path.as_mut().and_then(|s| s.asker.as_mut()) else { return };
+        let Some(ethernet) = job.start.checked_sub(ETHERNET) else { return };
+        let buf = self.wire.umem.bytes(&mut job.frame);
+        let kind = if buf[job.start] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        buf[ethernet..][..12].fill(0xff);
+        buf[ethernet + 12..job.start].copy_from_slice(&kind.to_be_bytes());
+        asker.ask(&buf[ethernet..job.end]);
     }
 
     /// Gives the packets to be sealed whose policy has an SA by now; how many there are.

@@ -25,6 +25,7 @@ pub(crate) use wire::Wire;
 
 use crate::{
     defrag::{Defrag, Taken},
+    load::Asker,
     report::{Counters, Figures, count},
     sys::{self, Waker, poll, readable},
     tun::Tun,
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
 pub(crate) struct SlowPath {
     pub(crate) spd: SpdTables,
     pub(crate) spis: SpiIndex,
+    pub(crate) asker: Option<Asker>,
     pub(crate) defrag: Defrag,
     /// When the sockets of `defrag` were last found empty.
     pub(crate) looked: Instant,
@@ -261,10 +263,13 @@ impl Worker {
             let sa = self.shared.outbounds.get(policy);
             let SaRef { index, generation } = sa.unwrap_or_default();
             let (ethernet, start, origin) = (TUN_START, TUN_START, Origin::Tun);
-            let job = Job { frame, ethernet, start, end, sa: index, generation, origin };
+            let mut job = Job { frame, ethernet, start, end, sa: index, generation, origin };
             match sa {
                 Some(_) => self.seal.push(job),
-                None => self.wait(job, policy, now),
+                None => {
+                    self.ask(&mut job, policy);
+                    self.wait(job, policy, now);
+                }
             }
         }
         packets

@@ -3,12 +3,18 @@
 use super::lab::{GCM, LAN_SLOT, Lab, OUTBOUND, eventually};
 use adit_maps::{
     address::Address,
+    event::{Event, INTERVAL_NS, kind},
     policy::Selector,
     sa::SaRef,
-    user::{Outbounds, Selectors, Verdicts},
+    user::{Events, Outbounds, Selectors, Verdicts},
     verdict::Verdict,
 };
-use std::{net::UdpSocket, sync::atomic::Ordering::Relaxed, thread, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::atomic::Ordering::Relaxed,
+    thread,
+    time::Duration,
+};
 
 pub(crate) fn first_packet() {
     let lab = Lab::up(GCM);
@@ -23,8 +29,30 @@ pub(crate) fn first_packet() {
     let (of_host, of_gateway) = (receiver("10.2.0.2:7777"), receiver("10.2.0.2:7778"));
     let host = lab.host_a.run(|| UdpSocket::bind("10.1.0.2:0").unwrap());
     let gateway = lab.a.namespace.run(|| UdpSocket::bind("10.1.0.1:0").unwrap());
-    host.send_to(b"first of a host", "10.2.0.2:7777").unwrap();
-    gateway.send_to(b"first of the gateway", "10.2.0.2:7778").unwrap();
+    let mut events = Events::open(&lab.a.directory()).unwrap();
+    let mut asked = |socket: &UdpSocket, payload: &[u8], to: &str| {
+        socket.send_to(payload, to).unwrap();
+        let mut event = None;
+        eventually("control is asked", || {
+            event = event.or_else(|| events.next_event());
+            event.is_some()
+        });
+        let (from, to): (SocketAddr, SocketAddr) = (socket.local_addr().unwrap(), to.parse().unwrap());
+        let expected = Event {
+            kind: kind::ACQUIRE,
+            subject: 0,
+            source: from.ip().into(),
+            destination: to.ip().into(),
+            protocol: 17,
+            reserved: [0; 3],
+            source_port: from.port(),
+            destination_port: to.port(),
+        };
+        assert_eq!(event, Some(expected));
+    };
+    asked(&gateway, b"first of the gateway", "10.2.0.2:7778");
+    thread::sleep(Duration::from_nanos(INTERVAL_NS));
+    asked(&host, b"first of a host", "10.2.0.2:7777");
     let mut buf = [0; 64];
     assert!(of_host.recv(&mut buf).is_err(), "it was sent without an SA");
 
