@@ -133,19 +133,21 @@ impl Endpoint {
         peer: IpAddr,
         flow: Option<(TrafficSelector, TrafficSelector)>,
     ) {
-        if self.is_begun(id) {
+        let others = self.others(id, 0);
+        let established = || others.iter().filter_map(|spi| Some((*spi, self.sas.get(spi)?.established()?)));
+        let served = established().any(|(_, e)| match &flow {
+            Some(flow) => e.children.iter().any(|child| child.is_usable() && child.covers(flow)),
+            None => e.is_usable(),
+        });
+        if served || self.is_begun(id) {
             return;
         }
-        let in_use = self.others(id, 0).into_iter().find(|spi| {
-            let established = self.sas.get(spi).and_then(IkeSa::established);
-            established.is_some_and(|e| e.standing == Standing::InUse)
-        });
-        match in_use {
+        let in_use = established().filter(|(_, e)| e.standing == Standing::InUse);
+        match in_use.max_by_key(|(_, e)| e.is_usable()).map(|(spi, _)| spi) {
             Some(spi) => self.with_sa(spi, |endpoint, mut sa| {
                 endpoint.want(now, &mut sa, Goal::Create(flow));
                 Some(sa)
             }),
-            None if self.others(id, 0).iter().any(|spi| self.sas.get(spi).is_some_and(IkeSa::is_usable)) => {}
             None => self.begin(now, id, peer, flow),
         }
     }

@@ -52,6 +52,10 @@ impl Timers {
         }
     }
 
+    pub(crate) fn get(&self, sa: u64, kind: TimerKind) -> Option<Instant> {
+        self.set.get(&(sa, kind)).copied()
+    }
+
     /// Stops everything of one IKE SA.
     pub(crate) fn stop_all(&mut self, sa: u64) {
         let kinds: Vec<_> = self

@@ -149,6 +149,8 @@ pub(super) struct Making<'a> {
     /// The secret of its own key exchange, empty where it had none.
     pub(super) shared: &'a [u8],
     pub(super) replaces: Option<Replaces>,
+    /// Whether there is another pair for the same, to go on with until the peer is known to have this one.
+    pub(super) awaited: bool,
 }
 
 /// The payloads that negotiate a Child SA, as far as a message has them.
@@ -321,7 +323,7 @@ impl Endpoint {
         } else {
             (from_initiator, from_responder)
         };
-        let switch_outbound = making.initiator || making.replaces.is_none();
+        let switch_outbound = making.initiator || !making.awaited;
         let lifetime = tunnel.ipsec.lifetime;
         // Without a NAT a peer may use the NAT traversal port and yet take no ESP in UDP.
         let encapsulated = established.nat.any() && path.local.port() == nat_t_port;

@@ -246,11 +246,12 @@ impl Endpoint {
 
     /// Sees to an IKE SA that may have no Child SA any more, and no prospect of one.
     pub(super) fn maybe_childless(&mut self, now: Instant, sa: &mut IkeSa) {
-        let Some(established) = sa.established() else { return };
-        if established.standing == Standing::InUse
-            && !established.is_usable()
-            && !established.agenda.makes_child()
-        {
+        let Some(established) = sa.established_mut() else { return };
+        if established.standing != Standing::InUse || established.is_usable() {
+            return;
+        }
+        established.settled = false;
+        if !established.agenda.makes_child() {
             self.timers.set(sa.spi, TimerKind::Superseded, now + CHILDLESS);
         }
     }

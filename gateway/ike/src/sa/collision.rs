@@ -123,19 +123,22 @@ impl Endpoint {
     }
 }
 
-/// What becomes of `other` now that `new` is established.
+/// What becomes of `other` now that `new` is established. What counts is how each began, before any rekey.
 fn fate(new: &IkeSa, other: &IkeSa, initial_contact: bool) -> Fate {
     let other_loses = other.initiator_nonce < new.initiator_nonce;
-    let Some(line) = other.line() else {
+    let Some(line) = new.line() else { return Fate::Wait };
+    let Some(other_line) = other.line() else {
         let attempt = matches!(other.state, State::Opening(_) | State::Intermediate(_));
-        return if attempt && new.role == Role::Responder { Fate::Abandon } else { Fate::Wait };
+        return if attempt && line.role == Role::Responder { Fate::Abandon } else { Fate::Wait };
     };
-    match new.role {
-        Role::Initiator if line.since <= new.started || line.role == Role::Initiator => Fate::Close,
+    match line.role {
+        Role::Initiator if other_line.since <= line.started || other_line.role == Role::Initiator => {
+            Fate::Close
+        }
         Role::Initiator if other_loses => Fate::Backstop,
         Role::Initiator => Fate::Outlives,
-        Role::Responder if initial_contact && line.since <= new.started => Fate::Drop,
-        Role::Responder if line.role == Role::Initiator && other_loses => Fate::Close,
+        Role::Responder if initial_contact && other_line.since <= line.started => Fate::Drop,
+        Role::Responder if other_line.role == Role::Initiator && other_loses => Fate::Close,
         Role::Responder => Fate::Backstop,
     }
 }

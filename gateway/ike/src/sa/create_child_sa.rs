@@ -57,6 +57,8 @@ pub(crate) struct Task {
     child_spi: Option<u32>,
     /// What it makes is to be deleted at once: it was closed in the meantime.
     pub(super) doomed: bool,
+    /// SPIs that the peer has deleted and that we know nothing of: that of what it makes may be among them.
+    pub(super) gone: Vec<u32>,
     group: Option<Group>,
     /// Our part of the key exchange; not here while a job has it.
     secret: Option<(Secret, Vec<u8>)>,
@@ -167,6 +169,7 @@ impl Endpoint {
             ike_spi: 0,
             child_spi: None,
             doomed: false,
+            gone: Vec::new(),
             group,
             secret: None,
             retries: 0,
@@ -414,6 +417,10 @@ impl Endpoint {
             same && !child.initiator && child.is_usable()
         });
         let lost = rival.as_ref().is_some_and(|rival| task.nonce.as_slice().min(nonce) < &rival.nonce[..]);
+        if task.gone.contains(&agreement.outbound_spi) {
+            self.release_esp_spi(sa, agreement.inbound_spi);
+            return self.maybe_childless(now, sa);
+        }
         if lost || task.doomed {
             let (protocol, inbound_spi) = (agreement.suite.protocol, agreement.inbound_spi);
             return self.delete_spis(now, sa, protocol, inbound_spi, agreement.outbound_spi);
@@ -423,7 +430,8 @@ impl Endpoint {
             rival.stage = Stage::Redundant(until);
         }
         let replaces = replaces.map(|inbound_spi| Replaces { inbound_spi, deleted_by_us: old.is_some() });
-        let making = Making { initiator: true, nonces: [&task.nonce, nonce], shared, replaces };
+        let making =
+            Making { initiator: true, nonces: [&task.nonce, nonce], shared, replaces, awaited: false };
         self.install(now, sa, agreement, &making);
         if let Some(old) = old {
             self.retire_child(now, sa, old);
@@ -614,7 +622,7 @@ impl Endpoint {
         Some(sa)
     }
 
-    fn release_spi(&mut self, sa: &mut IkeSa, task: &Task) {
+    pub(super) fn release_spi(&mut self, sa: &mut IkeSa, task: &Task) {
         if let Some(spi) = task.child_spi {
             self.release_esp_spi(sa, spi);
         }

@@ -154,6 +154,7 @@ impl Endpoint {
             .established()
             .filter(|_| old.is_none())
             .and_then(|e| e.children.iter().find(|c| c.initiator && c.is_usable() && c.is_for(&agreement)));
+        let awaited = old.is_some() || twin.is_some();
         let replaces = match (old, twin) {
             (Some(inbound_spi), _) => Some(Replaces { inbound_spi, deleted_by_us: false }),
             (None, Some(twin)) if twin.nonce.as_slice() < lower => {
@@ -166,7 +167,8 @@ impl Endpoint {
             answer.push(Payload::KeyExchange { group: group.number(), public: public.to_vec() });
         }
         answer.extend([ts_initiator, ts_responder]);
-        let making = Making { initiator: false, nonces: [&initiator_nonce, &nonce], shared, replaces };
+        let nonces = [initiator_nonce.as_slice(), &nonce];
+        let making = Making { initiator: false, nonces, shared, replaces, awaited };
         self.install(now, sa, agreement, &making);
         self.no_longer_childless(now, sa);
         Ok(answer)
@@ -276,6 +278,8 @@ fn judge(sa: &mut IkeSa, payloads: &[Payload]) -> Result<Asked, Refusal> {
             Ok(Asked::Child { old: Some(old) })
         }
         Some((Stage::Redundant(_) | Stage::Deleting, _)) => Err(NotifyType::TEMPORARY_FAILURE.into()),
+        // It may be what our task makes, whose answer is on its way.
+        None if established.agenda.is_under_way(|_| true) => Err(NotifyType::TEMPORARY_FAILURE.into()),
         Some((Stage::Draining(_), _)) | None => Err(Refusal::Notify(Notify {
             kind: NotifyType::CHILD_SA_NOT_FOUND,
             about: rekey.about.clone(),

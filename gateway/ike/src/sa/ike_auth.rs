@@ -440,7 +440,7 @@ impl Endpoint {
                     now,
                     &mut sa,
                     agreement,
-                    &Making { initiator, nonces, shared: &[], replaces: None },
+                    &Making { initiator, nonces, shared: &[], replaces: None, awaited: false },
                 );
             }
             Some(Err(cause)) => failure = Some(cause),

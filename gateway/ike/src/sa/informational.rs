@@ -12,6 +12,9 @@ use crate::{
     wire::{ExchangeType, NotifyType, Payload, Protocol},
 };
 
+/// SPIs that a peer may delete before we know them.
+const MAX_GONE: usize = 16;
+
 impl Endpoint {
     /// The peer's request on an SA in use or on one that is closing.
     pub(crate) fn informational_request(
@@ -63,15 +66,19 @@ impl Endpoint {
     ) -> Vec<u32> {
         let mut deleted = Vec::new();
         for spi in outbound {
-            let Some(established) = sa.established() else { break };
+            let Some(established) = sa.established_mut() else { break };
             let child = established
                 .children
                 .iter()
                 .find(|child| Protocol::from(child.protocol) == protocol && child.outbound_spi == *spi);
-            let Some(child) = child.filter(|c| !matches!(c.stage, Stage::Deleting | Stage::Draining(_)))
-            else {
+            let Some(child) = child else {
+                let task = established.agenda.task.as_mut().filter(|task| task.gone.len() < MAX_GONE);
+                task.into_iter().for_each(|task| task.gone.push(*spi));
                 continue;
             };
+            if matches!(child.stage, Stage::Deleting | Stage::Draining(_)) {
+                continue;
+            }
             let inbound_spi = child.inbound_spi;
             deleted.push(inbound_spi);
             let replaced =
@@ -91,6 +98,7 @@ impl Endpoint {
 
     /// The peer has closed the SA. It stays to answer a DELETE that comes again.
     fn closed_by_peer(&mut self, now: Instant, mut sa: IkeSa, reason: DownReason) -> Option<IkeSa> {
+        self.take_back(now, &mut sa);
         self.down(&mut sa, reason);
         sa.state = match sa.state {
             State::Established(established) => State::Closing(established.channel),

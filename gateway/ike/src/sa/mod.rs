@@ -150,7 +150,7 @@ pub(crate) struct Established {
     pub(crate) pending: Option<Box<ike_followup_ke::Pending>>,
     /// The peer has answered NO_ADDITIONAL_SAS, as those do that know no CREATE_CHILD_SA (RFC 7296 section 1.3).
     refuses_rekeys: bool,
-    /// Whether the other IKE SAs of the tunnel know of it: once it has a Child SA.
+    /// Whether it was settled what becomes of the tunnel's other IKE SAs: whenever it comes to have a Child SA.
     settled: bool,
 }
 
@@ -170,6 +170,7 @@ pub(crate) enum Standing {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     role: Role,
+    started: Instant,
     since: Instant,
 }
 
@@ -272,7 +273,11 @@ impl IkeSa {
 
     fn line(&self) -> Option<Line> {
         let established = self.established()?;
-        Some(established.line.unwrap_or(Line { role: self.role, since: established.since }))
+        Some(established.line.unwrap_or(Line {
+            role: self.role,
+            started: self.started,
+            since: established.since,
+        }))
     }
 
     /// Which side of the first IKE SA of a line of rekeys we were.

@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use super::{Channel, Established, IkeSa, Purpose, Role, Standing, State, Window, create_child_sa::Task};
+use super::{
+    Channel, Established, Goal, IkeSa, Purpose, Role, Standing, State, Window, create_child_sa::Task,
+};
 use crate::{
     config::IkePolicy,
     crypto::keys::Exchanged,
@@ -164,17 +166,49 @@ impl Endpoint {
 
     /// Moves what `old` has to its successor.
     fn hand_over(&mut self, old: &mut IkeSa, new: &mut IkeSa) {
+        // What the peer is asked for on the old one it does not do any more.
+        let task =
+            old.established_mut().and_then(|e| e.agenda.task.take_if(|task| task.goal != Goal::RekeyIke));
+        if let Some(task) = &task {
+            self.release_spi(old, task);
+        }
         new.esp_spis.append(&mut old.esp_spis);
         let queue = std::mem::take(&mut old.window.queue);
         new.window.queue.extend(queue.into_iter().filter(|q| matches!(q.purpose, Purpose::DeleteChild(..))));
+        let (spi, superseded_at) = (new.spi, self.timers.get(old.spi, TimerKind::Superseded));
         self.timers.stop_all_but(old.spi, &[TimerKind::Retransmit, TimerKind::Reassembly]);
         let (Some(from), Some(to)) = (old.established_mut(), new.established_mut()) else { return };
+        if let (Standing::Superseded, Some(at)) = (from.standing, superseded_at) {
+            to.standing = Standing::Superseded;
+            self.timers.set(spi, TimerKind::Superseded, at);
+        }
         from.standing = Standing::Rekeyed;
         to.children.append(&mut from.children);
         to.deleting.append(&mut from.deleting);
+        to.agenda.goals.extend(task.map(|task| task.goal));
         to.agenda.goals.append(&mut from.agenda.goals);
         to.agenda.later.append(&mut from.agenda.later);
         to.heard = to.heard.max(from.heard);
+    }
+
+    /// The peer closes what its rekey has made because ours of the same IKE SA has won, of which we do not know yet: the
+    /// Child SAs wait for that on the old one.
+    pub(super) fn take_back(&mut self, now: Instant, redundant: &mut IkeSa) {
+        let rekeyed = redundant.established().and_then(|e| e.rekeyed.as_ref());
+        let Some(mut old) = rekeyed.and_then(|rekeyed| self.sas.remove(&rekeyed.of)) else { return };
+        let rekeys = |e: &Established| {
+            e.standing == Standing::Rekeyed && e.agenda.is_under_way(|goal| *goal == Goal::RekeyIke)
+        };
+        if let Some(tunnel) = old.tunnel.clone().filter(|_| old.established().is_some_and(rekeys)) {
+            self.hand_over(redundant, &mut old);
+            if let Some(established) = old.established_mut() {
+                established.standing = Standing::InUse;
+            }
+            self.timers.stop(old.spi, TimerKind::Superseded);
+            self.start_lifetimes(now, &mut old, &tunnel);
+            self.schedule_children(&old);
+        }
+        self.sas.insert(old.spi, old);
     }
 
     fn take_over(&mut self, now: Instant, mut new: IkeSa) {
@@ -196,9 +230,11 @@ impl Endpoint {
         self.sas.insert(new.spi, new);
     }
 
-    /// The peer is to close an IKE SA that was rekeyed; we do where it does not.
+    /// The peer is to close an IKE SA that was rekeyed; we do where it does not, though not while it may still ask for
+    /// our answer.
     fn await_close(&mut self, now: Instant, sa: &IkeSa) {
-        self.timers.set(sa.spi, TimerKind::Superseded, now + self.config.linger);
+        let at = now + self.config.give_up_after() + self.config.linger;
+        self.timers.set(sa.spi, TimerKind::Superseded, at);
     }
 }
 

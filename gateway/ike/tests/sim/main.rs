@@ -2,6 +2,7 @@
 //! seed.
 
 mod childless;
+mod collisions;
 mod followup;
 mod fragments;
 mod garbage;

@@ -2,17 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use adit_ike::{
-    ChildSa, DownReason, Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, Id, IkePolicy, Integrity,
-    IpsecPolicy, NatT, Path, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId,
+    ChildSa, Counts, DirectionKeys, DownReason, Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, Id,
+    IkePolicy, Integrity, IpsecPolicy, Job, NatT, Path, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId,
 };
 use rand_chacha::{
     ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
+    rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng},
 };
 
 pub(crate) const TUNNEL: TunnelId = TunnelId(7);
@@ -32,6 +37,37 @@ pub(crate) struct Faults {
 
 pub(crate) const PERFECT: Faults =
     Faults { loss: 0, duplication: 0, delay: (Duration::from_millis(5), Duration::from_millis(5)) };
+
+/// Randomness whose 32-octet draws, nonces among them, can be made to begin with a chosen octet.
+struct Biased {
+    rng: ChaCha20Rng,
+    bias: Arc<AtomicU16>,
+}
+
+const UNBIASED: u16 = 256;
+
+impl TryRng for Biased {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.rng.next_u32())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.rng.next_u64())
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        self.rng.fill_bytes(out);
+        let bias = self.bias.load(Ordering::Relaxed);
+        if let (32, Ok(first)) = (out.len(), u8::try_from(bias)) {
+            out[0] = first;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Biased {}
 
 /// Rewrites the addresses of one end.
 #[derive(Clone, Debug)]
@@ -59,6 +95,29 @@ pub(crate) struct End {
     /// Whether a tunnel that is down is connected again after a while.
     pub(crate) keeps_trying: bool,
     retry_at: Option<Instant>,
+    /// The pair that is sent with, by its inbound SPI.
+    sending: Option<u32>,
+    /// Packets that came with an SA which is not there, or with other keys.
+    pub(crate) drops: usize,
+    pub(crate) taken: usize,
+    bias: Arc<AtomicU16>,
+}
+
+/// What is on its way.
+enum Cargo {
+    Ike(Path, Vec<u8>),
+    /// A packet of ESP, with the sender's outbound SA.
+    Esp(DirectionKeys),
+    /// Not on any way: a computation under way at this end.
+    Job(Job),
+}
+
+/// A datagram that is held back: who gets it, from where, and what it says.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) to: usize,
+    path: Path,
+    payload: Vec<u8>,
 }
 
 pub(crate) struct World {
@@ -70,7 +129,12 @@ pub(crate) struct World {
     pub(crate) nat: Option<NatBox>,
     /// Every datagram as it was sent, with the end that sent it.
     pub(crate) wire: Vec<(usize, Vec<u8>)>,
-    in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
+    /// While this is here, datagrams are put into it rather than sent.
+    pub(crate) held: Option<Vec<Held>>,
+    /// The greatest time that a computation takes.
+    pub(crate) job_delay: Duration,
+    settings: EndpointConfig,
+    in_flight: BTreeMap<(Instant, u64), (usize, Cargo)>,
     sequence: u64,
     /// The first answer to each request that an end has got.
     answers: HashMap<(usize, SocketAddr, Vec<u8>), Vec<u8>>,
@@ -143,7 +207,9 @@ impl World {
         let mut side = 0;
         let ends = tunnels.map(|tunnel| {
             side += 1;
+            let bias = Arc::new(AtomicU16::new(UNBIASED));
             let rng = ChaCha20Rng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(side));
+            let rng = Biased { rng, bias: bias.clone() };
             let mut endpoint = Endpoint::new(settings.clone(), Box::new(rng));
             let address = tunnel.local;
             endpoint.set_tunnel(start, tunnel);
@@ -159,6 +225,10 @@ impl World {
                 ups: Vec::new(),
                 keeps_trying: false,
                 retry_at: None,
+                sending: None,
+                drops: 0,
+                taken: 0,
+                bias,
             }
         });
         Self {
@@ -169,6 +239,9 @@ impl World {
             faults: PERFECT,
             nat: None,
             wire: Vec::new(),
+            held: None,
+            job_delay: Duration::ZERO,
+            settings,
             in_flight: BTreeMap::new(),
             sequence: 0,
             answers: HashMap::new(),
@@ -226,10 +299,16 @@ impl World {
     pub(crate) fn restart(&mut self, side: usize, tunnel: TunnelConfig) {
         let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
         let end = &mut self.ends[side];
-        end.endpoint = Endpoint::new(EndpointConfig::default(), Box::new(rng));
+        let rng = Biased { rng, bias: end.bias.clone() };
+        end.endpoint = Endpoint::new(self.settings.clone(), Box::new(rng));
         end.endpoint.set_tunnel(self.now, tunnel);
         end.children.clear();
         end.order.clear();
+        end.sending = None;
+        self.answers.retain(|(answering, ..), _| *answering != side);
+        // What was computed for the old self is of no use to the new one.
+        self.in_flight.retain(|_, (to, cargo)| *to != side || !matches!(cargo, Cargo::Job(_)));
+        let end = &mut self.ends[side];
         end.log.push("restarted".to_owned());
     }
 
@@ -239,7 +318,14 @@ impl World {
         loop {
             let end = &mut self.ends[side];
             while let Some(job) = end.endpoint.poll_job() {
-                end.endpoint.handle_job(self.now, job.run());
+                if self.job_delay.is_zero() {
+                    end.endpoint.handle_job(self.now, job.run());
+                    continue;
+                }
+                let delay = self.job_delay.as_micros() as u64;
+                let at = self.now + Duration::from_micros(self.rng.next_u64() % (delay + 1));
+                self.sequence += 1;
+                self.in_flight.insert((at, self.sequence), (side, Cargo::Job(job)));
             }
             while let Some(event) = end.endpoint.poll_event() {
                 end.take(event, self.now, self.start);
@@ -253,6 +339,13 @@ impl World {
     }
 
     fn send(&mut self, path: Path, payload: Vec<u8>) {
+        if self.held.is_some() {
+            let Some((to, path)) = self.route(path) else { return };
+            return self
+                .held
+                .iter_mut()
+                .for_each(|held| held.push(Held { to, path, payload: payload.clone() }));
+        }
         let copies = 1 + usize::from(self.rng.next_u32() % 1000 < self.faults.duplication);
         for _ in 0..copies {
             if self.rng.next_u32() % 1000 < self.faults.loss {
@@ -262,8 +355,67 @@ impl World {
             let delay = self.faults.delay.0 + Duration::from_micros(self.rng.next_u64() % (spread + 1));
             let Some((to, seen)) = self.route(path) else { continue };
             self.sequence += 1;
-            self.in_flight.insert((self.now + delay, self.sequence), (to, seen, payload.clone()));
+            self.in_flight.insert((self.now + delay, self.sequence), (to, Cargo::Ike(seen, payload.clone())));
         }
+    }
+
+    /// From now on datagrams are held back, and given on by hand.
+    pub(crate) fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// The datagrams held back since the last call.
+    pub(crate) fn take_held(&mut self) -> Vec<Held> {
+        self.held.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Gives on what was held back, and takes what comes of it.
+    pub(crate) fn give(&mut self, held: &[Held]) -> Vec<Held> {
+        for Held { to, path, payload } in held {
+            self.deliver(*to, *path, payload);
+        }
+        self.take_held()
+    }
+
+    /// Lets everything through again, what is held back now included.
+    pub(crate) fn let_go(&mut self, held: Vec<Held>) {
+        let more = self.held.take().unwrap_or_default();
+        for Held { to, path, payload } in held.into_iter().chain(more) {
+            self.sequence += 1;
+            let at = self.now + self.faults.delay.0;
+            self.in_flight.insert((at, self.sequence), (to, Cargo::Ike(path, payload)));
+        }
+    }
+
+    /// From now on the nonces of an end begin with this octet.
+    pub(crate) fn bias(&self, side: usize, first: u8) {
+        self.ends[side].bias.store(first.into(), Ordering::Relaxed);
+    }
+
+    /// Sends a packet with the SA that an end sends with, if any. ESP is delayed and reordered, but not lost: what does
+    /// not arrive is the ends' own doing.
+    pub(crate) fn send_packet(&mut self, side: usize) {
+        let end = &self.ends[side];
+        let child = end.children.values().find(|child| Some(child.inbound.spi) == end.sending);
+        let Some(outbound) = child.map(|child| child.outbound.clone()) else { return };
+        let spread = (self.faults.delay.1 - self.faults.delay.0).as_micros() as u64;
+        let delay = self.faults.delay.0 + Duration::from_micros(self.rng.next_u64() % (spread + 1));
+        self.sequence += 1;
+        self.in_flight.insert((self.now + delay, self.sequence), (1 - side, Cargo::Esp(outbound)));
+    }
+
+    /// A packet arrives.
+    fn packet(&mut self, to: usize, keys: &DirectionKeys) {
+        let end = &mut self.ends[to];
+        let spi = keys.spi;
+        if !end.children.values().any(|child| child.inbound == *keys) {
+            end.drops += 1;
+            let at = self.now.duration_since(self.start).as_secs_f64();
+            return end.log.push(format!("{at:9.3} packet dropped: no SA with SPI {spi:x}"));
+        }
+        end.taken += 1;
+        end.endpoint.traffic_seen(self.now, TUNNEL, spi);
+        self.settle(to);
     }
 
     /// Who gets a datagram, and the path as it sees it.
@@ -325,8 +477,15 @@ impl World {
             };
             self.now = self.now.max(next);
             if arrival.is_some_and(|at| at <= self.now) {
-                let (_, (to, path, payload)) = self.in_flight.pop_first().unwrap();
-                self.deliver(to, path, &payload);
+                let (_, (to, cargo)) = self.in_flight.pop_first().unwrap();
+                match cargo {
+                    Cargo::Ike(path, payload) => drop(self.deliver(to, path, &payload)),
+                    Cargo::Esp(keys) => self.packet(to, &keys),
+                    Cargo::Job(job) => {
+                        self.ends[to].endpoint.handle_job(self.now, job.run());
+                        self.settle(to);
+                    }
+                }
                 continue;
             }
             for side in [A, B] {
@@ -363,6 +522,16 @@ impl World {
         true
     }
 
+    /// Whether nothing is being made or replaced: at each end there is one IKE SA in use, with one pair of Child SAs,
+    /// or nothing.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ends.iter().all(|end| {
+            let counts = end.endpoint.counts();
+            let pairs = end.children.len();
+            pairs < 2 && (counts.established, counts.child_sas) == (pairs, pairs)
+        })
+    }
+
     #[track_caller]
     pub(crate) fn assert_up(&self) {
         assert!(self.check(), "not up\n{}", self.story());
@@ -371,6 +540,26 @@ impl World {
     #[track_caller]
     pub(crate) fn assert_down(&self) {
         assert!(!self.check(), "still up\n{}", self.story());
+    }
+
+    /// Asserts that the tables of both ends hold what one tunnel with one pair of Child SAs needs, or nothing.
+    #[track_caller]
+    pub(crate) fn assert_no_leak(&self) {
+        for end in &self.ends {
+            let counts = end.endpoint.counts();
+            let up = end.children.len();
+            let expected = Counts {
+                ike_sas: up,
+                established: up,
+                child_sas: up,
+                half_open: 0,
+                spis: up,
+                of_tunnels: up,
+                first_messages: counts.first_messages.min(up),
+                deadlines: if up == 0 { 0 } else { counts.deadlines },
+            };
+            assert!(up <= 1 && counts == expected, "{counts:?}\n{}", self.story());
+        }
     }
 
     pub(crate) fn child(&self, side: usize) -> &ChildSa {
@@ -404,11 +593,15 @@ impl End {
                 let spis = (child.inbound.spi, child.outbound.spi);
                 self.log.push(format!("{at:9.3} Child up {spis:x?}"));
                 self.order.push(spis.0);
+                if child.switch_outbound {
+                    self.sending = Some(spis.0);
+                }
                 assert!(self.children.insert(spis, *child).is_none(), "installed twice");
             }
             Event::SwitchOutbound { inbound_spi, .. } => {
                 let child = self.children.values_mut().find(|c| c.inbound.spi == inbound_spi);
                 child.expect("only what is installed is switched to").switch_outbound = true;
+                self.sending = Some(inbound_spi);
             }
             Event::ChildMoved { inbound_spi, outbound_spi, peer, encapsulation, .. } => {
                 let child = self
@@ -423,6 +616,12 @@ impl End {
                 self.log.push(format!("{at:9.3} Child down {spis:x?} {reason}"));
                 self.order.retain(|spi| *spi != spis.0);
                 assert!(self.children.remove(&spis).is_some(), "removed what was not installed");
+                if self.sending == Some(inbound_spi) {
+                    let ready = |spi: &&u32| {
+                        self.children.values().any(|c| c.inbound.spi == **spi && c.switch_outbound)
+                    };
+                    self.sending = self.order.iter().rev().find(ready).copied();
+                }
             }
             Event::IkeDown { reason, .. } => {
                 self.log.push(format!("{at:9.3} IKE down {reason}"));
