@@ -10,6 +10,9 @@ use crate::shell::{self, Step, Stream};
 use crate::tally::Tally;
 use crate::{build, packages, setup};
 
+/// Random schedules of each kind in IKE's simulation; `ADIT_SEEDS` asks for another number.
+const SEEDS: u32 = 100_000;
+
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Selection {
@@ -112,6 +115,9 @@ impl Tests {
         let before = self.tally.failed();
         let mut command = shell::cargo();
         command.arg("test").args(arguments).env("ADIT_BIN", build::binary_path(true));
+        if std::env::var_os("ADIT_SEEDS").is_none() {
+            command.env("ADIT_SEEDS", SEEDS.to_string());
+        }
         if let Some(filter) = &options.filter {
             command.args(["--", filter]);
         }
