@@ -46,6 +46,12 @@ pub enum Cause {
         /// Where they first differ.
         first_difference: Option<String>,
     },
+    /// The peer refused IKE_SA_INIT with NO_PROPOSAL_CHOSEN, which it also does where it has no tunnel to our address,
+    /// or one of another version of IKE.
+    NothingChosen {
+        /// What we offer.
+        ours: Vec<String>,
+    },
     /// Several tunnels have these addresses, and the IKE SA was given algorithms of another one than the peer then
     /// turned out to want (responder). The next attempt is given those of the right one.
     NotOurAlgorithms {
@@ -207,6 +213,7 @@ impl Cause {
             | Self::Eap => Blame::PeerIncompatible,
             Self::AuthenticationFailed { .. }
             | Self::NotOurAlgorithms { .. }
+            | Self::NothingChosen { .. }
             | Self::NatRefused { .. }
             | Self::NoPpk { .. }
             | Self::PpkIdMismatch { .. }
@@ -229,6 +236,7 @@ impl Cause {
         let (kind, data) = match self {
             Self::NoProposal { .. }
             | Self::NotOurAlgorithms { .. }
+            | Self::NothingChosen { .. }
             | Self::ProtocolMismatch { .. }
             | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }

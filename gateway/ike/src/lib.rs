@@ -5,6 +5,10 @@
 //! comes out as data. So the same code runs behind UDP sockets and in a simulation that loses, repeats and
 //! reorders datagrams in virtual time.
 //!
+//! Beyond that: fragments (RFC 7383), MOBIKE as responder (RFC 4555), IKE SAs that begin without a Child SA (RFC
+//! 6023), IKE_INTERMEDIATE (RFC 9242) for an additional key exchange such as ML-KEM (RFC 9370), and post-quantum
+//! pre-shared keys (RFC 8784). EAP and certificates are refused in words.
+//!
 //! # What goes in
 //! [`Endpoint::set_tunnel`] makes a tunnel known; [`Endpoint::connect`] initiates it, [`Endpoint::close`]
 //! ends it. [`Endpoint::handle_datagram`] takes what arrives on UDP ports 500 and 4500,

@@ -59,6 +59,12 @@ impl Display for Cause {
                 }
                 first_difference.as_ref().map_or(Ok(()), |first| write!(f, "; first difference: {first}"))
             }
+            Self::NothingChosen { ours } => write!(
+                f,
+                "no proposal in common; we offer {}; the peer refused it without saying what it takes \
+                 (NO_PROPOSAL_CHOSEN): it takes others, or has no tunnel to this address, or one of IKEv1",
+                ours.join(", ")
+            ),
             Self::NotOurAlgorithms { ours, chosen } => write!(
                 f,
                 "several tunnels have these addresses, and the peer was given the algorithms of another one, {chosen}; \

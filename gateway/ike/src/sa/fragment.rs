@@ -17,9 +17,10 @@ use crate::{
     wire::{HEADER_LEN, Header, WireError, payload::FRAGMENT},
 };
 
-/// Fragments of one message, and octets in all: several times those of the longest message that we would send.
+/// Fragments of one message, and octets in all: more than those of the longest message that we would send. A responder keeps them for
+/// initiators that have proved nothing yet.
 const MAX_FRAGMENTS: u16 = 128;
-const MAX_OCTETS: usize = 48 * 1024;
+const MAX_OCTETS: usize = 32 * 1024;
 /// How long fragments wait for the others. A peer that goes on trying sends them all again meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -86,11 +87,11 @@ impl Endpoint {
         if Header::decode(message).is_ok_and(|(_, first, _)| first == FRAGMENT) {
             return self.open_fragment(now, sa, path, header, message);
         }
-        let Some(channel) = sa.channel() else {
+        let Some(key) = sa.incoming_key(header) else {
             self.counters.unexpected += 1;
             return Opened::Nothing;
         };
-        match channel.incoming.open(message) {
+        match key.open(message) {
             Ok(inner) => Opened::Message(Ok(inner)),
             Err(OpenError::Inner(error)) => Opened::Message(Err(error)),
             Err(OpenError::Integrity) => {
@@ -133,11 +134,11 @@ impl Endpoint {
             self.counters.old_message_id += 1;
             return Opened::Nothing;
         }
-        let Some(channel) = sa.channel() else {
+        let Some(key) = sa.incoming_key(header) else {
             self.counters.unexpected += 1;
             return Opened::Nothing;
         };
-        let part = match channel.incoming.open_fragment(message) {
+        let part = match key.open_fragment(message) {
             Ok(part) => part,
             Err(OpenError::Integrity) => {
                 self.counters.failed_integrity += 1;

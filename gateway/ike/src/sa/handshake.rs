@@ -6,7 +6,7 @@ use super::Channel;
 use crate::{
     algorithm::Group,
     crypto::{
-        cipher::Inner,
+        cipher::{Inner, MessageKey},
         keys::{Exchanged, SaKeys},
     },
     event::{Nat, Path},
@@ -30,6 +30,8 @@ pub(crate) struct Handshake {
     /// The responder's, which its AUTH covers.
     pub(super) answer: Vec<u8>,
     pub(super) int_auth: IntAuth,
+    /// The key of the last IKE_INTERMEDIATE request, which comes again where its answer was lost.
+    pub(super) last_incoming: Option<MessageKey>,
     /// A request that is being computed: where its answer goes.
     pub(super) computing: Option<Path>,
 }
@@ -69,7 +71,9 @@ impl Handshake {
         };
         let (keys, from_initiator, from_responder) = self.keys.additional(&self.suite, shared, &exchanged);
         self.keys = keys;
-        self.channel = Channel::new(initiator, from_initiator, from_responder);
+        let last =
+            std::mem::replace(&mut self.channel, Channel::new(initiator, from_initiator, from_responder));
+        self.last_incoming = Some(last.incoming);
         self.int_auth.exchanges += 1;
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use subtle::ConstantTimeEq;
 
 use super::{
-    Channel, Established, Extensions, Flow, Goal, Handshake, IkeSa, Purpose, Role, State,
+    Established, Extensions, Flow, Goal, Handshake, IkeSa, Purpose, Role, State,
     child::{self, Agreement, Making},
     extensions::says,
     mobike::is_nat_refused,
@@ -29,17 +29,11 @@ const METHOD_PSK: u8 = 2;
 /// An initiator that waits for the answer to IKE_AUTH.
 #[derive(Debug)]
 pub(crate) struct AuthSent {
-    handshake: Handshake,
+    pub(super) handshake: Handshake,
     /// `None` where no Child SA was asked for (RFC 6023).
     inbound_spi: Option<u32>,
     /// Whether a PPK was named.
     ppk: bool,
-}
-
-impl AuthSent {
-    pub(crate) fn channel(&mut self) -> &mut Channel {
-        &mut self.handshake.channel
-    }
 }
 
 /// ID type, identification data and the payload's body, which AUTH covers.

@@ -25,16 +25,10 @@ use crate::{
 /// An initiator between IKE_SA_INIT and IKE_AUTH.
 #[derive(Debug)]
 pub(crate) struct Intermediate {
-    handshake: Handshake,
+    pub(super) handshake: Handshake,
     group: Group,
     /// Our part of the key exchange; not here while a job has it.
     secret: Option<Secret>,
-}
-
-impl Intermediate {
-    pub(crate) fn channel(&mut self) -> &mut super::Channel {
-        &mut self.handshake.channel
-    }
 }
 
 fn key_exchange_of(payloads: &[Payload]) -> Option<(u16, &[u8])> {

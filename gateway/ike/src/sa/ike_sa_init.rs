@@ -272,7 +272,7 @@ impl Endpoint {
                 }
             }
             NotifyType::NO_PROPOSAL_CHOSEN => {
-                let cause = Cause::NoProposal { ours: offered(), theirs: None, first_difference: None };
+                let cause = Cause::NothingChosen { ours: offered() };
                 self.attempt_failed(sa, Phase::One, ExchangeType::IkeSaInit, cause)
             }
             NotifyType::INVALID_MAJOR_VERSION => {
@@ -322,6 +322,7 @@ impl Endpoint {
             request,
             answer: answer.message,
             int_auth: IntAuth::default(),
+            last_incoming: None,
             computing: None,
         };
         if handshake.nat.is_some_and(Nat::any) {

@@ -231,6 +231,7 @@ impl Endpoint {
             request,
             answer,
             int_auth: IntAuth::default(),
+            last_incoming: None,
             computing: None,
         }));
         Some(sa)

@@ -52,6 +52,7 @@ use crate::{
     crypto::{cipher::MessageKey, keys::SaKeys},
     event::{Nat, Path},
     proposal::IkeSuite,
+    wire::Header,
 };
 
 /// One IKE SA from its first message on.
@@ -300,12 +301,29 @@ impl IkeSa {
         self.established().is_some_and(Established::is_usable)
     }
 
+    /// The key of a message of the peer's, once there is one.
+    pub(crate) fn incoming_key(&self, header: &Header) -> Option<&MessageKey> {
+        let repeated = !header.response && self.window.turn(header.message_id) == Turn::Repeated;
+        let channel = match &self.state {
+            State::Opening(_) | State::Answering(_) => return None,
+            State::Intermediate(intermediate) => &intermediate.handshake.channel,
+            State::AuthSent(auth) => &auth.handshake.channel,
+            State::HalfOpen(handshake) => match &handshake.last_incoming {
+                Some(last) if repeated => return Some(last),
+                _ => &handshake.channel,
+            },
+            State::Established(established) => &established.channel,
+            State::Closing(channel) => channel,
+        };
+        Some(&channel.incoming)
+    }
+
     /// The keys of its messages, once there are some.
     pub(crate) fn channel(&mut self) -> Option<&mut Channel> {
         match &mut self.state {
             State::Opening(_) | State::Answering(_) => None,
-            State::Intermediate(intermediate) => Some(intermediate.channel()),
-            State::AuthSent(auth) => Some(auth.channel()),
+            State::Intermediate(intermediate) => Some(&mut intermediate.handshake.channel),
+            State::AuthSent(auth) => Some(&mut auth.handshake.channel),
             State::HalfOpen(half_open) => Some(&mut half_open.channel),
             State::Established(established) => Some(&mut established.channel),
             State::Closing(channel) => Some(channel),

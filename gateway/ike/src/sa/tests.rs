@@ -55,6 +55,12 @@ fn tunnel(own: usize) -> TunnelConfig {
     }
 }
 
+/// Tunnels with an additional key exchange.
+fn with_additional(own: usize) -> TunnelConfig {
+    let tunnel = tunnel(own);
+    TunnelConfig { ike: IkePolicy { additional_ke: vec![Group::P256], ..tunnel.ike }, ..tunnel }
+}
+
 struct Pair {
     now: Instant,
     ends: [Endpoint; 2],
@@ -92,7 +98,19 @@ impl Pair {
 
     /// A handshake, stopped before this many messages have arrived; the message that is next.
     fn until(messages: usize) -> (Self, Vec<Vec<u8>>) {
+        Self::new().go_on(messages)
+    }
+
+    fn with_additional_until(messages: usize) -> (Self, Vec<Vec<u8>>) {
         let mut pair = Self::new();
+        for side in [0, 1] {
+            pair.ends[side].set_tunnel(pair.now, with_additional(side));
+        }
+        pair.go_on(messages)
+    }
+
+    fn go_on(self, messages: usize) -> (Self, Vec<Vec<u8>>) {
+        let mut pair = self;
         pair.ends[0].connect(pair.now, TunnelId(1), ADDRESSES[1].parse().unwrap());
         let mut flight = pair.sent(0);
         for message in 0..messages {
@@ -151,6 +169,22 @@ proptest! {
         pair.pass();
         prop_assert!(pair.ends[1].sas.is_empty() && pair.ends[1].half_open.is_empty());
         prop_assert!(pair.ends[1].first_messages.is_empty() && pair.ends[1].esp_spis.is_empty());
+    }
+
+    #[test]
+    fn either_side_may_say_anything_in_ike_intermediate(
+        to in 0..2usize,
+        group in prop::option::of(Just(19u16)),
+        payloads in proptest::collection::vec(payload(), 0..8),
+    ) {
+        let (mut pair, _) = Pair::with_additional_until(3 - to);
+        let good = group.map(|group| Payload::KeyExchange { group, public: vec![7; 64] });
+        let said: Vec<_> = payloads.into_iter().chain(good).collect();
+        let forged = pair.forge(1 - to, ExchangeType::IkeIntermediate, to == 0, 1, &said);
+        pair.deliver(to, vec![forged]);
+        prop_assert!(!pair.is_up(to));
+        pair.pass();
+        prop_assert!(pair.ends[1].sas.is_empty() && pair.ends[1].half_open.is_empty());
     }
 
     #[test]
@@ -376,7 +410,7 @@ fn fragments_without_the_others_are_dropped_after_a_while_and_are_bounded() {
     assert!(!kept(&pair));
     assert_eq!(pair.ends[1].counters().malformed, 1);
     let long = fragments(&mut pair, 60_000, 1200);
-    let sealed = 49_152 / (long[0].len() - 60);
+    let sealed = 32_768 / (long[0].len() - 60);
     assert!(pair.deliver(1, long[..sealed].to_vec()).is_empty());
     assert!(kept(&pair));
     assert!(pair.deliver(1, long[sealed..=sealed].to_vec()).is_empty());
@@ -485,6 +519,43 @@ fn without_mobike_an_sa_stays_where_it_is() {
     let (said, _, moved_to) = moved(&mut pair, 2, "203.0.113.5:500", &[update]);
     assert_eq!((said, moved_to), (vec![], None));
     assert_eq!(pair.ends[1].sas.values().next().unwrap().path.remote.ip().to_string(), ADDRESSES[0]);
+}
+
+#[test]
+fn an_additional_key_exchange_that_was_agreed_on_cannot_be_passed_over() {
+    let (mut pair, flight) = Pair::with_additional_until(2);
+    let (kind, data) = (1, ADDRESSES[0].parse::<std::net::Ipv4Addr>().unwrap().octets().to_vec());
+    let said = [Payload::IdInitiator { kind, data }, Payload::Auth { method: 2, data: vec![0; 32] }];
+    let forged = pair.forge(0, ExchangeType::IkeAuth, false, 1, &said);
+    assert!(pair.deliver(1, vec![forged]).is_empty());
+    assert_eq!(pair.ends[1].counters().unexpected, 1);
+    // Nor made twice; and a copy of the request gets the answer that went before, by the keys of before.
+    let answer = pair.deliver(1, flight.clone());
+    assert_eq!((answer.len(), kind_of(&answer[0])), (1, ExchangeType::IkeIntermediate));
+    assert_eq!(pair.deliver(1, flight), answer);
+    let auth = pair.deliver(0, answer);
+    let answer = pair.deliver(1, auth);
+    pair.deliver(0, answer);
+    assert!(pair.is_up(0) && pair.is_up(1));
+}
+
+#[test]
+fn an_initiator_may_begin_at_the_nat_traversal_port() {
+    let (mut pair, flight) = Pair::until(0);
+    let marked = |bytes: &[u8]| [&[0; 4][..], bytes].concat();
+    let at = |side: usize, port: u16| format!("{}:{port}", ADDRESSES[side]).parse().unwrap();
+    let path = Path { local: at(1, 4500), remote: at(0, 1024) };
+    pair.ends[1].handle_datagram(pair.now, path, &marked(&flight[0]));
+    let answer = pair.sent(1).remove(0);
+    let answer = answer.strip_prefix(&[0; 4]).unwrap().to_vec();
+    // It was sent from port 500: what the responder has seen is a NAT.
+    let auth = pair.deliver(0, vec![answer]).remove(0);
+    pair.ends[1].handle_datagram(pair.now, path, &auth);
+    let child = std::iter::from_fn(|| pair.ends[1].poll_event()).find_map(|event| match event {
+        Event::ChildUp { child, .. } => Some(child),
+        _ => None,
+    });
+    assert_eq!(child.unwrap().encapsulation, Some((4500, 1024)));
 }
 
 /// What a peer tells that gets this IKE_AUTH message.

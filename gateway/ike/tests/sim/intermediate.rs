@@ -74,6 +74,25 @@ fn it_survives_a_bad_network() {
 }
 
 #[test]
+fn a_lost_answer_is_given_again_by_the_keys_of_before() {
+    for fragment_size in [300, 1280] {
+        let settings = EndpointConfig { fragment_size, ..EndpointConfig::default() };
+        let group: &[Group] = &[Group::Modp2048];
+        let mut world = World::with_settings(6, with_additional([group, group]), settings);
+        world.connect(A);
+        world.run(Duration::from_millis(12));
+        world.faults.loss = 1000;
+        world.run(Duration::from_millis(10));
+        assert!(world.wire.iter().any(|(side, m)| *side == B && m[18] == 43));
+        world.faults = PERFECT;
+        world.seconds(2);
+        world.assert_up();
+        assert_eq!(world.ends[A].endpoint.counters().retransmissions, 1);
+        assert_eq!(world.ends[B].endpoint.counters().repeated_answers, 1);
+    }
+}
+
+#[test]
 fn behind_a_nat_it_goes_by_the_nat_traversal_port() {
     let mut tunnels = tunnels(["10.0.0.1", "198.51.100.1"], ["198.51.100.1", "203.0.113.9"]);
     tunnels.iter_mut().for_each(|tunnel| tunnel.ike.additional_ke = vec![Group::P256]);

@@ -64,7 +64,7 @@ fn no_ike_proposal_in_common() {
         a,
         [
             "One IKE_SA_INIT: no proposal in common; we offer aes256gcm16-prfsha256-x25519; the peer refused it without \
-          saying what it takes (NO_PROPOSAL_CHOSEN)"
+          saying what it takes (NO_PROPOSAL_CHOSEN): it takes others, or has no tunnel to this address, or one of IKEv1"
         ]
     );
     assert_eq!(
