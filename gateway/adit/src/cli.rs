@@ -33,6 +33,9 @@ pub(crate) enum Command {
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
+        /// The same as `-o json`.
+        #[arg(long, conflicts_with = "output")]
+        json: bool,
     },
     /// Show the metrics as Prometheus reads them.
     Metrics {
@@ -44,9 +47,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Look at one tunnel.
+    /// Look at one tunnel, or do something to it.
     Tunnel {
-        /// What to look at.
+        /// What to look at, or what to do.
         #[command(subcommand)]
         command: TunnelCommand,
     },
@@ -64,9 +67,46 @@ pub(crate) enum Command {
     },
 }
 
-/// What to look at.
+/// What to look at, or what to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
+    /// Show its SAs, what they carry, how long they last, and what went wrong.
+    Show {
+        /// The tunnel's name.
+        name: String,
+        #[command(flatten)]
+        socket: Socket,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Take it up: negotiate at once, also where it is on demand or was taken down.
+    Up {
+        /// The tunnel's name.
+        name: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Take it down and keep it down until `up`, a change of its configuration, or a restart. What it protects is dropped.
+    Down {
+        /// The tunnel's name.
+        name: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Renew its SAs while traffic goes on: the IKE SA and the Child SAs.
+    Rekey {
+        /// The tunnel's name.
+        name: String,
+        /// The IKE SA alone.
+        #[arg(long, conflicts_with = "child")]
+        ike: bool,
+        /// The Child SAs alone.
+        #[arg(long)]
+        child: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -134,6 +174,13 @@ mod tests {
             "adit control --config a.toml",
             "adit dataplane",
             "adit status -o json --socket /tmp/s",
+            "adit status --json",
+            "adit tunnel up a-b",
+            "adit tunnel show a-b -o json",
+            "adit tunnel down a-b --socket /tmp/s",
+            "adit tunnel rekey a-b",
+            "adit tunnel rekey --ike a-b",
+            "adit tunnel rekey a-b --child",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
             "adit check --config a.toml --log debug",

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
-//! | `adit status`, `adit tunnel log`, `adit reload`, `adit metrics` | ask a running gateway, through its socket |
+//! | `adit status`, `adit tunnel`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its socket |
 //! | `adit check` | says what is wrong with a configuration file |
 //! | `adit unload` | takes the XDP program, its maps and the TUN device away |
 //!
@@ -15,7 +15,7 @@ mod run;
 mod table;
 
 use adit_api::Client;
-use adit_control::{Config, ConfigError};
+use adit_control::{Action, Config, ConfigError, Rekey};
 use clap::Parser;
 use cli::{Arguments, Command, Format, TunnelCommand};
 use std::{
@@ -64,7 +64,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
             adit_dataplane::unload(&bpf_dir, adit_dataplane::DEFAULT_TUN)?;
             print(&format!("nothing of Adit is left in {} or on an interface", bpf_dir.display()))
         }
-        Command::Status { socket, output } => {
+        Command::Status { socket, output, json } => {
+            let output = if json { Format::Json } else { output };
             let status = ask(async { Client::new(socket).status().await })?;
             print(&match output {
                 Format::Json => serde_json::to_string_pretty(&status)?,
@@ -87,12 +88,39 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 done.unchanged
             ))
         }
-        Command::Tunnel { command: TunnelCommand::Log { name, socket } } => {
+        Command::Tunnel { command } => tunnel(command),
+    }
+}
+
+fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
+    let (name, socket, action) = match command {
+        TunnelCommand::Log { name, socket } => {
             let entries = ask(async { Client::new(socket).log(&name).await })?;
             let line = |e: &adit_control::status::LogEntry| format!("{}  {}", table::utc(e.at), e.text);
-            print(&entries.iter().map(line).collect::<Vec<_>>().join("\n"))
+            return print(&entries.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
-    }
+        TunnelCommand::Show { name, socket, output } => {
+            let status = ask(async { Client::new(socket).status().await })?;
+            let Some(tunnel) = status.tunnels.iter().find(|t| t.name == name) else {
+                anyhow::bail!("there is no tunnel {name:?}");
+            };
+            return print(&match output {
+                Format::Json => serde_json::to_string_pretty(tunnel)?,
+                Format::Table => table::tunnel(tunnel, std::time::SystemTime::now()),
+            });
+        }
+        TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
+        TunnelCommand::Down { name, socket } => (name, socket, Action::Down),
+        TunnelCommand::Rekey { name, ike, child, socket } => {
+            let what = match (ike, child) {
+                (true, _) => Rekey::Ike,
+                (_, true) => Rekey::Child,
+                _ => Rekey::All,
+            };
+            (name, socket, Action::Rekey(what))
+        }
+    };
+    print(&ask(async { Client::new(socket).act(&name, action).await })?)
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The status on one screen: what is up, what is not, and why.
 
-use adit_control::status::{State, Status, Timestamp, TunnelStatus};
+use adit_control::status::{State, Status, Timestamp, Traffic, TunnelStatus};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,20 +34,20 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
 fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["TUNNEL", "STATE", "FOR", "PEER", "LOCAL", "REMOTE", "ESP", "IN", "OUT"]);
+    table.set_header(["TUNNEL", "STATE", "FOR", "IKE", "PEER", "LOCAL", "REMOTE", "SUITE", "IN", "OUT"]);
     for t in tunnels {
-        let peer = match t.remote {
-            Some(ip) if ip.to_string() != t.peer_address => format!("{} ({ip})", t.peer_address),
-            _ => t.peer_address.clone(),
-        };
         let esp = t.children.last().map_or("-".into(), |c| {
-            if c.encapsulated { format!("{} in UDP", c.suite) } else { c.suite.clone() }
+            let more = t.children.iter().filter(|other| other.suite != c.suite).count();
+            let way = if c.encapsulated { " in UDP" } else { "" };
+            let others = if more > 0 { ", …" } else { "" };
+            format!("{}{way}{others}", c.suite)
         });
         table.add_row([
             t.name.clone(),
             t.state.to_string(),
             ago(now, t.since),
-            peer,
+            ike(t),
+            peer(t),
             few(&t.local_subnets),
             few(&t.remote_subnets),
             esp,
@@ -59,12 +59,65 @@ fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join("\n")
 }
 
+/// One tunnel with everything there is to say about it, without a final line break.
+pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut out = vec![
+        format!("tunnel {}: {} for {}", t.name, t.state, ago(now, t.since)),
+        format!("  peer     {} at {}, from {}", t.peer, peer(t), t.local),
+        format!("  local    {}", t.local_subnets.join(", ")),
+        format!("  remote   {}", t.remote_subnets.join(", ")),
+    ];
+    let mut phase1 = vec![ike(t)];
+    phase1.extend(t.ike_suite.clone());
+    phase1.extend(t.ike_since.map(|since| format!("up {}", ago(now, since))));
+    phase1
+        .extend(t.ike_begun_by_us.map(|us| if us { "begun by us" } else { "begun by the peer" }.to_owned()));
+    phase1.extend(t.nat.as_ref().map(|side| format!("NAT: {side}")));
+    phase1.extend((t.rekeys.ike > 0).then(|| format!("renewed {} times", t.rekeys.ike)));
+    out.push(format!("  phase 1  {}", phase1.join(", ")));
+    for c in &t.children {
+        let mut child = vec![c.suite.clone()];
+        child.extend(c.pfs.as_ref().map(|group| format!("PFS with {group}")));
+        child.extend(c.encapsulated.then(|| "in UDP".to_owned()));
+        child.push(format!("up {}", ago(now, c.installed_at)));
+        child.push(format!("ends in {}", ago(c.expires_at, now)));
+        out.push(format!("  phase 2  {}", child.join(", ")));
+        out.push(format!("           {} to {}", c.local.join(", "), c.remote.join(", ")));
+        let carried = |traffic: &Traffic, most: Option<u64>| {
+            let limit = most.map_or(String::new(), |n| format!(" of {}", bytes(n)));
+            format!("{}{limit}, {} packets", bytes(traffic.bytes), traffic.packets)
+        };
+        let figures = [(&c.inbound_spi, &c.inbound), (&c.outbound_spi, &c.outbound)];
+        for (word, (spi, traffic)) in ["in ", "out"].into_iter().zip(figures) {
+            out.push(format!("           {word} {spi}  {}", carried(traffic, c.lifetime_bytes)));
+        }
+    }
+    if t.rekeys.child > 0 {
+        out.push(format!("           renewed {} times", t.rekeys.child));
+    }
+    out.extend(reason(t, now));
+    out.join("\n")
+}
+
+fn peer(t: &TunnelStatus) -> String {
+    match t.remote {
+        Some(ip) if ip.to_string() != t.peer_address => format!("{} ({ip})", t.peer_address),
+        _ => t.peer_address.clone(),
+    }
+}
+
+fn ike(t: &TunnelStatus) -> String {
+    t.mode.as_ref().map_or(t.version.clone(), |mode| format!("{} {mode}", t.version))
+}
+
 /// Why a tunnel is not up, or what it drops.
 fn reason(t: &TunnelStatus, now: Timestamp) -> Option<String> {
     if let Some(error) = &t.last_error {
         let phase = error.phase.map_or(String::new(), |n| format!("phase {n}"));
         let exchange = error.exchange.as_ref().map_or(String::new(), |e| format!(" in {e}"));
-        let place = if phase.is_empty() { String::new() } else { format!("{phase}{exchange}, ") };
+        let whose = if error.ours { "" } else { ", begun by the peer" };
+        let place = if phase.is_empty() { String::new() } else { format!("{phase}{exchange}{whose}, ") };
         return Some(format!("{}: {place}{} ago: {}", t.name, ago(now, error.at), error.cause));
     }
     let drops: Vec<_> =
@@ -148,5 +201,13 @@ mod tests {
         let status: Status = serde_json::from_str(include_str!("../tests/status.json")).unwrap();
         let text = super::status(&status, UNIX_EPOCH + std::time::Duration::from_secs(1_000_090));
         assert_eq!(text, include_str!("../tests/status.txt").trim_end());
+    }
+
+    #[test]
+    fn one_tunnel_is_shown_with_its_sas() {
+        let status: Status = serde_json::from_str(include_str!("../tests/status.json")).unwrap();
+        let now = UNIX_EPOCH + std::time::Duration::from_secs(1_000_090);
+        let text = status.tunnels.iter().map(|t| super::tunnel(t, now)).collect::<Vec<_>>().join("\n\n");
+        assert_eq!(text, include_str!("../tests/tunnel.txt").trim_end());
     }
 }

@@ -1,8 +1,8 @@
 //! A client of the Unix socket, for the command line.
 
-use crate::Problem;
+use crate::{Done, Problem};
 use adit_control::{
-    Reloaded,
+    Action, Rekey, Reloaded,
     status::{LogEntry, Status},
 };
 use http_body_util::{BodyExt, Empty};
@@ -76,6 +76,22 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
     pub async fn log(&self, tunnel: &str) -> Result<Vec<LogEntry>, ClientError> {
         self.json(Method::GET, &format!("/v1/tunnels/{}/log", encoded(tunnel))).await
+    }
+
+    /// Takes a tunnel up, takes it down, or renews its SAs; answers in words what comes of it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel, or its state does not allow it.
+    pub async fn act(&self, tunnel: &str, action: Action) -> Result<String, ClientError> {
+        let verb = match action {
+            Action::Up => "up",
+            Action::Down => "down",
+            Action::Rekey(Rekey::All) => "rekey",
+            Action::Rekey(Rekey::Ike) => "rekey?what=ike",
+            Action::Rekey(Rekey::Child) => "rekey?what=child",
+        };
+        let path = format!("/v1/tunnels/{}/{verb}", encoded(tunnel));
+        self.json::<Done>(Method::POST, &path).await.map(|answer| answer.done)
     }
 
     /// Has the configuration file read again.

@@ -107,6 +107,22 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         GAUGE,
         tunnels.iter().map(|t| (vec![("tunnel", t.name.as_str())], t.children.len() as f64)),
     );
+    let ike_since = |t: &TunnelStatus| t.ike_since.map(|since| since as f64);
+    out.add(
+        "adit_tunnel_ike_sa_start_timestamp_seconds",
+        "Since when the IKE SA is up, in seconds since 1970; absent while there is none.",
+        GAUGE,
+        tunnels.iter().filter_map(|t| Some((vec![("tunnel", t.name.as_str())], ike_since(t)?))),
+    );
+    out.add(
+        "adit_tunnel_rekeys_total",
+        "SAs that others have taken the place of.",
+        COUNTER,
+        tunnels.iter().flat_map(|t| {
+            [("ike", t.rekeys.ike), ("child", t.rekeys.child)]
+                .map(|(sa, n)| (vec![("tunnel", t.name.as_str()), ("sa", sa)], n as f64))
+        }),
+    );
     out.add(
         "adit_tunnel_sa_expiry_timestamp_seconds",
         "When the last Child SA ends at the latest, in seconds since 1970; absent while there is none.",

@@ -1,10 +1,10 @@
 //! The HTTP server.
 
-use crate::{Problem, metrics};
-use adit_control::{Control, Stopped};
+use crate::{Done, Problem, metrics};
+use adit_control::{Action, ActionError, Control, Rekey, Stopped};
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, State},
+    extract::{Path as UrlPath, RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -83,6 +83,9 @@ impl Server {
         let all = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/tunnels/{name}/log", get(log))
+            .route("/v1/tunnels/{name}/up", post(up))
+            .route("/v1/tunnels/{name}/down", post(down))
+            .route("/v1/tunnels/{name}/rekey", post(rekey))
             .route("/v1/reload", post(reload))
             .route("/metrics", get(scrape))
             .fallback(not_found)
@@ -178,6 +181,40 @@ async fn log(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> 
     match control.log(&name).await {
         Ok(Some(entries)) => Json(entries).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, format!("there is no tunnel {name:?}")),
+        Err(e) => stopped(e),
+    }
+}
+
+async fn up(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+    act(&control, &name, Action::Up).await
+}
+
+async fn down(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+    act(&control, &name, Action::Down).await
+}
+
+async fn rekey(
+    State(control): State<Control>,
+    UrlPath(name): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let what = match query.as_deref() {
+        None | Some("" | "what=all") => Rekey::All,
+        Some("what=ike") => Rekey::Ike,
+        Some("what=child") => Rekey::Child,
+        Some(other) => {
+            let error = format!("{other:?} is not understood; allowed: what=ike, what=child, what=all");
+            return problem(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    act(&control, &name, Action::Rekey(what)).await
+}
+
+async fn act(control: &Control, name: &str, action: Action) -> Response {
+    match control.act(name, action).await {
+        Ok(Ok(done)) => Json(Done { done }).into_response(),
+        Ok(Err(e @ ActionError::Unknown(_))) => problem(StatusCode::NOT_FOUND, e.to_string()),
+        Ok(Err(e @ ActionError::Refused(..))) => problem(StatusCode::CONFLICT, e.to_string()),
         Err(e) => stopped(e),
     }
 }

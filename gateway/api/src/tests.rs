@@ -1,5 +1,5 @@
 use crate::{CONTENT_TYPE, Client, ClientError, ServeError, Server, render};
-use adit_control::{Config, Control, Options, status::State};
+use adit_control::{Action, Config, Control, Options, Rekey, status::State};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -87,6 +87,8 @@ async fn a_tunnel_that_is_down_is_in_the_metrics_with_zeros() {
         "adit_tunnel_drops_total{tunnel=\"a-b\",cause=\"authentication\"} 0",
         "adit_ike_datagrams_dropped_total{cause=\"malformed\"} 0",
         "adit_ike_exchanges_total{exchange=\"ike_sa_init\",result=\"done\"} 0",
+        "adit_tunnel_rekeys_total{tunnel=\"a-b\",sa=\"ike\"} 0",
+        "adit_tunnel_rekeys_total{tunnel=\"a-b\",sa=\"child\"} 0",
         "adit_data_plane_up 0",
         "# TYPE adit_tunnel_bytes_total counter",
         "# TYPE adit_tunnel_health gauge",
@@ -184,6 +186,34 @@ async fn a_reload_applies_what_differs_or_nothing() {
     let done = client.reload().await.unwrap();
     assert_eq!((done.added, done.changed, done.removed), (vec![], vec!["a-c".into()], vec!["a-b".into()]));
     assert_eq!(client.status().await.unwrap().gateway.refused_reload, None);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_is_taken_down_and_up_by_hand() {
+    let gateway = Gateway::start(10).await;
+    let client = gateway.client();
+    let state = async || client.status().await.unwrap().tunnels[0].state;
+    let done = client.act("a-b", Action::Down).await.unwrap();
+    assert_eq!(
+        (done.as_str(), state().await),
+        ("tunnel \"a-b\" is down, until `adit tunnel up`", State::Disabled)
+    );
+    let done = client.act("a-b", Action::Up).await.unwrap();
+    assert_eq!(
+        (done.as_str(), state().await),
+        ("tunnel \"a-b\" waits for the data plane", State::Connecting)
+    );
+    for what in [Rekey::All, Rekey::Ike, Rekey::Child] {
+        let Err(ClientError::Refused(why)) = client.act("a-b", Action::Rekey(what)).await else { panic!() };
+        assert_eq!(why, "tunnel \"a-b\" is not up: there is nothing to renew");
+    }
+    let Err(ClientError::Refused(why)) = client.act("none", Action::Up).await else { panic!() };
+    assert_eq!(why, "there is no tunnel \"none\"");
+    gateway.rewrite(&config(10, &["a-b"]).replace("psk = ", "enabled = false\npsk = "));
+    client.reload().await.unwrap();
+    let Err(ClientError::Refused(why)) = client.act("a-b", Action::Up).await else { panic!() };
+    assert_eq!(why, "tunnel \"a-b\" is disabled in the configuration");
     gateway.stop().await;
 }
 

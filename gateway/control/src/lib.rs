@@ -12,7 +12,7 @@
 //! | [`status`] | what it says about itself |
 //!
 //! [`Control::start`] runs all of it in one task. The IKE endpoint has no socket and no clock; the task gives it both,
-//! runs its Diffie-Hellman jobs on other threads, and does what its events say. A packet whose tunnel has no SA is
+//! runs its Diffie-Hellman jobs on threads of their own, and does what its events say. A packet whose tunnel has no SA is
 //! dropped, whether `control` runs or not: policies and routes stay when it stops.
 
 pub mod config;
@@ -25,4 +25,6 @@ pub mod status;
 pub mod tunnel;
 
 pub use config::{Config, ConfigError};
-pub use daemon::{Control, ControlError, Options, ReloadError, Reloaded, Stopped};
+pub use daemon::{
+    Action, ActionError, Control, ControlError, Options, Rekey, ReloadError, Reloaded, Stopped,
+};

@@ -2,6 +2,7 @@
 
 use crate::spd::{Change, Tables};
 use adit_maps::{
+    address::Address,
     policy::Selector,
     sa::{DropCause, SaRef, SadConfig, SpiKey},
     user::{Directory, Error, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Verdicts},
@@ -39,14 +40,19 @@ pub trait SaMaps {
     fn selector_capacity(&self) -> u32;
     /// Publishes an entry with fresh state; `None` when the index does not exist.
     fn install(&mut self, index: u32, config: &SadConfig) -> Option<SaRef>;
-    /// A copy of an entry, which the caller wipes; `None` when it is free.
-    fn config(&self, index: u32) -> Option<SadConfig>;
+    /// Sends the packets of an SA from and to other addresses and ports, and expects them from there, without a change of
+    /// its state; `false` when the entry is another SA's.
+    fn relocate(
+        &mut self,
+        sa: SaRef,
+        local: Address,
+        peer: Address,
+        encapsulation: Option<(u16, u16)>,
+    ) -> bool;
     /// Frees an entry and overwrites its keys.
     fn free(&mut self, index: u32);
     /// The next sequence number that an outbound SA hands out, less one.
     fn sequence(&self, index: u32) -> u64;
-    /// Sets it, before anybody uses the SA.
-    fn set_sequence(&mut self, index: u32, sequence: u64);
     /// What the SA has done so far.
     fn counters(&self, index: u32) -> Counters;
     /// Adds an entry to SPI_INDEX.
@@ -175,19 +181,20 @@ impl SaMaps for Pinned {
     fn install(&mut self, index: u32, config: &SadConfig) -> Option<SaRef> {
         self.sad.install(index, config)
     }
-    fn config(&self, index: u32) -> Option<SadConfig> {
-        self.sad.read(index)
+    fn relocate(
+        &mut self,
+        sa: SaRef,
+        local: Address,
+        peer: Address,
+        encapsulation: Option<(u16, u16)>,
+    ) -> bool {
+        self.sad.relocate(sa, local, peer, encapsulation)
     }
     fn free(&mut self, index: u32) {
         self.sad.free(index);
     }
     fn sequence(&self, index: u32) -> u64 {
         self.sad.state(index).map_or(0, |s| s.last_sequence.load(Relaxed))
-    }
-    fn set_sequence(&mut self, index: u32, sequence: u64) {
-        if let Some(state) = self.sad.state(index) {
-            state.last_sequence.store(sequence, Relaxed);
-        }
     }
     fn counters(&self, index: u32) -> Counters {
         let Some(state) = self.sad.state(index) else { return Counters::default() };

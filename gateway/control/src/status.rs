@@ -62,6 +62,14 @@ pub struct TunnelStatus {
     pub local_subnets: Vec<String>,
     /// What is protected on the peer's side.
     pub remote_subnets: Vec<String>,
+    /// The version of IKE that is spoken: `ikev2`, `ikev1`.
+    pub version: String,
+    /// How phase 1 of IKEv1 goes: `main`, `aggressive`.
+    pub mode: Option<String>,
+    /// Since when the IKE SA is up.
+    pub ike_since: Option<Timestamp>,
+    /// Whether we began it.
+    pub ike_begun_by_us: Option<bool>,
     /// Algorithms of the IKE SA.
     pub ike_suite: Option<String>,
     /// From the first message of the negotiation to the last, in milliseconds.
@@ -70,6 +78,8 @@ pub struct TunnelStatus {
     pub nat: Option<String>,
     /// The Child SAs.
     pub children: Vec<ChildStatus>,
+    /// SAs that others have taken the place of, since the tunnel was configured.
+    pub rekeys: Rekeys,
     /// Packets opened since the tunnel was configured.
     pub inbound: Traffic,
     /// Packets sealed since the tunnel was configured.
@@ -80,6 +90,15 @@ pub struct TunnelStatus {
     pub last_error: Option<Failure>,
 }
 
+/// How often SAs of a tunnel have been renewed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeys {
+    /// IKE SAs, by rekey or by a new authentication.
+    pub ike: u64,
+    /// Pairs of Child SAs.
+    pub child: u64,
+}
+
 /// A pair of Child SAs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChildStatus {
@@ -87,12 +106,32 @@ pub struct ChildStatus {
     pub inbound_spi: String,
     /// SPI of packets to the peer.
     pub outbound_spi: String,
-    /// Algorithms of ESP.
+    /// `esp`, `ah`.
+    pub protocol: String,
+    /// Its algorithms.
     pub suite: String,
+    /// The group of its own Diffie-Hellman exchange, if it had one.
+    pub pfs: Option<String>,
+    /// Whether sequence numbers have 64 bits.
+    pub esn: bool,
     /// Whether ESP goes in UDP.
     pub encapsulated: bool,
+    /// What it covers on our side.
+    pub local: Vec<String>,
+    /// What it covers on the peer's side.
+    pub remote: Vec<String>,
+    /// Since when it is there.
+    pub installed_at: Timestamp,
     /// When it ends at the latest.
     pub expires_at: Timestamp,
+    /// Bytes in one direction after which it ends.
+    pub lifetime_bytes: Option<u64>,
+    /// Packets in one direction after which it ends.
+    pub lifetime_packets: Option<u64>,
+    /// Packets it has opened.
+    pub inbound: Traffic,
+    /// Packets it has sealed.
+    pub outbound: Traffic,
 }
 
 /// Packets and bytes of one direction.
@@ -113,6 +152,8 @@ pub struct Failure {
     pub phase: Option<u8>,
     /// In which exchange, where there was one.
     pub exchange: Option<String>,
+    /// Whether we began what went wrong.
+    pub ours: bool,
     /// Why, for people.
     pub cause: String,
 }

@@ -374,6 +374,12 @@ impl Endpoint {
         self.jobs.pop_front()
     }
 
+    /// Whether a computation is for a stranger: for an IKE SA whose initiator has not proved who it is. Others had better
+    /// go first.
+    pub fn is_strangers(&self, job: &Job) -> bool {
+        self.half_open.contains_key(&job.sa)
+    }
+
     /// What a computation came to. Late results, of attempts given up, are ignored.
     pub fn handle_job(&mut self, now: Instant, result: JobResult) {
         let JobResult { sa, outcome } = result;

@@ -1,11 +1,15 @@
 //! The task that owns everything: the IKE endpoint, its sockets, the maps and the tunnels. [`Control`] talks to it.
 
+mod act;
 mod data_plane;
 mod negotiate;
+mod pool;
 mod reload;
 mod run;
 mod sockets;
+mod tunnels;
 
+pub use act::{Action, ActionError, Rekey};
 pub use reload::ReloadError;
 
 use crate::{
@@ -49,6 +53,9 @@ pub enum ControlError {
     /// Without routes, what the gateway itself sends to a remote subnet would leave in clear.
     #[error("routes to the remote subnets are no longer kept: {0}")]
     Routes(std::io::Error),
+    /// The system gives no threads for Diffie-Hellman.
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
     /// The tunnels do not fit into the SPD.
     #[error("the tunnels do not fit into the SPD: {0}")]
     Spd(#[from] crate::spd::CompileError),
@@ -77,6 +84,7 @@ pub struct Control(mpsc::Sender<Command>);
 enum Command {
     Status(oneshot::Sender<Status>),
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
+    Act(String, Action, oneshot::Sender<Result<String, ActionError>>),
     Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -124,6 +132,14 @@ impl Control {
     /// [`Stopped`].
     pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
         self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// Takes a tunnel up, takes it down, or renews its SAs. What is answered says what comes of it.
+    ///
+    /// # Errors
+    /// [`Stopped`], and inside it [`ActionError`].
+    pub async fn act(&self, tunnel: &str, action: Action) -> Result<Result<String, ActionError>, Stopped> {
+        self.ask(|answer| Command::Act(tunnel.to_owned(), action, answer)).await
     }
 
     /// Reads the configuration file again and applies what differs. Tunnels that are the same go on untouched; when

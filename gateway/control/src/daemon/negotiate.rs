@@ -1,8 +1,8 @@
 //! Between the IKE endpoint and the rest: what it says is done, what it wants is brought.
 
 use super::run::Daemon;
-use crate::config::PeerAddress;
-use adit_ike::{Event, Phase, TunnelId};
+use crate::{config::PeerAddress, sadb::SadbError};
+use adit_ike::{ChildSa, DownReason, Event, Phase, TrafficSelector, TunnelId};
 use adit_maps::event::{Event as MapEvent, kind};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,25 +23,15 @@ pub(super) enum Done {
 impl Daemon {
     /// Brings out whatever the endpoint has to say: events first, because an answer may promise what they install.
     pub(super) fn drain(&mut self, now: Instant) {
-        loop {
-            while let Some(event) = self.endpoint.poll_event() {
-                self.handle_event(now, event);
-            }
-            while let Some(transmit) = self.endpoint.poll_transmit() {
-                self.sockets.send(&transmit);
-            }
-            let mut worked = false;
-            while let Some(job) = self.endpoint.poll_job() {
-                worked = true;
-                let done = self.done.clone();
-                tokio::task::spawn_blocking(move || {
-                    // Nobody listens any more when the task has ended.
-                    let _ = done.send(Done::Job(job.run()));
-                });
-            }
-            if !worked {
-                return;
-            }
+        while let Some(event) = self.endpoint.poll_event() {
+            self.handle_event(now, event);
+        }
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            self.sockets.send(&transmit);
+        }
+        while let Some(job) = self.endpoint.poll_job() {
+            let stranger = self.endpoint.is_strangers(&job);
+            self.pool.submit(job, stranger);
         }
     }
 
@@ -65,72 +55,97 @@ impl Daemon {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::IkeUp { tunnel, path, suite, handshake, nat, initiator } => {
-                if let Some(t) = self.tunnels.get_mut(&tunnel) {
-                    t.ike_up(path, suite, handshake, nat, initiator);
+                self.tunnels.with(tunnel, |t| t.ike_up(path, suite, handshake, nat, initiator));
+            }
+            Event::ChildUp { tunnel, child } => self.child_up(now, tunnel, &child),
+            Event::SwitchOutbound { tunnel, inbound_spi } => {
+                if let Some(data_plane) = &mut self.data_plane {
+                    data_plane.sadb.switch(&mut data_plane.maps, tunnel, inbound_spi);
                 }
             }
-            Event::ChildUp { tunnel, child } => {
-                let (Some(t), Some(data_plane)) = (self.tunnels.get_mut(&tunnel), &mut self.data_plane)
-                else {
-                    return;
-                };
-                match data_plane.sadb.install(&mut data_plane.maps, now, tunnel, &child, t.limits()) {
-                    Ok(()) => t.child_up(&child),
-                    Err(e) => {
-                        t.not_installed(now, &e);
-                        self.endpoint.close(now, tunnel);
-                    }
-                }
-            }
-            Event::SwitchOutbound { .. } => {}
             Event::ChildMoved { tunnel, inbound_spi, peer, encapsulation, .. } => {
-                let (Some(t), Some(data_plane)) = (self.tunnels.get_mut(&tunnel), &mut self.data_plane)
-                else {
-                    return;
-                };
+                let Some(data_plane) = &mut self.data_plane else { return };
                 let pair = (tunnel, inbound_spi);
-                match data_plane.sadb.relocate(&mut data_plane.maps, now, pair, peer, encapsulation) {
-                    Ok(()) => t.child_moved(inbound_spi, peer, encapsulation.is_some()),
-                    Err(e) => {
-                        t.not_installed(now, &e);
-                        self.endpoint.close(now, tunnel);
+                match data_plane.sadb.relocate(&mut data_plane.maps, pair, peer, encapsulation) {
+                    Ok(()) => {
+                        let encapsulated = encapsulation.is_some();
+                        self.tunnels.with(tunnel, |t| t.child_moved(inbound_spi, peer, encapsulated));
                     }
+                    Err(e) => self.not_installed(now, tunnel, &e),
                 }
             }
             Event::ChildDown { tunnel, inbound_spi, reason, .. } => {
-                if let Some(data_plane) = &mut self.data_plane
-                    && let Err(e) = data_plane.sadb.remove(&mut data_plane.maps, now, tunnel, inbound_spi)
-                {
-                    tracing::error!(%tunnel, "{e}");
-                }
-                if let Some(t) = self.tunnels.get_mut(&tunnel) {
-                    t.child_down(inbound_spi, reason);
-                }
+                self.child_down(now, tunnel, inbound_spi, reason);
             }
             Event::IkeDown { tunnel, reason } => {
-                if let Some(t) = self.tunnels.get_mut(&tunnel) {
-                    t.ike_down(now, reason);
-                }
+                self.tunnels.with(tunnel, |t| t.ike_down(now, reason));
             }
-            Event::Failed { tunnel, peer, phase, exchange, cause, .. } => {
-                match tunnel.and_then(|id| self.tunnels.get_mut(&id)) {
-                    Some(t) => t.failed(now, phase, Some(exchange.to_string()), &cause),
+            Event::Failed { tunnel, peer, initiator, phase, exchange, cause } => {
+                let of = tunnel.filter(|id| self.tunnels.get(*id).is_some());
+                match of {
+                    Some(id) => drop(self.tunnels.with(id, |t| {
+                        t.failed(now, phase, Some(exchange.to_string()), initiator, &cause);
+                    })),
                     None => tracing::debug!(%peer, "{exchange} failed: {cause}"),
                 }
             }
         }
     }
 
+    fn child_up(&mut self, now: Instant, tunnel: TunnelId, child: &ChildSa) {
+        let Some(data_plane) = &mut self.data_plane else { return };
+        let slots = &mut self.slots;
+        let installed = self.tunnels.with(tunnel, |t| {
+            let served = t.serve(child, slots)?;
+            data_plane.sadb.install(&mut data_plane.maps, now, tunnel, child, t.limits(), served.slots)?;
+            t.child_up(child);
+            Ok(served.changed)
+        });
+        match installed {
+            Some(Ok(true)) => self.policies_changed(now),
+            Some(Err(e)) => self.not_installed(now, tunnel, &e),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    fn not_installed(&mut self, now: Instant, tunnel: TunnelId, why: &SadbError) {
+        self.tunnels.with(tunnel, |t| t.not_installed(now, why));
+        self.forget_slots(now, tunnel);
+        self.endpoint.close(now, tunnel);
+    }
+
+    fn child_down(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32, reason: DownReason) {
+        if let Some(data_plane) = &mut self.data_plane
+            && let Err(e) = data_plane.sadb.remove(&mut data_plane.maps, now, tunnel, inbound_spi)
+        {
+            tracing::error!(%tunnel, "{e}");
+        }
+        self.tunnels.with(tunnel, |t| t.child_down(inbound_spi, reason));
+        self.forget_slots(now, tunnel);
+    }
+
+    /// Lets go of slots for what a peer narrowed a Child SA to once there is none any more.
+    fn forget_slots(&mut self, now: Instant, tunnel: TunnelId) {
+        let sadb = self.data_plane.as_ref().map(|d| &d.sadb);
+        let serves = |slot| sadb.is_some_and(|sadb| sadb.serves(tunnel, slot));
+        let gone = self.tunnels.with(tunnel, |t| t.forget_slots(serves)).unwrap_or_default();
+        if !gone.is_empty() {
+            self.stale.extend(gone);
+            self.policies_changed(now);
+        }
+    }
+
     /// Begins the negotiations whose time has come; a peer's name is looked up anew for each.
     pub(super) fn negotiate(&mut self, now: Instant) {
-        let due: Vec<TunnelId> =
-            self.tunnels.values_mut().filter_map(|t| t.handle_timeout(now).then_some(t.id())).collect();
-        for id in due {
-            let Some(config) = self.tunnels.get(&id).map(|t| t.config()) else { continue };
+        while !self.pool.is_busy()
+            && let Some(id) = self.tunnels.pop_due(now)
+        {
+            let Some(config) = self.tunnels.get(id).map(|t| t.config()) else { continue };
             match &config.peer {
                 PeerAddress::Ip(ip) => {
                     let ip = *ip;
                     self.connect(now, id, Ok(ip));
+                    self.drain(now);
                 }
                 PeerAddress::Name(name) => {
                     let (name, v4, done) = (name.clone(), config.local.is_ipv4(), self.done.clone());
@@ -153,7 +168,7 @@ impl Daemon {
         name: String,
         found: Result<IpAddr, String>,
     ) {
-        let peer = self.tunnels.get(&id).map(|t| &t.config().peer);
+        let peer = self.tunnels.get(id).map(|t| &t.config().peer);
         if self.data_plane.is_some() && peer == Some(&PeerAddress::Name(name)) {
             self.connect(now, id, found);
         }
@@ -161,22 +176,25 @@ impl Daemon {
 
     /// Goes on where a peer's address is known, or known not to be.
     fn connect(&mut self, now: Instant, id: TunnelId, peer: Result<IpAddr, String>) {
-        let Some(tunnel) = self.tunnels.get_mut(&id) else { return };
-        match peer {
+        let endpoint = &mut self.endpoint;
+        self.tunnels.with(id, |tunnel| match peer {
             Ok(ip) => {
-                tunnel.connecting_to(ip);
-                self.endpoint.connect(now, id, ip);
+                let flow = tunnel.connecting_to(ip);
+                endpoint.acquire(now, id, ip, flow);
             }
-            Err(cause) => tunnel.failed(now, Phase::One, None, &cause),
-        }
+            Err(cause) => tunnel.failed(now, Phase::One, None, true, &cause),
+        });
     }
 
     /// Takes in what the data plane noticed.
     pub(super) fn handle_map_event(&mut self, now: Instant, event: &MapEvent) {
         match event.kind {
             kind::ACQUIRE => {
-                if let Some(t) = self.tunnels.get_mut(&TunnelId(event.subject)) {
-                    t.acquire(now);
+                let Some(id) = self.slots.owner(event.subject) else { return };
+                let flow = flow_of(event);
+                let peer = self.tunnels.with(id, |t| t.acquire(now, flow.as_ref())).flatten();
+                if let Some(peer) = peer {
+                    self.endpoint.acquire(now, id, peer, flow);
                 }
             }
             kind::UNKNOWN_SPI => {
@@ -186,17 +204,38 @@ impl Daemon {
         }
     }
 
-    /// Frees what has rested, and tells the endpoint whose peers have been heard.
+    /// Frees what has rested, tells the endpoint whose peers have been heard, and what is used up.
     pub(super) fn look_at_traffic(&mut self, now: Instant) {
         let Some(data_plane) = &mut self.data_plane else { return };
         data_plane.sadb.reap(&data_plane.maps, now);
-        let totals = data_plane.sadb.totals(&data_plane.maps);
-        for tunnel in self.tunnels.values_mut() {
-            if totals.get(&tunnel.id()).is_some_and(|totals| tunnel.heard(totals)) {
-                self.endpoint.traffic_seen(now, tunnel.id(), 0);
-            }
+        let look = data_plane.sadb.look(&data_plane.maps, now);
+        for (tunnel, spi) in look.heard {
+            self.endpoint.traffic_seen(now, tunnel, spi);
+        }
+        for (tunnel, spi) in look.low {
+            self.tunnels.with(tunnel, |t| t.say("a Child SA is nearly used up"));
+            self.endpoint.rekey_child(now, tunnel, spi);
+        }
+        for (tunnel, spi) in look.empty {
+            self.tunnels.with(tunnel, |t| t.say("a Child SA is used up"));
+            self.endpoint.expire_child(now, tunnel, spi);
         }
     }
+}
+
+/// The flow of the packet that found no SA: our side and the peer's.
+fn flow_of(event: &MapEvent) -> Option<(TrafficSelector, TrafficSelector)> {
+    let (source, destination) = (IpAddr::from(event.source), IpAddr::from(event.destination));
+    if source.is_unspecified() || source.is_ipv4() != destination.is_ipv4() {
+        return None;
+    }
+    let side = |ip: IpAddr, port: u16| TrafficSelector {
+        protocol: event.protocol,
+        ports: if port == 0 { 0..=u16::MAX } else { port..=port },
+        start: ip,
+        end: ip,
+    };
+    Some((side(source, event.source_port), side(destination, event.destination_port)))
 }
 
 fn of(event: &Event) -> Option<TunnelId> {

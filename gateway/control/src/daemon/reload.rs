@@ -5,13 +5,9 @@ use crate::{
     config::{Config, ConfigError},
     routes::Wanted,
     spd::{CompileError, Tables, compile},
-    tunnel::{Tunnel, policies},
+    tunnel::{Groups, Tunnel, policies},
 };
-use adit_ike::TunnelId;
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 /// Why a reload is refused. The running configuration goes on.
 #[derive(Debug, thiserror::Error)]
@@ -63,52 +59,61 @@ impl Daemon {
             ..Reloaded::default()
         };
         // Whatever can be refused is refused before anything is touched.
-        let mut taken: BTreeSet<u32> = self.tunnels.keys().chain(&self.gone).map(|id| id.0).collect();
-        let known: HashMap<String, TunnelId> =
-            self.tunnels.values().map(|t| (t.config().name.clone(), t.id())).collect();
+        let mut slots = self.slots.clone();
         let mut next = Vec::new();
         for tunnel in &config.tunnels {
-            let id = match known.get(tunnel.name.as_str()) {
-                Some(id) => *id,
-                None => self.free_id(&mut taken)?,
+            let running = self.tunnels.named(&tunnel.name).and_then(|id| self.tunnels.get(id));
+            let kept = running.filter(|r| r.config().is_same_traffic(tunnel));
+            let (id, groups) = match (running.map(Tunnel::id), kept) {
+                (Some(id), Some(kept)) => (id, kept.groups().clone()),
+                (known, _) => {
+                    let id = known.unwrap_or_else(|| self.new_id());
+                    let groups = Groups::new(id, tunnel, &mut slots).ok_or(CompileError::TooManySlots)?;
+                    (id, groups)
+                }
             };
-            next.push(Tunnel::new(id, tunnel.clone()));
+            next.push(Tunnel::new(id, tunnel.clone(), groups));
         }
+        let wanted = policies(next.iter().map(Tunnel::groups));
         match &self.data_plane {
-            Some(data_plane) => drop(data_plane.plan(&policies(next.iter()))?),
-            None => drop(compile(&policies(next.iter()), &Tables::default())?),
+            Some(data_plane) => drop(data_plane.plan(&wanted)?),
+            None => drop(compile(&wanted, &Tables::default())?),
         }
+        self.slots = slots;
 
         let kept: BTreeSet<_> = next.iter().map(Tunnel::id).collect();
-        let removed: Vec<_> = self.tunnels.keys().copied().filter(|id| !kept.contains(id)).collect();
+        let removed: Vec<_> = self.tunnels.values().map(Tunnel::id).filter(|id| !kept.contains(id)).collect();
         let order: Vec<_> = next.iter().map(Tunnel::id).collect();
         let mut begin = Vec::new();
         for tunnel in next {
             let id = tunnel.id();
-            match self.tunnels.get_mut(&id) {
-                Some(running) if running.config().is_same_traffic(tunnel.config()) => {
-                    running.rename_peer(tunnel.config());
-                    done.unchanged += 1;
-                }
-                Some(running) => {
-                    done.changed.push(tunnel.config().name.clone());
-                    self.endpoint.remove_tunnel(now, id);
-                    running.reconfigure(tunnel.config().clone());
-                    running.reset("configured anew");
-                    self.discard_events(id);
-                    begin.push(id);
-                }
-                None => {
-                    done.added.push(tunnel.config().name.clone());
-                    self.tunnels.insert(id, tunnel);
-                    begin.push(id);
-                }
+            let Some(running) = self.tunnels.get(id) else {
+                done.added.push(tunnel.config().name.clone());
+                self.tunnels.insert(tunnel);
+                begin.push(id);
+                continue;
+            };
+            if running.config().is_same_traffic(tunnel.config()) {
+                self.tunnels.with(id, |running| running.rename_peer(tunnel.config()));
+                done.unchanged += 1;
+                continue;
             }
+            done.changed.push(tunnel.config().name.clone());
+            self.stale.extend(running.groups().slots());
+            self.endpoint.remove_tunnel(now, id);
+            self.tunnels.with(id, |running| {
+                running.reconfigure(tunnel.config().clone(), tunnel.groups().clone());
+                running.reset("configured anew");
+            });
+            self.discard_events(id);
+            begin.push(id);
         }
         for id in removed {
             self.endpoint.remove_tunnel(now, id);
             self.discard_events(id);
-            done.removed.extend(self.tunnels.remove(&id).map(|t| t.config().name.clone()));
+            let removed = self.tunnels.remove(id);
+            self.stale.extend(removed.iter().flat_map(|t| t.groups().slots()));
+            done.removed.extend(removed.map(|t| t.config().name.clone()));
             self.gone.push(id);
         }
         self.order = order;

@@ -1,19 +1,22 @@
 //! The task's state and its loop.
 
-use super::{Command, ControlError, Options, data_plane::DataPlane, negotiate::Done, sockets::Sockets};
+use super::{
+    Command, ControlError, Options, data_plane::DataPlane, negotiate::Done, pool::Pool, sockets::Sockets,
+    tunnels::Tunnels,
+};
 use crate::{
     routes::{self, Interfaces, Wanted},
     sadb::Totals,
-    spd::{CompileError, Tables, compile},
+    spd::{CompileError, Policy, Tables, compile},
     status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
-    tunnel::{Tunnel, policies},
+    tunnel::{Groups, Slots, Tunnel, policies},
 };
 use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
-use adit_maps::{event::Event, policy::MAX_POLICIES};
+use adit_maps::event::Event;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -26,6 +29,14 @@ use tokio::{
 const LOOK: Duration = Duration::from_millis(200);
 /// How often counters are looked at.
 const POLL: Duration = Duration::from_secs(1);
+/// How often they are where a Child SA ends after some bytes or packets.
+const POLL_LIMITS: Duration = Duration::from_millis(100);
+/// How long policies that are to change are collected.
+const COLLECT: Duration = Duration::from_millis(5);
+/// How long until the next try after a map has refused them.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many datagrams and results are taken in before what follows from them is brought out.
+const BATCH: usize = 64;
 /// How long peers have to answer our good-bye.
 const GOOD_BYE: Duration = Duration::from_secs(1);
 
@@ -34,7 +45,9 @@ pub(super) struct Daemon {
     pub(super) options: Options,
     pub(super) endpoint: Endpoint,
     pub(super) sockets: Sockets,
-    pub(super) tunnels: BTreeMap<TunnelId, Tunnel>,
+    pub(super) tunnels: Tunnels,
+    pub(super) pool: Pool,
+    pub(super) slots: Slots,
     /// The tunnels in the order of the configuration.
     pub(super) order: Vec<TunnelId>,
     pub(super) data_plane: Option<DataPlane>,
@@ -43,6 +56,10 @@ pub(super) struct Daemon {
     pub(super) refused_reload: Option<String>,
     /// Removed tunnels whose policies may still be in the maps.
     pub(super) gone: Vec<TunnelId>,
+    /// Slots that no tunnel has any more, and that policies in the maps may still name.
+    pub(super) stale: Vec<u32>,
+    /// When policies in the maps are to follow what peers have narrowed Child SAs to.
+    policies_due: Option<Instant>,
     /// What the tunnels had done in all when there last was a data plane.
     pub(super) totals: HashMap<TunnelId, Totals>,
     next_id: u32,
@@ -57,9 +74,12 @@ impl Daemon {
     pub(super) async fn new(options: Options) -> Result<Self, ControlError> {
         let ike = options.config.gateway.ike.clone();
         // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
-        let (received, datagrams) = mpsc::channel(256);
+        let (received, datagrams) = mpsc::channel(1024);
         let sockets = Sockets::open(&options.config.gateway.addresses, &ike, &received).await?;
         let (done, finished) = mpsc::unbounded_channel();
+        let results = done.clone();
+        let pool = Pool::start(move |result| results.send(Done::Job(result)).is_ok());
+        let pool = pool.map_err(ControlError::Threads)?;
         let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config));
         let interfaces = Interfaces::default();
         let routes = tokio::spawn(routes::keep(wanted_receiver, interfaces.clone()));
@@ -67,13 +87,17 @@ impl Daemon {
             // Without randomness no key may be made: SysRng fails only where the kernel has no getrandom(2).
             endpoint: Endpoint::new(ike, Box::new(UnwrapErr(SysRng))),
             sockets,
-            tunnels: BTreeMap::new(),
+            tunnels: Tunnels::default(),
+            pool,
+            slots: Slots::default(),
             order: Vec::new(),
             data_plane: None,
             wanted,
             done,
             refused_reload: None,
             gone: Vec::new(),
+            stale: Vec::new(),
+            policies_due: None,
             totals: HashMap::new(),
             next_id: 0,
             interfaces,
@@ -83,19 +107,21 @@ impl Daemon {
             finished,
             options,
         };
-        let mut taken = BTreeSet::new();
-        for tunnel in daemon.options.config.tunnels.clone() {
-            let id = daemon.free_id(&mut taken)?;
-            daemon.tunnels.insert(id, Tunnel::new(id, tunnel));
+        for config in daemon.options.config.tunnels.clone() {
+            let id = daemon.new_id();
+            let groups = Groups::new(id, &config, &mut daemon.slots).ok_or(CompileError::TooManySlots)?;
+            daemon.tunnels.insert(Tunnel::new(id, config, groups));
             daemon.order.push(id);
         }
-        compile(&policies(daemon.tunnels.values()), &Tables::default())?;
+        compile(&daemon.policies(), &Tables::default())?;
         Ok(daemon)
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), ControlError> {
         let mut look = interval(LOOK);
         let mut poll = interval(POLL);
+        let mut limits = interval(POLL_LIMITS);
+        limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said = false;
@@ -124,12 +150,21 @@ impl Daemon {
                     }
                 }
                 Some((path, datagram)) = self.datagrams.recv(), if self.data_plane.is_some() => {
-                    self.endpoint.handle_datagram(Instant::now(), path, &datagram);
+                    let now = Instant::now();
+                    self.endpoint.handle_datagram(now, path, &datagram);
+                    for _ in 1..BATCH {
+                        let Ok((path, datagram)) = self.datagrams.try_recv() else { break };
+                        self.endpoint.handle_datagram(now, path, &datagram);
+                    }
                 }
-                Some(done) = self.finished.recv() => match done {
-                    Done::Job(result) => self.endpoint.handle_job(Instant::now(), result),
-                    Done::Resolved(id, name, found) => self.resolved(Instant::now(), id, name, found),
-                },
+                Some(done) = self.finished.recv() => {
+                    let now = Instant::now();
+                    self.handle_done(now, done);
+                    for _ in 1..BATCH {
+                        let Ok(done) = self.finished.try_recv() else { break };
+                        self.handle_done(now, done);
+                    }
+                }
                 events = next_events(&mut self.data_plane) => {
                     let now = Instant::now();
                     events.iter().for_each(|event| self.handle_map_event(now, event));
@@ -139,6 +174,7 @@ impl Daemon {
                     self.leave_data_plane(now);
                     self.look_at_traffic(now);
                 }
+                _ = limits.tick(), if self.has_limits() => self.look_at_traffic(Instant::now()),
                 ended = &mut self.routes => {
                     let why = ended.map_err(std::io::Error::other).and_then(|result| result).err();
                     return Err(ControlError::Routes(why.unwrap_or_else(|| std::io::Error::other("it ended"))));
@@ -146,42 +182,71 @@ impl Daemon {
                 () = sleep_until(wake.into()), if wake_at.is_some() => {}
             }
             self.step(Instant::now());
+            if self.policies_due.is_some_and(|at| at <= Instant::now()) {
+                self.follow_narrowing().await;
+            }
         }
     }
 
-    /// A tunnel's number that no other has, and that was free for as long as possible.
-    ///
-    /// # Errors
-    /// When every number is taken.
-    pub(super) fn free_id(&mut self, taken: &mut BTreeSet<u32>) -> Result<TunnelId, CompileError> {
-        let slots = MAX_POLICIES as u32;
-        let from = self.next_id;
-        let id = (0..slots).map(|i| (from + i) % slots).find(|id| !taken.contains(id));
-        let id = id.ok_or(CompileError::TooManyTunnels(taken.len() + 1))?;
-        self.next_id = (id + 1) % slots;
-        taken.insert(id);
-        Ok(TunnelId(id))
+    /// A tunnel's number that no other had.
+    pub(super) fn new_id(&mut self) -> TunnelId {
+        self.next_id += 1;
+        TunnelId(self.next_id)
+    }
+
+    /// What the tunnels want the SPD to say.
+    pub(super) fn policies(&self) -> Vec<Policy> {
+        policies(self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(Tunnel::groups))
+    }
+
+    /// The policies in the maps are to follow soon.
+    pub(super) fn policies_changed(&mut self, now: Instant) {
+        self.policies_due = self.policies_due.or(Some(now + COLLECT));
+    }
+
+    /// Makes the policies in the maps what peers have narrowed Child SAs to. Until then, and where that fails, what is not
+    /// covered by a whole slot's SA is dropped.
+    async fn follow_narrowing(&mut self) {
+        self.policies_due = None;
+        if let Err(e) = self.protect().await {
+            tracing::error!("what peers narrowed their Child SAs to is not sent: {e}");
+            self.policies_due = Some(Instant::now() + AGAIN);
+        }
+    }
+
+    fn handle_done(&mut self, now: Instant, done: Done) {
+        match done {
+            Done::Job(result) => self.endpoint.handle_job(now, result),
+            Done::Resolved(id, name, found) => self.resolved(now, id, name, found),
+        }
+    }
+
+    /// Whether a Child SA may end after some bytes or packets.
+    fn has_limits(&self) -> bool {
+        self.data_plane.as_ref().is_some_and(|d| d.sadb.has_limits())
     }
 
     /// Tells the endpoint of a tunnel and lets it begin, once its SAs have somewhere to go.
     pub(super) fn begin(&mut self, now: Instant, id: TunnelId) {
-        let (Some(data_plane), Some(tunnel)) = (&mut self.data_plane, self.tunnels.get_mut(&id)) else {
-            return;
-        };
+        let Some(data_plane) = &mut self.data_plane else { return };
         data_plane.sadb.begin(id);
-        if tunnel.config().enabled {
-            self.endpoint.set_tunnel(now, tunnel.ike_config());
-        }
-        tunnel.begin(now);
+        let endpoint = &mut self.endpoint;
+        self.tunnels.with(id, |tunnel| {
+            if tunnel.is_enabled() {
+                endpoint.set_tunnel(now, tunnel.ike_config());
+            }
+            tunnel.begin(now);
+        });
     }
 
     /// Makes the SPD say what the tunnels say.
     pub(super) async fn protect(&mut self) -> Result<(), ControlError> {
-        let policies = policies(self.order.iter().filter_map(|id| self.tunnels.get(id)));
-        match &mut self.data_plane {
-            Some(data_plane) => data_plane.protect(&policies).await,
-            None => Ok(()),
+        let policies = self.policies();
+        if let Some(data_plane) = &mut self.data_plane {
+            data_plane.protect(&policies).await?;
         }
+        std::mem::take(&mut self.stale).into_iter().for_each(|slot| self.slots.give_back(slot));
+        Ok(())
     }
 
     /// Lets everything whose time has come happen, and brings out what follows.
@@ -195,11 +260,13 @@ impl Daemon {
 
     fn next_wake(&self) -> Option<Instant> {
         let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
-        self.tunnels.values().filter_map(Tunnel::due).chain(endpoint).min()
+        // A pool that is busy wakes the task by what it has done.
+        let begin = self.tunnels.next_due().filter(|_| !self.pool.is_busy());
+        [endpoint, begin, self.policies_due].into_iter().flatten().min()
     }
 
     async fn meet_data_plane(&mut self) -> Result<(), ControlError> {
-        let policies = policies(self.order.iter().filter_map(|id| self.tunnels.get(id)));
+        let policies = self.policies();
         self.data_plane = DataPlane::meet(&self.options.bpf_dir, &policies, self.totals.clone()).await?;
         if self.data_plane.is_some() {
             tracing::info!(tunnels = self.tunnels.len(), "the data plane is there");
@@ -219,12 +286,15 @@ impl Daemon {
         tracing::warn!("the maps of the data plane are gone: every tunnel begins anew when there are others");
         for id in self.order.clone() {
             self.endpoint.remove_tunnel(now, id);
-            if let Some(tunnel) = self.tunnels.get_mut(&id) {
-                tunnel.reset("the data plane is gone");
-            }
+            self.tunnels.with(id, |tunnel| tunnel.reset("the data plane is gone"));
             self.discard_events(id);
         }
         self.data_plane = None;
+        for id in self.order.clone() {
+            let unserved = self.tunnels.with(id, |tunnel| tunnel.forget_slots(|_| false));
+            self.stale.extend(unserved.into_iter().flatten());
+        }
+        std::mem::take(&mut self.stale).into_iter().for_each(|slot| self.slots.give_back(slot));
     }
 
     async fn handle_command(&mut self, command: Command) {
@@ -232,8 +302,12 @@ impl Daemon {
         match command {
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::Log(name, answer) => {
-                let log = self.tunnels.values().find(|t| t.config().name == name).map(Tunnel::log);
-                drop(answer.send(log));
+                let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));
+                drop(answer.send(tunnel.map(Tunnel::log)));
+            }
+            Command::Act(name, action, answer) => {
+                let result = self.act(Instant::now(), &name, action);
+                drop(answer.send(result));
             }
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
             Command::Shutdown(answer) => drop::<oneshot::Sender<()>>(answer),
@@ -284,8 +358,11 @@ impl Daemon {
             tunnels: self
                 .order
                 .iter()
-                .filter_map(|id| self.tunnels.get(id))
-                .map(|t| t.status(totals.get(&t.id()).copied().unwrap_or_default()))
+                .filter_map(|id| self.tunnels.get(*id))
+                .map(|t| {
+                    let children = data_plane.map(|d| d.sadb.counters(&d.maps, t.id())).unwrap_or_default();
+                    t.status(totals.get(&t.id()).copied().unwrap_or_default(), &children)
+                })
                 .collect(),
             ike: ike_status(&self.endpoint),
             ports: ports

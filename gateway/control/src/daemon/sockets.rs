@@ -2,6 +2,7 @@
 
 use super::ControlError;
 use adit_ike::{EndpointConfig, Path, Transmit};
+use rustix::net::sockopt;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -11,6 +12,9 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinHandle};
 
 /// Largest UDP payload.
 const MAX_DATAGRAM: usize = 65_535;
+
+/// Bytes that the kernel keeps of what has come and is not read yet: room for thousands of peers that begin at once.
+const BUFFER: usize = 4 << 20;
 
 /// Port 500 and port 4500 on each of the gateway's addresses, each with a task that reads it.
 pub(super) struct Sockets(BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>);
@@ -29,6 +33,10 @@ impl Sockets {
                 let socket = UdpSocket::bind(address)
                     .await
                     .map_err(|source| ControlError::Socket { address, source })?;
+                // Without the right to, what the system allows has to do.
+                if let Err(e) = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER) {
+                    tracing::debug!(%address, "the receive buffer stays as it is: {e}");
+                }
                 let socket = Arc::new(socket);
                 let task = tokio::spawn(read(socket.clone(), address, received.clone()));
                 sockets.0.insert(address, (socket, task));

@@ -2,10 +2,7 @@
 
 use super::Limits;
 use adit_ike::{ChildSa, DirectionKeys, Encryption, Integrity, Protocol, TunnelId};
-use adit_maps::{
-    address::Address,
-    sa::{SadConfig, auth, cipher, direction, flags},
-};
+use adit_maps::sa::{SadConfig, auth, cipher, direction, flags};
 
 /// The IP protocol number.
 pub(super) fn number(protocol: Protocol) -> u8 {
@@ -18,13 +15,14 @@ pub(super) fn number(protocol: Protocol) -> u8 {
 /// The inbound and the outbound entry; the caller wipes both. `None` when a key has another length than its algorithm's.
 pub(super) fn pair(
     tunnel: TunnelId,
+    slot: u32,
     child: &ChildSa,
     limits: Limits,
     selectors: u32,
 ) -> Option<[SadConfig; 2]> {
     let mut common = SadConfig::free();
     common.tunnel = tunnel.0;
-    common.policy = tunnel.0;
+    common.policy = slot;
     common.selectors = selectors;
     common.local_selectors = u16::try_from(child.local_ts.len()).ok()?;
     common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
@@ -46,7 +44,11 @@ pub(super) fn pair(
     common.local = child.local.into();
     common.mtu = limits.mtu;
     common.mss = limits.mss;
-    set_peer(&mut common, child.peer.into(), child.encapsulation);
+    common.peer = child.peer.into();
+    (common.local_port, common.peer_port) = child.encapsulation.unwrap_or_default();
+    if child.encapsulation.is_some() {
+        common.flags |= flags::UDP;
+    }
     let mut inbound = SadConfig { direction: direction::INBOUND, ..common };
     inbound.replay_window = limits.replay_window.into();
     let mut outbound = SadConfig { direction: direction::OUTBOUND, ..common };
@@ -71,16 +73,6 @@ fn cipher_of(encryption: Encryption) -> u8 {
         Encryption::Aes256Gcm16 => cipher::AES256_GCM16,
         Encryption::ChaCha20Poly1305 => cipher::CHACHA20_POLY1305,
     }
-}
-
-/// Writes where the peer is and how ESP gets there.
-pub(super) fn set_peer(entry: &mut SadConfig, peer: Address, encapsulation: Option<(u16, u16)>) {
-    entry.peer = peer;
-    (entry.local_port, entry.peer_port) = encapsulation.unwrap_or_default();
-    entry.flags = match encapsulation {
-        Some(_) => entry.flags | flags::UDP,
-        None => entry.flags & !flags::UDP,
-    };
 }
 
 fn set_keys(entry: &mut SadConfig, child: &ChildSa, keys: &DirectionKeys) -> bool {

@@ -3,9 +3,12 @@
 //! A pair comes up inbound first and goes down outbound first. An index that was freed rests for [`REST`] before it is
 //! given out again, because packets for it may still be on their way; until then its counters count.
 
+mod budget;
 mod entry;
 #[cfg(test)]
 mod tests;
+
+pub use budget::{Budget, Spent};
 
 use crate::maps::{Counters, SaMaps};
 use adit_ike::{ChildSa, TunnelId};
@@ -24,9 +27,8 @@ use std::{
 /// How long a freed index or a freed range of selectors is not used.
 pub const REST: Duration = Duration::from_secs(2);
 
-/// How many sequence numbers are skipped when an outbound SA moves to another index: more than workers can reserve
-/// under the old one between reading its counter and freeing it.
-const SKIP: u64 = 1 << 20;
+/// How long after a pair is found to be nearly used up it is said again, unless another takes its place.
+const REMIND: Duration = Duration::from_secs(10);
 
 /// What the SAs of a tunnel have done, in both directions, since the tunnel was configured. Only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,21 @@ pub struct Limits {
     pub mtu: u16,
     /// Largest inner TCP segment in bytes, 0 to derive it.
     pub mss: u16,
+    /// Bytes in one direction after which a pair ends.
+    pub lifetime_bytes: Option<u64>,
+    /// Packets in one direction after which a pair ends.
+    pub lifetime_packets: Option<u64>,
+}
+
+/// What a look at the counters has found, pairs by their inbound SPIs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Packets of the peer were opened since the last look.
+    pub heard: Vec<(TunnelId, u32)>,
+    /// Nearly used up: another is to take its place.
+    pub low: Vec<(TunnelId, u32)>,
+    /// Used up: not to be used any more.
+    pub empty: Vec<(TunnelId, u32)>,
 }
 
 /// Why a pair of SAs is not installed.
@@ -57,6 +74,17 @@ pub enum SadbError {
     /// The negotiated algorithms cannot be written into an entry.
     #[error("the negotiated keys do not fit their algorithm")]
     Keys,
+    /// The pair that is to move is not in the maps.
+    #[error("its entries in the maps are those of another SA")]
+    Moved,
+    /// No slot is left for flows of its own.
+    #[error("no slot of the SPD is free for what the peer narrowed the Child SA to")]
+    Slots,
+    /// The peer's selectors cannot be turned into policies.
+    #[error(
+        "what the peer narrowed the Child SA to ({0}) cannot be told apart from the rest of the tunnel's traffic"
+    )]
+    Selectors(String),
     /// A map refused.
     #[error(transparent)]
     Map(#[from] user::Error),
@@ -64,13 +92,15 @@ pub enum SadbError {
 
 /// Every SA that is installed, and every index that rests.
 pub struct Sadb {
-    free: Vec<u32>,
+    free: VecDeque<u32>,
     selectors: Ranges,
     /// By tunnel and inbound SPI.
     pairs: BTreeMap<(TunnelId, u32), Pair>,
     resting: VecDeque<Resting>,
     totals: HashMap<TunnelId, Totals>,
     installed: u64,
+    /// Pairs that end after some bytes or packets.
+    limited: usize,
 }
 
 struct Pair {
@@ -80,6 +110,19 @@ struct Pair {
     outbound: SaRef,
     spi: SpiKey,
     selectors: (u32, u32),
+    /// Slots of OUTBOUND whose flows it covers.
+    slots: Vec<u32>,
+    /// Whether the peer is known to be ready for it.
+    sends: bool,
+    budget: Budget,
+    /// Whether bytes or packets are.
+    limited: bool,
+    /// Packets opened at the last look.
+    opened: u64,
+    /// When it was last said to be nearly used up.
+    reminded: Option<Instant>,
+    /// Whether another has taken its place, or it has been said to be used up.
+    done: bool,
 }
 
 struct Resting {
@@ -94,16 +137,18 @@ impl Sadb {
     /// An empty SAD over maps in which no SA is left. The totals go on from `totals`, which those of earlier maps were.
     pub fn new(maps: &impl SaMaps, totals: HashMap<TunnelId, Totals>) -> Self {
         Sadb {
-            free: (0..maps.sa_capacity()).rev().collect(),
+            free: (0..maps.sa_capacity()).collect(),
             selectors: Ranges::new(maps.selector_capacity()),
             pairs: BTreeMap::new(),
             resting: VecDeque::new(),
             totals,
             installed: 0,
+            limited: 0,
         }
     }
 
-    /// Installs a pair: the inbound SA, then the outbound one, which seals for the tunnel's slot from then on.
+    /// Installs a pair: the inbound SA, then the outbound one. That seals for `slots` from then on, unless the peer may
+    /// not be ready for it yet: then [`Sadb::switch`] is to follow.
     ///
     /// # Errors
     /// When there is no room; nothing is installed then.
@@ -114,12 +159,13 @@ impl Sadb {
         tunnel: TunnelId,
         child: &ChildSa,
         limits: Limits,
+        slots: Vec<u32>,
     ) -> Result<(), SadbError> {
         self.reap(maps, now);
         let sides = [&child.local_ts, &child.remote_ts];
         let all = sides.into_iter().flatten();
         let count = u32::try_from(child.local_ts.len() + child.remote_ts.len()).unwrap_or(u32::MAX);
-        let [inbound, outbound] = match (self.free.pop(), self.free.pop()) {
+        let [inbound, outbound] = match (self.free.pop_front(), self.free.pop_front()) {
             (Some(a), Some(b)) => [a, b],
             (one, _) => {
                 self.free.extend(one);
@@ -127,7 +173,7 @@ impl Sadb {
             }
         };
         let Some(first) = self.selectors.take(count) else {
-            self.free.extend([outbound, inbound]);
+            self.free.extend([inbound, outbound]);
             return Err(SadbError::Full("selector"));
         };
         for (index, ts) in (first..).zip(all) {
@@ -148,19 +194,26 @@ impl Sadb {
             spi: child.inbound.spi,
             protocol: entry::number(child.protocol).into(),
         };
-        let written = self.write(maps, tunnel, child, limits, selectors, [inbound, outbound], spi);
+        let written = self.write(maps, tunnel, child, limits, selectors, [inbound, outbound], spi, slots);
         let pair = match written {
             Ok(pair) => pair,
             Err(e) => {
                 maps.free(inbound);
                 maps.free(outbound);
-                self.free.extend([outbound, inbound]);
+                self.free.extend([inbound, outbound]);
                 self.selectors.give_back(selectors);
                 return Err(e);
             }
         };
         self.installed += 1;
-        maps.set_outbound(tunnel.0, pair.outbound);
+        self.limited += usize::from(pair.limited);
+        if pair.sends {
+            pair.slots.iter().for_each(|slot| maps.set_outbound(*slot, pair.outbound));
+        }
+        let replaced = child.replaces.and_then(|spi| self.pairs.get_mut(&(tunnel, spi)));
+        if let Some(replaced) = replaced {
+            replaced.done = true;
+        }
         if let Some(earlier) = self.pairs.insert((tunnel, child.inbound.spi), pair) {
             self.retire(maps, now, tunnel, earlier);
         }
@@ -177,14 +230,39 @@ impl Sadb {
         selectors: (u32, u32),
         [inbound, outbound]: [u32; 2],
         spi: SpiKey,
+        slots: Vec<u32>,
     ) -> Result<Pair, SadbError> {
-        let [mut open, mut seal] = entry::pair(tunnel, child, limits, selectors.0).ok_or(SadbError::Keys)?;
+        let slot = slots.first().copied().unwrap_or_default();
+        let [mut open, mut seal] =
+            entry::pair(tunnel, slot, child, limits, selectors.0).ok_or(SadbError::Keys)?;
         let refs = maps.install(inbound, &open).zip(maps.install(outbound, &seal));
         open.wipe();
         seal.wipe();
         let (inbound, outbound) = refs.ok_or(SadbError::Full("SA"))?;
         maps.insert_spi(spi, inbound)?;
-        Ok(Pair { age: self.installed, inbound, outbound, spi, selectors })
+        Ok(Pair {
+            age: self.installed,
+            inbound,
+            outbound,
+            spi,
+            selectors,
+            slots,
+            sends: child.switch_outbound,
+            limited: limits.lifetime_packets.is_some()
+                || limits.lifetime_bytes.or(child.lifetime_bytes).is_some(),
+            budget: Budget::of(child, limits),
+            opened: 0,
+            reminded: None,
+            done: false,
+        })
+    }
+
+    /// Lets a pair seal for its slots from now on: the peer is ready for it.
+    pub fn switch(&mut self, maps: &mut impl SaMaps, tunnel: TunnelId, inbound_spi: u32) {
+        if let Some(pair) = self.pairs.get_mut(&(tunnel, inbound_spi)) {
+            pair.sends = true;
+            pair.slots.iter().for_each(|slot| maps.set_outbound(*slot, pair.outbound));
+        }
     }
 
     /// Removes a pair, if it is there: the outbound SA first. The keys are overwritten.
@@ -200,11 +278,13 @@ impl Sadb {
     ) -> Result<(), SadbError> {
         let Some(pair) = self.pairs.remove(&(tunnel, inbound_spi)) else { return Ok(()) };
         let spi = pair.spi;
-        if maps.outbound(tunnel.0) == Some(pair.outbound) {
-            // Another pair of the tunnel may still be up: the youngest takes over.
-            let youngest = self.pairs_of(tunnel).max_by_key(|(_, p)| p.age);
-            let next = youngest.map_or(SaRef::default(), |(_, p)| p.outbound);
-            maps.set_outbound(tunnel.0, next);
+        for slot in &pair.slots {
+            if maps.outbound(*slot) == Some(pair.outbound) {
+                // Another pair for these flows may still be up: the youngest that the peer is ready for takes over.
+                let others = self.pairs_of(tunnel).filter(|(_, p)| p.slots.contains(slot));
+                let youngest = others.max_by_key(|(_, p)| (p.sends, p.age));
+                maps.set_outbound(*slot, youngest.map_or(SaRef::default(), |(_, p)| p.outbound));
+            }
         }
         self.retire(maps, now, tunnel, pair);
         Ok(maps.remove_spi(&spi)?)
@@ -221,43 +301,70 @@ impl Sadb {
         spis.len()
     }
 
-    /// Sends the packets of a pair to another address or port from now on.
-    ///
-    /// The entry moves to another index: a worker may be reading the old one. The SA's sequence numbers go on behind a
-    /// gap that no reservation under the old index can reach, so none is used twice.
+    /// Sends the packets of a pair to another address or port from now on, and expects them from there. The SAs stay
+    /// what they are: no packet on its way is lost, and no sequence number comes twice.
     ///
     /// # Errors
-    /// When no index is free; the pair stays as it was.
+    /// When the entries are not those of the pair, which then stays as it was.
     pub fn relocate(
         &mut self,
         maps: &mut impl SaMaps,
-        now: Instant,
         (tunnel, inbound_spi): (TunnelId, u32),
         peer: IpAddr,
         encapsulation: Option<(u16, u16)>,
     ) -> Result<(), SadbError> {
-        self.reap(maps, now);
-        let Some(pair) = self.pairs.get_mut(&(tunnel, inbound_spi)) else { return Ok(()) };
-        let index = self.free.pop().ok_or(SadbError::Full("SA"))?;
-        let moved = maps.config(pair.outbound.index).and_then(|mut config| {
-            entry::set_peer(&mut config, Address::from(peer), encapsulation);
-            let sa = maps.install(index, &config);
-            config.wipe();
-            sa
-        });
-        let Some(moved) = moved else {
-            self.free.push(index);
-            return Err(SadbError::Full("SA"));
-        };
-        let old = std::mem::replace(&mut pair.outbound, moved);
-        maps.set_sequence(index, maps.sequence(old.index).saturating_add(SKIP));
-        if maps.outbound(tunnel.0) == Some(old) {
-            maps.set_outbound(tunnel.0, moved);
+        let Some(pair) = self.pairs.get(&(tunnel, inbound_spi)) else { return Ok(()) };
+        let (local, peer) = (pair.spi.destination, Address::from(peer));
+        let moved = [pair.inbound, pair.outbound].map(|sa| maps.relocate(sa, local, peer, encapsulation));
+        if moved == [true, true] { Ok(()) } else { Err(SadbError::Moved) }
+    }
+
+    /// Whether a pair is to end after some bytes or packets.
+    pub fn has_limits(&self) -> bool {
+        self.limited > 0
+    }
+
+    /// Whether another pair of the tunnel seals, or will, for a slot.
+    pub fn serves(&self, tunnel: TunnelId, slot: u32) -> bool {
+        self.pairs_of(tunnel).any(|(_, p)| p.slots.contains(&slot))
+    }
+
+    /// What each pair of a tunnel has done, by inbound SPI: inbound and outbound.
+    pub fn counters(&self, maps: &impl SaMaps, tunnel: TunnelId) -> BTreeMap<u32, [Counters; 2]> {
+        let both = |p: &Pair| [p.inbound, p.outbound].map(|sa| maps.counters(sa.index));
+        self.pairs_of(tunnel).map(|(spi, pair)| (spi, both(pair))).collect()
+    }
+
+    /// Looks at every pair: who was heard, and what is nearly or wholly used up. The latter is said once, the former
+    /// again from time to time.
+    pub fn look(&mut self, maps: &impl SaMaps, now: Instant) -> Look {
+        let mut look = Look::default();
+        for (&(tunnel, spi), pair) in &mut self.pairs {
+            let inbound = maps.counters(pair.inbound.index);
+            if std::mem::replace(&mut pair.opened, inbound.packets) < inbound.packets {
+                look.heard.push((tunnel, spi));
+            }
+            if pair.done && !pair.budget.is_limited() {
+                continue;
+            }
+            let outbound = maps.counters(pair.outbound.index);
+            match pair.budget.spent([inbound, outbound], maps.sequence(pair.outbound.index), spi) {
+                Spent::Little => {}
+                Spent::Nearly => {
+                    let again = pair.reminded.is_none_or(|at| at + REMIND <= now);
+                    if !pair.done && again {
+                        pair.reminded = Some(now);
+                        look.low.push((tunnel, spi));
+                    }
+                }
+                Spent::All => {
+                    pair.budget = Budget::default();
+                    pair.done = true;
+                    look.empty.push((tunnel, spi));
+                }
+            }
         }
-        maps.free(old.index);
-        let rest = Resting { until: now + REST, tunnel, index: old.index, inbound: false, selectors: None };
-        self.resting.push_back(rest);
-        Ok(())
+        look
     }
 
     /// Makes indices that have rested long enough available again, and adds what their SAs did to the totals.
@@ -266,7 +373,7 @@ impl Sadb {
             if let Some(totals) = self.totals.get_mut(&resting.tunnel) {
                 *totals.side(resting.inbound) += maps.counters(resting.index);
             }
-            self.free.insert(0, resting.index);
+            self.free.push_back(resting.index);
             if let Some(range) = resting.selectors {
                 self.selectors.give_back(range);
             }
@@ -306,6 +413,7 @@ impl Sadb {
     }
 
     fn retire(&mut self, maps: &mut impl SaMaps, now: Instant, tunnel: TunnelId, pair: Pair) {
+        self.limited -= usize::from(pair.limited);
         let until = now + REST;
         for (sa, inbound, selectors) in
             [(pair.outbound, false, None), (pair.inbound, true, Some(pair.selectors))]

@@ -1,6 +1,6 @@
 use super::*;
 use adit_ike::{DirectionKeys, Encryption, TrafficSelector};
-use adit_maps::sa::{DropCause, SadConfig, direction, flags};
+use adit_maps::sa::{DropCause, SadConfig, auth, cipher, direction, flags};
 use zeroize::Zeroizing;
 
 #[derive(Default)]
@@ -34,8 +34,19 @@ impl SaMaps for Fake {
         self.counters.insert(index, Counters::default());
         Some(sa)
     }
-    fn config(&self, index: u32) -> Option<SadConfig> {
-        self.sas.get(&index).map(|(_, c)| *c)
+    fn relocate(
+        &mut self,
+        sa: SaRef,
+        local: Address,
+        peer: Address,
+        encapsulation: Option<(u16, u16)>,
+    ) -> bool {
+        let Some((known, config)) = self.sas.get_mut(&sa.index).filter(|(known, _)| *known == sa) else {
+            return false;
+        };
+        (config.local, config.peer) = (local, peer);
+        (config.local_port, config.peer_port) = encapsulation.unwrap_or_default();
+        known.generation == sa.generation
     }
     fn free(&mut self, index: u32) {
         self.steps.push("free");
@@ -43,10 +54,6 @@ impl SaMaps for Fake {
     }
     fn sequence(&self, index: u32) -> u64 {
         self.sequences.get(&index).copied().unwrap_or_default()
-    }
-    fn set_sequence(&mut self, index: u32, sequence: u64) {
-        self.steps.push("set sequence");
-        self.sequences.insert(index, sequence);
     }
     fn counters(&self, index: u32) -> Counters {
         self.counters.get(&index).copied().unwrap_or_default()
@@ -74,7 +81,9 @@ impl SaMaps for Fake {
 }
 
 const TUNNEL: TunnelId = TunnelId(3);
-const LIMITS: Limits = Limits { replay_window: 1024, mtu: 0, mss: 1360 };
+const SLOT: u32 = 5;
+const LIMITS: Limits =
+    Limits { replay_window: 1024, mtu: 0, mss: 1360, lifetime_bytes: None, lifetime_packets: None };
 
 fn child(spi: u32) -> ChildSa {
     let keys = |spi, fill| DirectionKeys {
@@ -115,7 +124,7 @@ fn set_up() -> (Fake, Sadb, Instant) {
 #[test]
 fn a_pair_comes_up_inbound_first_and_goes_down_outbound_first() {
     let (mut maps, mut sadb, now) = set_up();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS).unwrap();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
     assert_eq!(maps.steps, ["install inbound", "install outbound", "insert spi", "set outbound"]);
     let [(_, inbound), (_, outbound)] = [maps.sas[&0], maps.sas[&1]];
     assert_eq!(
@@ -129,42 +138,42 @@ fn a_pair_comes_up_inbound_first_and_goes_down_outbound_first() {
     maps.steps.clear();
     sadb.remove(&mut maps, now, TUNNEL, 0x100).unwrap();
     assert_eq!(maps.steps, ["set outbound", "free", "free", "remove spi"]);
-    assert_eq!((maps.outbound(TUNNEL.0), maps.sas.len(), maps.spis.len()), (None, 0, 0));
+    assert_eq!((maps.outbound(SLOT), maps.sas.len(), maps.spis.len()), (None, 0, 0));
 }
 
 #[test]
 fn an_older_pair_that_goes_does_not_take_the_newer_ones_slot() {
     let (mut maps, mut sadb, now) = set_up();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS).unwrap();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x200), LIMITS).unwrap();
-    let newer = maps.outbound(TUNNEL.0);
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x200), LIMITS, vec![SLOT]).unwrap();
+    let newer = maps.outbound(SLOT);
     sadb.remove(&mut maps, now, TUNNEL, 0x100).unwrap();
-    assert_eq!(maps.outbound(TUNNEL.0), newer);
+    assert_eq!(maps.outbound(SLOT), newer);
     sadb.remove(&mut maps, now, TUNNEL, 0x200).unwrap();
-    assert_eq!(maps.outbound(TUNNEL.0), None);
+    assert_eq!(maps.outbound(SLOT), None);
 }
 
 #[test]
 fn where_the_newer_pair_goes_first_the_older_one_seals_again() {
     let (mut maps, mut sadb, now) = set_up();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS).unwrap();
-    let older = maps.outbound(TUNNEL.0);
-    sadb.install(&mut maps, now, TUNNEL, &child(0x200), LIMITS).unwrap();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
+    let older = maps.outbound(SLOT);
+    sadb.install(&mut maps, now, TUNNEL, &child(0x200), LIMITS, vec![SLOT]).unwrap();
     sadb.remove(&mut maps, now, TUNNEL, 0x200).unwrap();
-    assert_eq!(maps.outbound(TUNNEL.0), older);
+    assert_eq!(maps.outbound(SLOT), older);
 }
 
 #[test]
 fn what_was_freed_rests_before_it_is_used_again() {
     let (mut maps, mut sadb, now) = set_up();
     for spi in [0x100, 0x200] {
-        sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS).unwrap();
+        sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS, vec![SLOT]).unwrap();
     }
-    let full = sadb.install(&mut maps, now, TUNNEL, &child(0x300), LIMITS);
+    let full = sadb.install(&mut maps, now, TUNNEL, &child(0x300), LIMITS, vec![SLOT]);
     assert!(matches!(full, Err(SadbError::Full("selector"))));
     sadb.remove(&mut maps, now, TUNNEL, 0x100).unwrap();
-    assert!(sadb.install(&mut maps, now + REST / 2, TUNNEL, &child(0x300), LIMITS).is_err());
-    sadb.install(&mut maps, now + REST, TUNNEL, &child(0x300), LIMITS).unwrap();
+    assert!(sadb.install(&mut maps, now + REST / 2, TUNNEL, &child(0x300), LIMITS, vec![SLOT]).is_err());
+    sadb.install(&mut maps, now + REST, TUNNEL, &child(0x300), LIMITS, vec![SLOT]).unwrap();
     assert_eq!(sadb.free.len(), 2);
 }
 
@@ -174,7 +183,7 @@ fn totals_never_go_back() {
     let mut last = 0;
     for round in 0..12u32 {
         let spi = 0x100 + round;
-        sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS).unwrap();
+        sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS, vec![SLOT]).unwrap();
         let sa = sadb.pairs[&(TUNNEL, spi)].inbound.index;
         maps.counters.insert(sa, Counters { packets: 5, bytes: 500, drops: [1; DropCause::ALL.len()] });
         sadb.remove(&mut maps, now, TUNNEL, spi).unwrap();
@@ -193,7 +202,7 @@ fn totals_never_go_back() {
 #[test]
 fn totals_go_on_over_other_maps() {
     let (mut maps, mut sadb, now) = set_up();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS).unwrap();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
     let sa = sadb.pairs[&(TUNNEL, 0x100)].inbound.index;
     maps.counters.insert(sa, Counters { packets: 7, ..Counters::default() });
     let (other, earlier) = (Fake::default(), sadb.totals(&maps));
@@ -203,24 +212,104 @@ fn totals_go_on_over_other_maps() {
 }
 
 #[test]
-fn a_move_skips_sequence_numbers_and_keeps_the_keys() {
+fn a_move_changes_where_and_nothing_else() {
     let (mut maps, mut sadb, now) = set_up();
-    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS).unwrap();
-    let before = maps.outbound(TUNNEL.0).unwrap();
-    maps.sequences.insert(before.index, 77);
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
+    let before = maps.outbound(SLOT).unwrap();
     let peer = [203, 0, 113, 9].into();
-    sadb.relocate(&mut maps, now, (TUNNEL, 0x100), peer, Some((4500, 1024))).unwrap();
-    let after = maps.outbound(TUNNEL.0).unwrap();
-    assert_ne!(after.index, before.index);
-    let entry = maps.config(after.index).unwrap();
-    assert_eq!((entry.peer, entry.peer_port, entry.key), (Address::from(peer), 1024, [2; 32]));
-    assert_eq!(entry.flags, flags::ESN | flags::UDP);
-    assert!(maps.sequence(after.index) > 77);
-    assert!(maps.config(before.index).is_none());
-    let order: Vec<_> = maps.steps.iter().rev().take(3).copied().collect();
-    assert_eq!(order, ["free", "set outbound", "set sequence"]);
+    sadb.relocate(&mut maps, (TUNNEL, 0x100), peer, Some((4500, 1024))).unwrap();
+    assert_eq!(maps.outbound(SLOT), Some(before));
+    for (_, config) in maps.sas.values() {
+        assert_eq!((config.peer, config.peer_port), (Address::from(peer), 1024));
+        assert_eq!(config.local, Address::v4([192, 0, 2, 1]));
+    }
+    maps.sas.clear();
+    let moved = sadb.relocate(&mut maps, (TUNNEL, 0x100), peer, None);
+    assert!(matches!(moved, Err(SadbError::Moved)));
+}
+
+#[test]
+fn a_pair_that_the_peer_is_not_ready_for_waits() {
+    let (mut maps, mut sadb, now) = set_up();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
+    let older = maps.outbound(SLOT);
+    let next = ChildSa { switch_outbound: false, replaces: Some(0x100), ..child(0x200) };
+    sadb.install(&mut maps, now, TUNNEL, &next, LIMITS, vec![SLOT]).unwrap();
+    assert_eq!((maps.outbound(SLOT), maps.spis.len()), (older, 2));
+    sadb.switch(&mut maps, TUNNEL, 0x200);
+    let newer = maps.outbound(SLOT);
+    assert!(newer.is_some() && newer != older);
     sadb.remove(&mut maps, now, TUNNEL, 0x100).unwrap();
-    assert_eq!((maps.outbound(TUNNEL.0), maps.sas.len()), (None, 0));
+    assert_eq!((maps.outbound(SLOT), maps.spis.len()), (newer, 1));
+}
+
+#[test]
+fn pairs_of_a_tunnel_seal_each_for_its_own_flows() {
+    let (mut maps, mut sadb, now) = set_up();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT, 6]).unwrap();
+    let wide = maps.outbound(SLOT);
+    sadb.install(&mut maps, now, TUNNEL, &child(0x200), LIMITS, vec![6]).unwrap();
+    let narrow = maps.outbound(6);
+    assert!(maps.outbound(SLOT) == wide && narrow != wide);
+    assert!(sadb.serves(TUNNEL, 6) && !sadb.serves(TUNNEL, 7));
+    sadb.remove(&mut maps, now, TUNNEL, 0x200).unwrap();
+    assert_eq!((maps.outbound(SLOT), maps.outbound(6)), (wide, wide));
+    sadb.remove(&mut maps, now, TUNNEL, 0x100).unwrap();
+    assert_eq!((maps.outbound(SLOT), maps.outbound(6)), (None, None));
+}
+
+#[test]
+fn a_pair_that_is_nearly_used_up_is_said_until_another_is_there() {
+    let (mut maps, mut sadb, now) = set_up();
+    let limits = Limits { lifetime_bytes: Some(1000), ..LIMITS };
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), limits, vec![SLOT]).unwrap();
+    let index = maps.outbound(SLOT).unwrap().index;
+    let carried = |maps: &mut Fake, bytes| {
+        maps.counters.insert(index, Counters { packets: 1, bytes, ..Counters::default() });
+    };
+    let pair = vec![(TUNNEL, 0x100)];
+    carried(&mut maps, 500);
+    assert_eq!(sadb.look(&maps, now), Look::default());
+    carried(&mut maps, 960);
+    assert_eq!(sadb.look(&maps, now), Look { low: pair.clone(), ..Look::default() });
+    assert_eq!(sadb.look(&maps, now), Look::default());
+    assert_eq!(sadb.look(&maps, now + REMIND).low, pair);
+    let next = ChildSa { replaces: Some(0x100), ..child(0x200) };
+    sadb.install(&mut maps, now, TUNNEL, &next, limits, vec![SLOT]).unwrap();
+    assert_eq!(sadb.look(&maps, now + REMIND * 2), Look::default());
+    carried(&mut maps, 1000);
+    assert_eq!(sadb.look(&maps, now), Look { empty: pair, ..Look::default() });
+    assert_eq!(sadb.look(&maps, now), Look::default());
+}
+
+#[test]
+fn who_is_heard_is_told_by_pair() {
+    let (mut maps, mut sadb, now) = set_up();
+    for spi in [0x100, 0x200] {
+        sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS, vec![SLOT]).unwrap();
+    }
+    let sa = sadb.pairs[&(TUNNEL, 0x200)].inbound.index;
+    maps.counters.insert(sa, Counters { packets: 3, ..Counters::default() });
+    assert_eq!(sadb.look(&maps, now).heard, [(TUNNEL, 0x200)]);
+    assert_eq!(sadb.look(&maps, now).heard, []);
+}
+
+#[test]
+fn ah_is_found_by_its_own_protocol() {
+    let (mut maps, mut sadb, now) = set_up();
+    let mut ah = child(0x100);
+    (ah.protocol, ah.encryption, ah.integrity) =
+        (adit_ike::Protocol::Ah, None, Some(adit_ike::Integrity::Sha256));
+    for keys in [&mut ah.inbound, &mut ah.outbound] {
+        keys.integrity_key = std::mem::take(&mut keys.encryption_key);
+    }
+    sadb.install(&mut maps, now, TUNNEL, &ah, LIMITS, vec![SLOT]).unwrap();
+    let (_, config) = maps.sas[&0];
+    assert_eq!((config.protocol, config.cipher, config.auth), (51, cipher::NONE, auth::HMAC_SHA256_128));
+    assert_eq!(
+        (config.auth_key[..32].to_vec(), maps.spis.keys().next().unwrap().protocol),
+        (vec![1; 32], 51)
+    );
 }
 
 #[test]
@@ -228,7 +317,7 @@ fn keys_of_a_wrong_length_are_refused_and_nothing_stays() {
     let (mut maps, mut sadb, now) = set_up();
     let mut bad = child(0x100);
     bad.outbound.encryption_key = Zeroizing::new(vec![0; 16]);
-    assert!(matches!(sadb.install(&mut maps, now, TUNNEL, &bad, LIMITS), Err(SadbError::Keys)));
+    assert!(matches!(sadb.install(&mut maps, now, TUNNEL, &bad, LIMITS, vec![SLOT]), Err(SadbError::Keys)));
     assert_eq!((maps.sas.len(), maps.spis.len(), sadb.free.len()), (0, 0, 6));
 }
 

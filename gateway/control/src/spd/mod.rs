@@ -4,10 +4,12 @@
 //! holds an address is contained in every other that does, so its class knows every policy that could cover the
 //! address; the rules of a pair of classes are the policies that are in both sets, in order.
 
+mod range;
 #[cfg(test)]
 mod tests;
 mod transition;
 
+pub use range::prefixes;
 pub use transition::{Change, Transition};
 
 use adit_maps::{
@@ -87,9 +89,9 @@ pub enum CompileError {
     /// More pairs of classes than the hash holds.
     #[error("{0} pairs of classes (before and after a change together), {MAX_PAIRS} fit")]
     TooManyPairs(usize),
-    /// More tunnels than OUTBOUND has slots.
-    #[error("{0} tunnels (before and after a change together), {MAX_POLICIES} fit")]
-    TooManyTunnels(usize),
+    /// No slot of OUTBOUND is free.
+    #[error("more than {MAX_POLICIES} slots, before and after a change together")]
+    TooManySlots,
 }
 
 /// Compiles `policies`. Prefixes that are together in one class both in `previous` and in the result keep its number, so

@@ -121,6 +121,23 @@ impl Machine {
         }
     }
 
+    /// Somebody asks for the tunnel by hand: it negotiates now, whatever `start` says; not where the peer is the one to
+    /// begin. Whether it does.
+    pub fn wake(&mut self, now: Instant) -> bool {
+        let wakes = self.start != Start::Respond
+            && !self.attempting
+            && !matches!(self.state, State::Connected | State::Disabled);
+        if wakes {
+            (self.state, self.due, self.failures) = (State::Connecting, Some(now), 0);
+        }
+        wakes
+    }
+
+    /// From now on it is to be down until it is made anew.
+    pub fn hold(&mut self) {
+        (self.state, self.due, self.attempting, self.trap) = (State::Disabled, None, false, false);
+    }
+
     /// Whether it is time to negotiate.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let due = self.due.is_some_and(|at| at <= now);
@@ -140,6 +157,9 @@ impl Machine {
     /// A Child SA is installed.
     pub fn child_up(&mut self, inbound_spi: u32) {
         self.children.insert(inbound_spi);
+        if self.state == State::Disabled {
+            return;
+        }
         (self.state, self.failures, self.due, self.attempting) = (State::Connected, 0, None, false);
     }
 
@@ -178,11 +198,11 @@ impl Machine {
     /// What was negotiated, by whichever side, is of no use here; the caller closes it.
     pub fn not_installed(&mut self, now: Instant) {
         self.attempting = self.children.is_empty();
-        self.failed(now, Phase::Two);
+        self.failed(now, Phase::Two, true);
     }
 
-    /// A negotiation failed in this phase.
-    pub fn failed(&mut self, now: Instant, phase: Phase) {
+    /// A negotiation failed in this phase; `ours` is one that we began.
+    pub fn failed(&mut self, now: Instant, phase: Phase, ours: bool) {
         if !self.children.is_empty() || self.state == State::Disabled {
             return;
         }
@@ -195,7 +215,7 @@ impl Machine {
             return;
         }
         // Both ends may be trying: the failure of the peer's attempt is none of ours.
-        if !std::mem::take(&mut self.attempting) {
+        if !ours || !std::mem::take(&mut self.attempting) {
             return;
         }
         let wait = BACK_OFF.get(self.failures).copied();
@@ -225,7 +245,7 @@ mod tests {
         for _ in 0..40 {
             assert!(m.handle_timeout(now));
             assert!(!m.handle_timeout(now));
-            m.failed(now, Phase::One);
+            m.failed(now, Phase::One, true);
             let next = m.due().unwrap();
             seen.push(((next - now).as_secs(), m.state()));
             now = next;
@@ -233,10 +253,10 @@ mod tests {
         let connecting = State::Connecting;
         assert_eq!(seen[..3], [(1, connecting), (2, connecting), (4, connecting)]);
         assert!(seen[3..].iter().all(|s| *s == (12, State::Phase1Failed)));
-        m.failed(now, Phase::Two);
-        assert_eq!(m.state(), State::Phase1Failed, "the peer's attempt is not ours");
         assert!(m.handle_timeout(now));
-        m.failed(now, Phase::Two);
+        m.failed(now, Phase::Two, false);
+        assert_eq!((m.state(), m.due()), (State::Phase1Failed, None), "the peer's attempt is not ours");
+        m.failed(now, Phase::Two, true);
         assert_eq!(m.state(), State::Phase2Failed);
         m.child_up(1);
         assert_eq!((m.state(), m.due()), (State::Connected, None));
@@ -266,8 +286,9 @@ mod tests {
     fn a_responder_never_begins() {
         let (mut m, now) = machine(Start::Respond, DpdAction::Restart);
         m.acquire(now);
-        m.failed(now, Phase::Two);
+        m.failed(now, Phase::Two, false);
         assert_eq!((m.state(), m.due()), (State::Phase2Failed, None));
+        assert!(!m.wake(now));
         m.child_up(1);
         m.ike_down(now, DownReason::PeerDead);
         m.acquire(now);
@@ -295,7 +316,7 @@ mod tests {
         let (mut m, now) = machine(Start::Immediate, DpdAction::Restart);
         m.child_up(1);
         m.child_up(2);
-        m.failed(now, Phase::One);
+        m.failed(now, Phase::One, true);
         m.ike_down(now, DownReason::Replaced);
         m.child_down(1);
         assert_eq!(m.state(), State::Connected);
@@ -321,13 +342,13 @@ mod tests {
         let (mut m, mut now) = machine(Start::Immediate, DpdAction::Restart);
         for _ in 0..4 {
             assert!(m.handle_timeout(now));
-            m.failed(now, Phase::Two);
+            m.failed(now, Phase::Two, true);
             now = m.due().unwrap();
         }
         assert!(m.handle_timeout(now));
         m.ike_down(now, DownReason::NoChild);
         assert_eq!((m.state(), m.due()), (State::Phase2Failed, None), "our attempt is under way");
-        m.failed(now, Phase::Two);
+        m.failed(now, Phase::Two, true);
         assert_eq!(m.due(), Some(now + STEADY));
     }
 
@@ -337,7 +358,31 @@ mod tests {
         let mut m = Machine::new(false, Start::Immediate, DpdAction::Restart);
         m.begin(now);
         m.acquire(now);
-        m.failed(now, Phase::One);
+        m.failed(now, Phase::One, true);
+        assert_eq!((m.state(), m.due()), (State::Disabled, None));
+    }
+
+    #[test]
+    fn by_hand_it_goes_up_at_once_and_stays_down() {
+        let (mut m, mut now) = machine(Start::OnDemand, DpdAction::Restart);
+        assert!(m.wake(now) && m.handle_timeout(now));
+        assert!(!m.wake(now), "one attempt at a time");
+        for _ in 0..4 {
+            m.failed(now, Phase::One, true);
+            now = m.due().unwrap();
+            m.handle_timeout(now);
+        }
+        m.failed(now, Phase::One, true);
+        assert_eq!(m.state(), State::Phase1Failed);
+        assert!(m.wake(now));
+        assert_eq!((m.state(), m.due()), (State::Connecting, Some(now)));
+        m.child_up(1);
+        assert!(!m.wake(now));
+        m.hold();
+        m.child_down(1);
+        m.ike_down(now, DownReason::ClosedByUs);
+        m.acquire(now);
+        m.child_up(2);
         assert_eq!((m.state(), m.due()), (State::Disabled, None));
     }
 }

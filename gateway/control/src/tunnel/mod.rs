@@ -1,18 +1,23 @@
 //! One tunnel as it runs: its configuration, its state, its log, and what is known of its SAs.
 
+mod groups;
 mod log;
 mod machine;
 
+pub use groups::{Groups, Served, Slots, Unserved};
 pub use log::{KEPT, Log};
 pub use machine::{Machine, State};
 
 use crate::{
     config,
-    sadb::{Limits, Totals},
+    maps::Counters,
+    sadb::{Limits, SadbError, Totals},
     spd::Policy,
-    status::{ChildStatus, Failure, LogEntry, Traffic, TunnelStatus, timestamp},
+    status::{ChildStatus, Failure, LogEntry, Rekeys, Traffic, TunnelStatus, timestamp},
 };
-use adit_ike::{ChildSa, DownReason, Nat, Path, Phase, TrafficSelector, TunnelConfig, TunnelId};
+use adit_ike::{
+    ChildSa, DownReason, Mode, Nat, Path, Phase, Protocol, TrafficSelector, TunnelConfig, TunnelId, Version,
+};
 use adit_maps::sa::DropCause;
 use std::{
     cmp::Reverse,
@@ -22,32 +27,57 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+/// What a packet has on our side and on the peer's.
+pub type Flow = (TrafficSelector, TrafficSelector);
+
+/// How long after traffic asked a tunnel that is up for another Child SA it may ask again; doubled each time it was in
+/// vain, up to [`ASK_CEILING`].
+const ASK: Duration = Duration::from_secs(1);
+
+/// The longest such wait.
+const ASK_CEILING: Duration = Duration::from_secs(64);
+
 /// A configured tunnel.
 pub struct Tunnel {
     id: TunnelId,
     config: config::Tunnel,
+    groups: Groups,
     machine: Machine,
     since: SystemTime,
     log: Log,
     ike: Option<Ike>,
-    children: BTreeMap<u32, ChildStatus>,
+    children: BTreeMap<u32, Child>,
     remote: Option<IpAddr>,
     last_error: Option<Failure>,
-    /// Packets opened at the last look, to see whether the peer is alive.
-    opened: u64,
+    rekeys: Rekeys,
+    /// Taken down by hand.
+    held: bool,
+    /// The flow of the packet that wants the tunnel, for the next negotiation.
+    flow: Option<Flow>,
+    /// When traffic may ask for another Child SA of a tunnel that is up, and how long it has to wait after that.
+    ask: Option<(Instant, Duration)>,
 }
 
 struct Ike {
     suite: String,
     handshake: Duration,
     nat: Nat,
+    since: SystemTime,
+    initiator: bool,
+}
+
+struct Child {
+    status: ChildStatus,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
 }
 
 impl Tunnel {
-    /// A tunnel that does nothing yet. `id` is also its slot of OUTBOUND.
-    pub fn new(id: TunnelId, config: config::Tunnel) -> Self {
+    /// A tunnel that does nothing yet.
+    pub fn new(id: TunnelId, config: config::Tunnel, groups: Groups) -> Self {
         Tunnel {
             id,
+            groups,
             machine: Machine::new(config.enabled, config.start, config.dpd_action),
             config,
             since: SystemTime::now(),
@@ -56,13 +86,16 @@ impl Tunnel {
             children: BTreeMap::new(),
             remote: None,
             last_error: None,
-            opened: 0,
+            rekeys: Rekeys::default(),
+            held: false,
+            flow: None,
+            ask: None,
         }
     }
 
-    /// Takes another configuration; to be followed by [`Tunnel::reset`].
-    pub fn reconfigure(&mut self, config: config::Tunnel) {
-        self.config = config;
+    /// Takes another configuration and other slots; to be followed by [`Tunnel::reset`].
+    pub fn reconfigure(&mut self, config: config::Tunnel, groups: Groups) {
+        (self.config, self.groups, self.held) = (config, groups, false);
     }
 
     /// Takes the peer's name of another configuration that is the same in all else.
@@ -73,9 +106,10 @@ impl Tunnel {
     /// Goes back to where a tunnel starts; the log stays. The caller has closed what was up.
     pub fn reset(&mut self, why: &str) {
         let config = &self.config;
-        self.machine = Machine::new(config.enabled, config.start, config.dpd_action);
+        self.machine = Machine::new(config.enabled && !self.held, config.start, config.dpd_action);
         self.since = SystemTime::now();
         (self.ike, self.remote, self.last_error) = (None, None, None);
+        (self.flow, self.ask) = (None, None);
         self.children.clear();
         self.note(why);
     }
@@ -88,6 +122,16 @@ impl Tunnel {
     /// Its configuration.
     pub fn config(&self) -> &config::Tunnel {
         &self.config
+    }
+
+    /// Its slots of OUTBOUND.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Whether its IKE is to be known to the endpoint at all.
+    pub fn is_enabled(&self) -> bool {
+        self.config.enabled && !self.held
     }
 
     /// The connection status.
@@ -144,13 +188,37 @@ impl Tunnel {
             replay_window: self.config.replay_window,
             mtu: self.config.mtu.unwrap_or(0),
             mss: self.config.mss_clamp.unwrap_or(0),
+            lifetime_bytes: self.config.ipsec.lifetime_bytes,
+            lifetime_packets: self.config.lifetime_packets,
         }
+    }
+
+    /// The slots of OUTBOUND for a Child SA, and whether the policies are others because of it.
+    ///
+    /// # Errors
+    /// [`SadbError::Slots`], [`SadbError::Selectors`].
+    pub fn serve(&mut self, child: &ChildSa, slots: &mut Slots) -> Result<Served, SadbError> {
+        self.groups.serve(self.id, &child.local_ts, &child.remote_ts, slots).map_err(|why| match why {
+            Unserved::Full => SadbError::Slots,
+            Unserved::Selectors => SadbError::Selectors(format!(
+                "{} to {}",
+                log::line(&list(&child.local_ts)),
+                log::line(&list(&child.remote_ts))
+            )),
+        })
+    }
+
+    /// Forgets the slots of what the peer narrowed a Child SA to that `serves` says nothing serves any more; see
+    /// [`Groups::forget`].
+    pub fn forget_slots(&mut self, serves: impl Fn(u32) -> bool) -> Vec<u32> {
+        self.groups.forget(serves)
     }
 
     /// From now on the tunnel is to be up, as its configuration says.
     pub fn begin(&mut self, now: Instant) {
         self.machine.begin(now);
         match (self.state(), self.config.start) {
+            (State::Disabled, _) if self.held => self.note("stays down: it was taken down by hand"),
             (State::Disabled, _) => self.note("disabled"),
             (State::Idle, config::Start::OnDemand) => self.note("waits for traffic"),
             (State::Idle, _) => self.note("waits for the peer"),
@@ -163,19 +231,98 @@ impl Tunnel {
         self.machine.handle_timeout(now)
     }
 
-    /// A negotiation begins with the peer at this address.
-    pub fn connecting_to(&mut self, peer: IpAddr) {
+    /// A negotiation begins with the peer at this address. Gives the flow of the packet that asked for it.
+    pub fn connecting_to(&mut self, peer: IpAddr) -> Option<Flow> {
         self.remote = Some(peer);
         self.note(format!("negotiates with {peer}"));
+        self.flow.take()
     }
 
-    /// Traffic found no SA.
-    pub fn acquire(&mut self, now: Instant) {
+    /// Traffic found no SA. Where the tunnel is up all the same, the flow has no Child SA yet: gives the peer's address
+    /// when one is to be asked for.
+    pub fn acquire(&mut self, now: Instant, flow: Option<&Flow>) -> Option<IpAddr> {
+        if self.state() == State::Connected {
+            return self.ask_for_another(now, flow?);
+        }
         let before = self.state();
         self.step(|m| m.acquire(now));
         if self.state() != before {
+            self.flow = flow.cloned();
             self.note("traffic wants the tunnel");
         }
+        None
+    }
+
+    fn ask_for_another(&mut self, now: Instant, flow: &Flow) -> Option<IpAddr> {
+        let covers = |side: &[TrafficSelector], ts: &TrafficSelector| side.iter().any(|t| t.contains(ts));
+        let covered = self.children.values().any(|c| covers(&c.local, &flow.0) && covers(&c.remote, &flow.1));
+        // What a Child SA covers is about to be sent with it: the policies are on their way.
+        if covered || self.config.start == config::Start::Respond {
+            return None;
+        }
+        let (at, wait) = self.ask.unwrap_or((now, ASK));
+        if now < at {
+            return None;
+        }
+        self.ask = Some((now + wait, (wait * 2).min(ASK_CEILING)));
+        self.note(format!("traffic from {} to {} wants another Child SA", flow.0, flow.1));
+        self.remote
+    }
+
+    /// Somebody wants it up; without a data plane that is left for later. What is answered, and whether the endpoint is to
+    /// know it again.
+    ///
+    /// # Errors
+    /// In words, when it cannot be.
+    pub fn up(&mut self, now: Instant, data_plane: bool) -> Result<(&'static str, bool), &'static str> {
+        if !self.config.enabled {
+            return Err("is disabled in the configuration");
+        }
+        let held = std::mem::take(&mut self.held);
+        if held {
+            self.reset("wanted up by hand");
+        } else {
+            self.note("wanted up by hand");
+        }
+        if !data_plane {
+            return Ok(("waits for the data plane", false));
+        }
+        if held {
+            self.machine.begin(now);
+        }
+        let mut woken = false;
+        self.step(|m| woken = m.wake(now));
+        let answer = match (self.state(), woken) {
+            (State::Connected, _) => "is up",
+            (_, true) => "negotiates",
+            (State::Connecting, _) => "is negotiating",
+            _ => "waits for the peer, which is to begin",
+        };
+        Ok((answer, held))
+    }
+
+    /// Somebody wants it down, until somebody wants it up.
+    ///
+    /// # Errors
+    /// In words, when it is down for good.
+    pub fn down(&mut self) -> Result<(), &'static str> {
+        if !self.config.enabled {
+            return Err("is disabled in the configuration");
+        }
+        self.held = true;
+        self.note("taken down by hand");
+        self.step(Machine::hold);
+        Ok(())
+    }
+
+    /// The pairs of Child SAs that are up, by their inbound SPIs.
+    pub fn child_spis(&self) -> Vec<u32> {
+        self.children.keys().copied().collect()
+    }
+
+    /// Says in the log what somebody asked for by hand, or what else happens to it.
+    pub fn say(&mut self, text: &str) {
+        self.note(text);
     }
 
     /// An IKE SA is established.
@@ -185,24 +332,47 @@ impl Tunnel {
         let behind = nat_words(nat).map_or(String::new(), |side| format!(", NAT: {side}"));
         let ms = handshake.as_secs_f64() * 1e3;
         self.note(format!("IKE SA up: {path}, {suite}, begun by {who}, {ms:.1} ms{behind}"));
-        self.ike = Some(Ike { suite, handshake, nat });
+        self.ike = Some(Ike { suite, handshake, nat, since: SystemTime::now(), initiator });
     }
 
     /// A Child SA is installed.
     pub fn child_up(&mut self, child: &ChildSa) {
-        let names = [child.encryption.map(|e| e.to_string()), child.integrity.map(|i| i.to_string())];
+        let ah = (child.protocol == Protocol::Ah).then(|| "ah".to_owned());
+        let names = [ah, child.encryption.map(|e| e.to_string()), child.integrity.map(|i| i.to_string())];
         let suite = names.into_iter().flatten().collect::<Vec<_>>().join("-");
         let (inbound, outbound) = (spi(child.inbound.spi), spi(child.outbound.spi));
         let (local, remote) = (list(&child.local_ts), list(&child.remote_ts));
-        self.note(format!("Child SA up: {suite}, SPI in {inbound} out {outbound}, {local} to {remote}"));
+        let pfs = child.pfs.map_or(String::new(), |group| format!(", PFS with {group}"));
+        let place = child.replaces.map_or(String::new(), |old| format!(", in place of {}", spi(old)));
+        self.note(format!(
+            "Child SA up: {suite}{pfs}, SPI in {inbound} out {outbound}, {local} to {remote}{place}"
+        ));
+        self.rekeys.child += u64::from(child.replaces.is_some());
+        let now = SystemTime::now();
+        let words = |side: &[TrafficSelector]| side.iter().map(ToString::to_string).collect();
         let status = ChildStatus {
             inbound_spi: inbound,
             outbound_spi: outbound,
+            protocol: if child.protocol == Protocol::Ah { "ah" } else { "esp" }.into(),
             suite,
+            pfs: child.pfs.map(|group| group.to_string()),
+            esn: child.esn,
             encapsulated: child.encapsulation.is_some(),
-            expires_at: timestamp(SystemTime::now() + child.lifetime),
+            local: words(&child.local_ts),
+            remote: words(&child.remote_ts),
+            installed_at: timestamp(now),
+            expires_at: timestamp(now + child.lifetime),
+            lifetime_bytes: [self.config.ipsec.lifetime_bytes, child.lifetime_bytes]
+                .into_iter()
+                .flatten()
+                .min(),
+            lifetime_packets: self.config.lifetime_packets,
+            inbound: Traffic::default(),
+            outbound: Traffic::default(),
         };
-        self.children.insert(child.inbound.spi, status);
+        let (local, remote) = (child.local_ts.clone(), child.remote_ts.clone());
+        self.children.insert(child.inbound.spi, Child { status, local, remote });
+        self.ask = None;
         self.last_error = None;
         self.step(|m| m.child_up(child.inbound.spi));
     }
@@ -211,7 +381,7 @@ impl Tunnel {
     pub fn child_moved(&mut self, inbound_spi: u32, peer: IpAddr, encapsulated: bool) {
         self.remote = Some(peer);
         if let Some(child) = self.children.get_mut(&inbound_spi) {
-            child.encapsulated = encapsulated;
+            child.status.encapsulated = encapsulated;
         }
         self.note(format!("the peer is now at {peer}"));
     }
@@ -227,49 +397,56 @@ impl Tunnel {
     /// The IKE SA is gone.
     pub fn ike_down(&mut self, now: Instant, reason: DownReason) {
         self.note(format!("IKE SA down: {reason}"));
-        if reason != DownReason::Replaced {
+        if reason == DownReason::Replaced {
+            self.rekeys.ike += 1;
+        } else {
             self.ike = None;
             self.children.clear();
         }
         if matches!(reason, DownReason::PeerDead | DownReason::Broken) {
-            self.last_error = Some(failure(None, None, reason));
+            self.last_error = Some(failure(None, None, true, reason));
         }
         self.step(|m| m.ike_down(now, reason));
     }
 
-    /// A negotiation failed.
-    pub fn failed(&mut self, now: Instant, phase: Phase, exchange: Option<String>, cause: &dyn Display) {
+    /// A negotiation failed; `ours` is one that we began.
+    pub fn failed(
+        &mut self,
+        now: Instant,
+        phase: Phase,
+        exchange: Option<String>,
+        ours: bool,
+        cause: &dyn Display,
+    ) {
         let number = match phase {
             Phase::One => 1,
             Phase::Two => 2,
         };
         let place = exchange.as_deref().map_or(String::new(), |e| format!(" in {e}"));
-        self.note(format!("phase {number} failed{place}: {cause}"));
-        if self.children.is_empty() {
-            self.last_error = Some(failure(Some(number), exchange, cause));
+        let whose = if ours { "" } else { ", begun by the peer" };
+        self.note(format!("phase {number} failed{place}{whose}: {cause}"));
+        // What became of our own attempt says more than what became of the peer's.
+        let kept = !ours && self.last_error.as_ref().is_some_and(|e| e.ours);
+        if self.children.is_empty() && !kept {
+            self.last_error = Some(failure(Some(number), exchange, ours, cause));
         }
-        self.step(|m| m.failed(now, phase));
+        self.step(|m| m.failed(now, phase, ours));
     }
 
     /// What was negotiated cannot be installed.
     pub fn not_installed(&mut self, now: Instant, cause: &dyn Display) {
         self.note(format!("Child SA not installed: {cause}"));
-        self.last_error = Some(failure(Some(2), None, cause));
+        self.last_error = Some(failure(Some(2), None, true, cause));
         self.step(|m| m.not_installed(now));
     }
 
-    /// Whether packets were opened since the last call.
-    pub fn heard(&mut self, totals: &Totals) -> bool {
-        let before = std::mem::replace(&mut self.opened, totals.inbound.packets);
-        totals.inbound.packets > before
-    }
-
     /// What people see of it.
-    pub fn status(&self, totals: Totals) -> TunnelStatus {
+    pub fn status(&self, totals: Totals, children: &BTreeMap<u32, [Counters; 2]>) -> TunnelStatus {
         let c = &self.config;
+        let ikev1 = c.ike.version == Version::Ikev1;
         let mut drops = totals.inbound;
         drops += totals.outbound;
-        let traffic = |c: crate::maps::Counters| Traffic { packets: c.packets, bytes: c.bytes };
+        let traffic = |c: Counters| Traffic { packets: c.packets, bytes: c.bytes };
         TunnelStatus {
             name: c.name.clone(),
             state: self.state(),
@@ -280,10 +457,22 @@ impl Tunnel {
             local: c.local,
             local_subnets: c.local_subnets.iter().map(ToString::to_string).collect(),
             remote_subnets: c.remote_subnets.iter().map(ToString::to_string).collect(),
+            version: if ikev1 { "ikev1" } else { "ikev2" }.into(),
+            mode: ikev1.then(|| if c.ike.mode == Mode::Main { "main" } else { "aggressive" }.into()),
+            ike_since: self.ike.as_ref().map(|i| timestamp(i.since)),
+            ike_begun_by_us: self.ike.as_ref().map(|i| i.initiator),
             ike_suite: self.ike.as_ref().map(|i| i.suite.clone()),
             handshake_ms: self.ike.as_ref().map(|i| i.handshake.as_secs_f64() * 1e3),
             nat: self.ike.as_ref().and_then(|i| nat_words(i.nat)).map(str::to_owned),
-            children: self.children.values().cloned().collect(),
+            children: self
+                .children
+                .iter()
+                .map(|(spi, child)| {
+                    let [inbound, outbound] = children.get(spi).copied().unwrap_or_default().map(traffic);
+                    ChildStatus { inbound, outbound, ..child.status.clone() }
+                })
+                .collect(),
+            rekeys: self.rekeys,
             inbound: traffic(totals.inbound),
             outbound: traffic(totals.outbound),
             drops: DropCause::ALL.iter().map(|c| (c.label().to_owned(), drops.drops[*c as usize])).collect(),
@@ -310,20 +499,14 @@ impl Tunnel {
 /// The SPD of some tunnels: between two pairs of prefixes that overlap the more specific one decides, first by the
 /// remote prefix, then by the local one; the order of the configuration decides the rest. A disabled tunnel protects
 /// all the same: what it covers must not leave in clear.
-pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Tunnel>) -> Vec<Policy> {
-    let mut policies: Vec<Policy> = tunnels
-        .flat_map(|t| {
-            let remotes = &t.config.remote_subnets;
-            let pairs = t.config.local_subnets.iter().flat_map(move |l| remotes.iter().map(move |r| (l, r)));
-            pairs.map(|(l, r)| Policy::protect(l.prefix(), r.prefix(), t.id.0))
-        })
-        .collect();
-    policies.sort_by_key(|p| (Reverse(p.remote.len), Reverse(p.local.len)));
-    policies
+pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Groups>) -> Vec<Policy> {
+    let mut pairs: Vec<_> = tunnels.flat_map(Groups::policies).collect();
+    pairs.sort_by_key(|((local, remote), _)| (Reverse(remote.prefix().len), Reverse(local.prefix().len)));
+    pairs.into_iter().flat_map(|(_, policies)| policies).collect()
 }
 
-fn failure(phase: Option<u8>, exchange: Option<String>, cause: impl Display) -> Failure {
-    Failure { at: timestamp(SystemTime::now()), phase, exchange, cause: log::line(&cause.to_string()) }
+fn failure(phase: Option<u8>, exchange: Option<String>, ours: bool, cause: impl Display) -> Failure {
+    Failure { at: timestamp(SystemTime::now()), phase, exchange, ours, cause: log::line(&cause.to_string()) }
 }
 
 fn spi(spi: u32) -> String {

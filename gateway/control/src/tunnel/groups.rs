@@ -1,0 +1,369 @@
+//! Which slots of OUTBOUND a tunnel has, and which flows each of them is for.
+//!
+//! A slot names one SA, so flows that may be sent with different SAs need different slots. IKEv2 negotiates all subnets
+//! of a tunnel at once: one slot. IKEv1 negotiates each pair of subnets for itself: a slot for each. Where a peer agrees
+//! to less than a whole slot's flows, what it agreed to gets a slot of its own, before the whole one: nothing else may be
+//! sent with that SA (RFC 4301 section 5.1). The rest asks for another SA by the whole slot, which has none.
+
+use crate::{
+    config::{self, Subnet},
+    spd::{Policy, prefixes},
+};
+use adit_ike::{TrafficSelector, TunnelId, Version};
+use adit_maps::policy::{MAX_POLICIES, PortRange};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+};
+
+/// Policies that one narrowed Child SA may become: ranges of addresses that are no prefixes take many.
+const MAX_NARROWED: usize = 512;
+
+/// Every slot of OUTBOUND, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    free: VecDeque<u32>,
+    owners: HashMap<u32, TunnelId>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots { free: (0..MAX_POLICIES as u32).collect(), owners: HashMap::new() }
+    }
+}
+
+impl Slots {
+    /// The slot that was free for the longest time; `None` when there is none.
+    pub fn take(&mut self, tunnel: TunnelId) -> Option<u32> {
+        let slot = self.free.pop_front()?;
+        self.owners.insert(slot, tunnel);
+        Some(slot)
+    }
+
+    /// A slot that no policy in the maps names any more.
+    pub fn give_back(&mut self, slot: u32) {
+        if self.owners.remove(&slot).is_some() {
+            self.free.push_back(slot);
+        }
+    }
+
+    /// Whose a slot is.
+    pub fn owner(&self, slot: u32) -> Option<TunnelId> {
+        self.owners.get(&slot).copied()
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.owners.len()
+    }
+}
+
+/// The slots of one tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    whole: Vec<Whole>,
+    narrowed: Vec<Narrowed>,
+}
+
+/// Pairs of subnets that one Child SA is to cover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whole {
+    slot: u32,
+    pairs: Vec<(Subnet, Subnet)>,
+}
+
+/// What a peer agreed to where that is less than a [`Whole`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Narrowed {
+    slot: u32,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+/// Why a Child SA has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// Its selectors have nothing in common with the tunnel's subnets, or are too many ranges.
+    Selectors,
+    /// Every slot is taken.
+    Full,
+}
+
+/// The slots that a Child SA serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The slots.
+    pub slots: Vec<u32>,
+    /// Whether the policies are others than before.
+    pub changed: bool,
+}
+
+impl Groups {
+    /// Slots for what a tunnel is configured to protect; `None` when there are not enough, and none is taken.
+    pub fn new(tunnel: TunnelId, config: &config::Tunnel, slots: &mut Slots) -> Option<Self> {
+        let pairs: Vec<_> = config.pairs().collect();
+        let groups = match config.ike.version {
+            Version::Ikev2 => vec![pairs],
+            Version::Ikev1 => pairs.into_iter().map(|pair| vec![pair]).collect(),
+        };
+        if groups.len() > slots.free.len() {
+            return None;
+        }
+        let whole = groups.into_iter().filter_map(|pairs| Some(Whole { slot: slots.take(tunnel)?, pairs }));
+        Some(Groups { whole: whole.collect(), narrowed: Vec::new() })
+    }
+
+    /// Every slot.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.whole.iter().map(|w| w.slot).chain(self.narrowed.iter().map(|n| n.slot))
+    }
+
+    /// The slots for a Child SA: those that it covers wholly, or else one for exactly what it covers.
+    ///
+    /// # Errors
+    /// [`Unserved`]; nothing has changed then.
+    pub fn serve(
+        &mut self,
+        tunnel: TunnelId,
+        local: &[TrafficSelector],
+        remote: &[TrafficSelector],
+        slots: &mut Slots,
+    ) -> Result<Served, Unserved> {
+        let covers = |side: &[TrafficSelector], subnet: &Subnet| {
+            let whole = subnet.selector();
+            side.iter().any(|ts| ts.contains(&whole))
+        };
+        let covered = |w: &&Whole| w.pairs.iter().all(|(l, r)| covers(local, l) && covers(remote, r));
+        let whole: Vec<u32> = self.whole.iter().filter(covered).map(|w| w.slot).collect();
+        if !whole.is_empty() {
+            return Ok(Served { slots: whole, changed: false });
+        }
+        if let Some(known) = self.narrowed.iter().find(|n| n.local == local && n.remote == remote) {
+            return Ok(Served { slots: vec![known.slot], changed: false });
+        }
+        let mut narrowed = Narrowed { slot: 0, local: local.to_vec(), remote: remote.to_vec() };
+        let pairs = self.whole.iter().flat_map(|w| &w.pairs);
+        let policies = pairs.flat_map(|pair| narrowed.within(pair)).take(MAX_NARROWED + 1).count();
+        if policies == 0 || policies > MAX_NARROWED {
+            return Err(Unserved::Selectors);
+        }
+        narrowed.slot = slots.take(tunnel).ok_or(Unserved::Full)?;
+        let slot = narrowed.slot;
+        self.narrowed.push(narrowed);
+        Ok(Served { slots: vec![slot], changed: true })
+    }
+
+    /// Forgets the narrowed slots that `serves` says nothing serves, and returns them: they are free once the policies
+    /// are in the maps.
+    pub fn forget(&mut self, serves: impl Fn(u32) -> bool) -> Vec<u32> {
+        let (kept, gone) = std::mem::take(&mut self.narrowed).into_iter().partition(|n| serves(n.slot));
+        self.narrowed = kept;
+        gone.into_iter().map(|n| n.slot).collect()
+    }
+
+    /// The policies of each pair of subnets, the pair's own last.
+    pub fn policies(&self) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
+        self.whole.iter().flat_map(|w| w.pairs.iter().map(|pair| (w.slot, *pair))).map(|(slot, pair)| {
+            let mut policies: Vec<_> = self.narrowed.iter().flat_map(|n| n.within(&pair)).collect();
+            policies.sort_by_key(|p| {
+                let any =
+                    p.protocol == 0 && p.local_ports == PortRange::ANY && p.remote_ports == PortRange::ANY;
+                (any, Reverse(p.local.len + p.remote.len))
+            });
+            policies.push(Policy::protect(pair.0.prefix(), pair.1.prefix(), slot));
+            (pair, policies)
+        })
+    }
+}
+
+impl Narrowed {
+    /// The part of it that lies within a pair of subnets.
+    fn within(&self, (local, remote): &(Subnet, Subnet)) -> Vec<Policy> {
+        let part = |side: &[TrafficSelector], subnet: &Subnet| -> Vec<TrafficSelector> {
+            side.iter().filter_map(|ts| ts.intersection(&subnet.selector())).collect()
+        };
+        let (locals, remotes) = (part(&self.local, local), part(&self.remote, remote));
+        let mut policies = Vec::new();
+        for l in &locals {
+            for r in &remotes {
+                let protocol = match (l.protocol, r.protocol) {
+                    (0, p) | (p, 0) => p,
+                    (p, q) if p == q => p,
+                    _ => continue,
+                };
+                let ports =
+                    |ts: &TrafficSelector| PortRange { first: *ts.ports.start(), last: *ts.ports.end() };
+                for local in prefixes(l.start.into(), l.end.into()) {
+                    for remote in prefixes(r.start.into(), r.end.into()) {
+                        policies.push(Policy {
+                            protocol,
+                            local_ports: ports(l),
+                            remote_ports: ports(r),
+                            ..Policy::protect(local, remote, self.slot)
+                        });
+                        if policies.len() > MAX_NARROWED {
+                            return policies;
+                        }
+                    }
+                }
+            }
+        }
+        policies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spd::{Tables, compile};
+    use adit_maps::{
+        address::Address,
+        policy::{self, ClassPair, Flow, Rule, RuleList, Spd},
+    };
+    use std::net::IpAddr;
+
+    const TUNNEL: TunnelId = TunnelId(9);
+
+    struct InMemory(Tables);
+
+    impl InMemory {
+        fn class(
+            side: &std::collections::BTreeMap<adit_maps::address::Prefix, u32>,
+            a: &Address,
+        ) -> Option<u32> {
+            side.iter().filter(|(p, _)| p.holds(a)).max_by_key(|(p, _)| p.len).map(|(_, class)| *class)
+        }
+    }
+
+    impl Spd for InMemory {
+        fn source_class(&self, address: &Address) -> Option<u32> {
+            Self::class(&self.0.sources, address)
+        }
+        fn destination_class(&self, address: &Address) -> Option<u32> {
+            Self::class(&self.0.destinations, address)
+        }
+        fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
+            self.0.rules.get(pair).and_then(f)
+        }
+    }
+
+    fn config(version: &str, local: &str, remote: &str) -> config::Tunnel {
+        let text = format!(
+            "[gateway]\nname = \"a\"\naddress = \"192.0.2.1\"\nwan = \"w\"\nlan = [\"l\"]\n\
+             [[peer]]\nname = \"b\"\naddress = \"198.51.100.1\"\n\
+             [[tunnel]]\nname = \"t\"\npeer = \"b\"\nlocal_subnets = {local}\nremote_subnets = {remote}\n\
+             psk = \"0123456789abcdef\"\nike.version = \"{version}\"\n"
+        );
+        config::Config::parse(std::path::Path::new("t"), &text).unwrap().tunnels.remove(0)
+    }
+
+    fn prefix(text: &str) -> TrafficSelector {
+        text.parse::<Subnet>().unwrap().selector()
+    }
+
+    fn slot(groups: &Groups, from: &str, to: &str, protocol: u8, ports: (u16, u16)) -> Option<u32> {
+        let policies: Vec<_> = groups.policies().flat_map(|(_, policies)| policies).collect();
+        let tables = InMemory(compile(&policies, &Tables::default()).unwrap());
+        let address = |a: &str| Address::from(a.parse::<IpAddr>().unwrap());
+        let flow = Flow::new(address(from), address(to), protocol, Some(ports));
+        policy::look_up(&tables, &flow).map(|rule| rule.policy)
+    }
+
+    #[test]
+    fn ikev2_has_one_slot_and_ikev1_one_for_each_pair() {
+        let (local, remote) = (
+            "[\"10.1.0.0/16\", \"2001:db8:1::/48\"]",
+            "[\"10.2.0.0/16\", \"10.3.0.0/16\", \"2001:db8:2::/48\"]",
+        );
+        let mut slots = Slots::default();
+        let v2 = Groups::new(TUNNEL, &config("ikev2", local, remote), &mut slots).unwrap();
+        assert_eq!(v2.slots().collect::<Vec<_>>(), [0]);
+        let v1 = Groups::new(TUNNEL, &config("ikev1", local, remote), &mut slots).unwrap();
+        assert_eq!(v1.slots().collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(slot(&v1, "10.1.0.1", "10.3.0.1", 6, (1, 2)), Some(2));
+        assert_eq!(slot(&v1, "2001:db8:1::1", "2001:db8:2::1", 6, (1, 2)), Some(3));
+        assert_eq!(slot(&v2, "10.1.0.1", "10.3.0.1", 6, (1, 2)), Some(0));
+        assert_eq!((slots.owner(3), slots.owner(4), slots.taken()), (Some(TUNNEL), None, 4));
+    }
+
+    #[test]
+    fn a_child_serves_what_it_covers_wholly() {
+        let mut slots = Slots::default();
+        let config = config("ikev1", "[\"10.1.0.0/16\"]", "[\"10.2.0.0/16\", \"10.3.0.0/16\"]");
+        let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+        let before = groups.clone();
+        let one = groups.serve(TUNNEL, &[prefix("10.1.0.0/16")], &[prefix("10.3.0.0/16")], &mut slots);
+        assert_eq!(one, Ok(Served { slots: vec![1], changed: false }));
+        let both = groups.serve(TUNNEL, &[prefix("10.0.0.0/8")], &[prefix("0.0.0.0/0")], &mut slots);
+        assert_eq!(both, Ok(Served { slots: vec![0, 1], changed: false }));
+        assert_eq!(groups, before);
+    }
+
+    #[test]
+    fn only_what_the_peer_agreed_to_is_sent_with_a_narrowed_child() {
+        let mut slots = Slots::default();
+        let config = config("ikev2", "[\"10.1.0.0/16\"]", "[\"10.2.0.0/16\", \"10.3.0.0/16\"]");
+        let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+        let range = TrafficSelector { end: [10, 1, 0, 9].into(), ..prefix("10.1.0.1/32") };
+        let https = TrafficSelector { protocol: 6, ports: 443..=443, ..prefix("10.2.7.0/24") };
+        let served = groups.serve(TUNNEL, std::slice::from_ref(&range), &[https], &mut slots).unwrap();
+        assert_eq!(served, Served { slots: vec![1], changed: true });
+        for (from, to, protocol, ports, expected) in [
+            ("10.1.0.1", "10.2.7.7", 6, (999, 443), 1),
+            ("10.1.0.9", "10.2.7.7", 6, (999, 443), 1),
+            ("10.1.0.10", "10.2.7.7", 6, (999, 443), 0),
+            ("10.1.0.1", "10.2.8.7", 6, (999, 443), 0),
+            ("10.1.0.1", "10.2.7.7", 6, (999, 80), 0),
+            ("10.1.0.1", "10.2.7.7", 17, (999, 443), 0),
+            ("10.1.0.1", "10.3.7.7", 6, (999, 443), 0),
+        ] {
+            assert_eq!(slot(&groups, from, to, protocol, ports), Some(expected), "{from} {to}");
+        }
+        let rest =
+            groups.serve(TUNNEL, &[prefix("10.1.0.0/16")], &[prefix("10.3.0.0/16")], &mut slots).unwrap();
+        assert_eq!((rest.slots, rest.changed), (vec![2], true));
+        assert_eq!(slot(&groups, "10.1.0.1", "10.3.7.7", 6, (1, 1)), Some(2));
+        assert_eq!(slot(&groups, "10.1.0.1", "10.2.7.7", 6, (999, 443)), Some(1));
+
+        assert_eq!(groups.forget(|slot| slot != 1), [1]);
+        assert_eq!(slot(&groups, "10.1.0.1", "10.2.7.7", 6, (999, 443)), Some(0));
+        assert_eq!(slot(&groups, "10.1.0.1", "10.3.7.7", 6, (1, 1)), Some(2));
+    }
+
+    #[test]
+    fn the_same_selectors_again_keep_their_slot() {
+        let mut slots = Slots::default();
+        let config = config("ikev2", "[\"10.1.0.0/16\"]", "[\"10.2.0.0/16\"]");
+        let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+        let (local, remote) = ([prefix("10.1.0.0/16")], [prefix("10.2.7.0/24")]);
+        let first = groups.serve(TUNNEL, &local, &remote, &mut slots).unwrap();
+        let second = groups.serve(TUNNEL, &local, &remote, &mut slots).unwrap();
+        assert_eq!((second.slots, second.changed), (first.slots, false));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_or_has_no_slot_is_not_served() {
+        let mut slots = Slots::default();
+        let config = config("ikev2", "[\"10.0.0.0/8\"]", "[\"172.16.0.0/12\"]");
+        let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+        let before = groups.clone();
+        let elsewhere = [prefix("192.168.0.0/24")];
+        assert_eq!(groups.serve(TUNNEL, &elsewhere, &elsewhere, &mut slots), Err(Unserved::Selectors));
+        let ragged = |a: [u8; 4], b: [u8; 4]| TrafficSelector {
+            end: b.into(),
+            start: a.into(),
+            ..prefix("10.0.0.0/8")
+        };
+        let (l, r) =
+            (ragged([10, 0, 0, 1], [10, 255, 255, 254]), ragged([172, 16, 0, 1], [172, 31, 255, 254]));
+        assert_eq!(groups.serve(TUNNEL, &[l], &[r], &mut slots), Err(Unserved::Selectors));
+        while slots.take(TUNNEL).is_some() {}
+        let narrow = [prefix("10.1.0.0/16")];
+        assert_eq!(
+            groups.serve(TUNNEL, &narrow, &[prefix("172.16.0.0/12")], &mut slots),
+            Err(Unserved::Full)
+        );
+        assert_eq!(groups, before);
+        assert!(Groups::new(TUNNEL, &config, &mut slots).is_none());
+    }
+}
