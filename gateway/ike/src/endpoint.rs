@@ -43,9 +43,9 @@ pub struct Endpoint {
     pub(crate) reports: Reports,
     /// Bounds the answers to other major versions.
     version_refusals: Reports,
-    /// Tunnels that a peer has asked for, with our address and the peer's, when it had been given algorithms of
-    /// another tunnel between these addresses: its next attempt is answered as it should be.
-    pub(crate) wanted: BTreeMap<TunnelId, (IpAddr, IpAddr)>,
+    /// By our address and the peer's, the tunnel that a peer turned out to want when it had been given algorithms of
+    /// another one: the next attempt from there is answered as it should be. No more of them than tunnels.
+    pub(crate) wanted: BTreeMap<(IpAddr, IpAddr), TunnelId>,
     /// Inbound SPIs of ESP in use.
     pub(crate) esp_spis: BTreeSet<u32>,
     pub(crate) cookies: Cookies,
@@ -113,7 +113,7 @@ impl Endpoint {
         self.close(now, id);
         self.tunnels.remove(&id);
         self.reports.forget(id);
-        self.wanted.remove(&id);
+        self.wanted.retain(|_, wanted| *wanted != id);
     }
 
     /// Begins to establish a tunnel with the peer at `peer`. Does nothing for a tunnel that is up, that is

@@ -238,7 +238,10 @@ impl Endpoint {
             Ok(verified) => verified,
             Err((tunnel, cause)) => {
                 if let (Some(tunnel), Cause::NotOurAlgorithms { .. }) = (&tunnel, &cause) {
-                    self.wanted.insert(tunnel.id, (sa.path.local.ip(), sa.path.remote.ip()));
+                    self.wanted.insert((sa.path.local.ip(), sa.path.remote.ip()), tunnel.id);
+                    if self.wanted.len() > self.tunnels.len() {
+                        self.wanted.pop_first();
+                    }
                 }
                 sa.tunnel = tunnel;
                 self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Refused);

@@ -84,7 +84,10 @@ impl Endpoint {
             let tunnel = self.sole(&other);
             return self.stranger_failed(now, tunnel, path, cause);
         };
-        let Some((suite, chosen)) = choose(&candidates, &essentials) else {
+        let wanted = self.wanted.get(&(path.local.ip(), path.remote.ip())) == Some(&first.id);
+        let certain = if wanted { std::slice::from_ref(first) } else { &candidates[..] };
+        let chosen = choose(certain, &essentials).or_else(|| choose(&candidates, &essentials));
+        let Some((suite, chosen)) = chosen else {
             let cause = no_proposal(&offer_ike(&first.ike), essentials.proposals);
             self.refuse_init(path, header, cause.to_notify());
             let tunnel = self.sole(&candidates);
@@ -244,7 +247,8 @@ impl Endpoint {
         let here = self.tunnels.values().filter(|t| t.local == local && t.ike.version == version);
         let mut candidates: Vec<_> =
             here.filter(|t| t.peer.is_none_or(|peer| peer == remote)).cloned().collect();
-        candidates.sort_by_key(|t| (self.wanted.get(&t.id) != Some(&(local, remote)), t.peer.is_none()));
+        let wanted = self.wanted.get(&(local, remote));
+        candidates.sort_by_key(|t| (wanted != Some(&t.id), t.peer.is_none()));
         candidates
     }
 

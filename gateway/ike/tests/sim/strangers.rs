@@ -77,8 +77,8 @@ fn an_initiator_that_goes_no_further_is_reported_once() {
     );
 }
 
-/// B has two tunnels between the same addresses, and A wants the second one.
-fn two_tunnels(seed: u64, first: &[Encryption], second: &[Encryption], offer: &[Encryption]) -> World {
+/// B has several tunnels between the same addresses, and A wants the last one.
+fn several_tunnels(seed: u64, first: &[Encryption], second: &[Encryption], offer: &[Encryption]) -> World {
     let mut tunnels = plain_tunnels();
     tunnels[A].ike.encryption = offer.to_vec();
     tunnels[B].ike.encryption = second.to_vec();
@@ -91,14 +91,17 @@ fn two_tunnels(seed: u64, first: &[Encryption], second: &[Encryption], offer: &[
     other.ike.encryption = first.to_vec();
     let mut world = World::new(seed, tunnels);
     let now = world.now;
-    world.ends[B].endpoint.set_tunnel(now, other);
+    // A third one is like the first: what most allow is not what A wants.
+    for id in [1, 2] {
+        world.ends[B].endpoint.set_tunnel(now, TunnelConfig { id: TunnelId(id), ..other.clone() });
+    }
     world
 }
 
 #[test]
 fn tunnels_between_the_same_addresses_are_answered_with_what_they_share() {
     use Encryption::*;
-    let mut world = two_tunnels(5, &[Aes128, Aes256], &[Aes256], &[Aes128, Aes256]);
+    let mut world = several_tunnels(5, &[Aes128, Aes256], &[Aes256], &[Aes128, Aes256]);
     world.connect(A);
     world.seconds(1);
     world.assert_up();
@@ -108,7 +111,7 @@ fn tunnels_between_the_same_addresses_are_answered_with_what_they_share() {
 #[test]
 fn a_tunnel_that_shares_nothing_with_another_comes_up_at_the_second_attempt() {
     use Encryption::*;
-    let mut world = two_tunnels(6, &[Aes128], &[Aes256], &[Aes128, Aes256]);
+    let mut world = several_tunnels(6, &[Aes128], &[Aes256], &[Aes128, Aes256]);
     world.ends[A].keeps_trying = true;
     world.connect(A);
     world.seconds(1);
@@ -123,4 +126,31 @@ fn a_tunnel_that_shares_nothing_with_another_comes_up_at_the_second_attempt() {
     world.seconds(10);
     world.assert_up();
     assert_eq!(world.ends[B].failures.len(), 1);
+}
+
+#[test]
+fn a_tunnel_is_looked_up_by_ids_then_by_addresses_then_among_those_of_any_peer() {
+    let [a, b] = plain_tunnels();
+    let any = TunnelConfig { id: TunnelId(1), peer: None, ..b.clone() };
+    let chosen = |b: TunnelConfig, any: TunnelConfig| {
+        let mut world = World::new(7, [a.clone(), b]);
+        let now = world.now;
+        world.ends[B].endpoint.set_tunnel(now, any);
+        world.connect(A);
+        world.seconds(1);
+        world.assert_up();
+        let mut up = [TUNNEL, TunnelId(1)].into_iter();
+        up.find(|id| {
+            let before = world.ends[B].downs.len();
+            let now = world.now;
+            world.ends[B].endpoint.close(now, *id);
+            world.settle(B);
+            world.ends[B].downs.len() > before
+        })
+    };
+    assert_eq!(chosen(b.clone(), any.clone()), Some(TUNNEL), "both fit: that of its address");
+    let other_id = TunnelConfig { peer_id: "c.example".parse().unwrap(), ..b.clone() };
+    assert_eq!(chosen(other_id, any.clone()), Some(TunnelId(1)), "only that of any has its ID");
+    let other_key = TunnelConfig { psk: Psk::new("another"), ..b };
+    assert_eq!(chosen(other_key, any), Some(TunnelId(1)), "only that of any has its key");
 }
