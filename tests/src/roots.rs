@@ -2,7 +2,7 @@
 //!
 //! | what | made of | holds |
 //! |---|---|---|
-//! | `trixie` | Debian 13's packages | strongSwan 6: ESP as protocol 50 |
+//! | `trixie` | Debian 13's packages, and a plugin that lends strongSwan its OpenSSL's ML-KEM | strongSwan 6: ESP as protocol 50, ML-KEM |
 //! | `bookworm` | Debian 12's packages | the userland of the kernel peer, strongSwan 5.9 |
 //! | `uml` | Debian 12's `user-mode-linux` | a Linux kernel with IPsec: AH, ESN, ESP of the kernel |
 //!
@@ -32,6 +32,9 @@ const STRONGSWAN: [&str; 6] = [
 /// What the guest of the kernel peer needs besides.
 const GUEST: [&str; 2] = ["iproute2", "kmod"];
 
+/// What Debian 13's strongSwan lacks to speak ML-KEM.
+const MLKEM: &str = include_str!("mlkem.c");
+
 /// Lets a UML kernel run on processors whose register state is larger than it knows.
 const SHIM: &str = include_str!("uml/xstate.c");
 
@@ -43,7 +46,7 @@ const INIT: &str = include_str!("uml/init.sh");
 
 /// A Debian system in a directory, with strongSwan 6, if it has been made.
 pub fn trixie() -> Option<PathBuf> {
-    made("trixie", &recipe("trixie", &["iproute2"]))
+    made("trixie", &(recipe("trixie", &["iproute2"]) + MLKEM))
 }
 
 /// The parts of the kernel peer.
@@ -83,8 +86,8 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
         return vec![format!("strongSwan 6 and the kernel peer: {error:#}")];
     }
     let works: [(&str, Make); 3] = [
-        ("a Debian 13 with strongSwan 6", || debian("trixie", &["iproute2"])),
-        ("a Debian 12 for the kernel peer", || debian("bookworm", &GUEST)),
+        ("a Debian 13 with strongSwan 6", || debian("trixie", &["iproute2"], MLKEM)),
+        ("a Debian 12 for the kernel peer", || debian("bookworm", &GUEST, "")),
         ("the kernel of the kernel peer", kernel),
     ];
     let mut failures = Vec::new();
@@ -113,6 +116,7 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
         }
     });
     if failures.is_empty()
+        && uml().is_none()
         && let Err(error) = join_modules()
     {
         failures.push(format!("the kernel peer: {error:#}"));
@@ -142,9 +146,9 @@ fn uml_recipe() -> String {
     format!("1 user-mode-linux\n{SHIM}{INIT}")
 }
 
-/// Unpacks a small Debian `suite` with strongSwan.
-fn debian(suite: &str, more: &[&str]) -> Result<()> {
-    let recipe = recipe(suite, more);
+/// Unpacks a small Debian `suite` with strongSwan, and compiles a plugin for it.
+fn debian(suite: &str, more: &[&str], plugin: &str) -> Result<()> {
+    let recipe = recipe(suite, more) + plugin;
     build(suite, &recipe, |partial| {
         let packages = [&STRONGSWAN[..], more].concat().join(",");
         let mut command = Command::new("mmdebstrap");
@@ -153,8 +157,21 @@ fn debian(suite: &str, more: &[&str]) -> Result<()> {
             command.arg(format!("--dpkgopt=path-exclude=/usr/share/{useless}/*"));
         }
         command.arg(suite).arg(partial).arg(mirror());
-        run(&mut command)
+        run(&mut command)?;
+        if plugin.is_empty() { Ok(()) } else { compile_plugin(partial, plugin) }
     })
+}
+
+/// Compiles `libstrongswan-mlkem.so` against the OpenSSL in `root`, which it finds there when it runs.
+fn compile_plugin(root: &Path, source: &str) -> Result<()> {
+    let libraries = fs::read_dir(root.join("usr/lib"))?.flatten().map(|entry| entry.path());
+    let crypto = libraries.map(|path| path.join("libcrypto.so.3")).find(|path| path.exists());
+    let file = root.join("tmp/mlkem.c");
+    fs::write(&file, source)?;
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-shared", "-fPIC", "-o"]);
+    compile.arg(root.join("usr/lib/ipsec/plugins/libstrongswan-mlkem.so")).arg(&file);
+    run(compile.arg(crypto.context("there is no libcrypto.so.3")?))
 }
 
 /// Unpacks Debian's kernel that runs as a program, and compiles what it needs on new processors.
@@ -190,7 +207,7 @@ fn join_modules() -> Result<()> {
     let version = fs::read_dir(&modules)?.flatten().next().context("the kernel has no modules")?.file_name();
     let to = root.join("lib/modules");
     fs::create_dir_all(&to)?;
-    run(Command::new("cp").arg("-al").arg(modules.join(&version)).arg(&to))?;
+    run(Command::new("cp").arg("-alf").arg(modules.join(&version)).arg(&to))?;
     run(Command::new("chroot").arg(&root).arg("/sbin/depmod").arg("-a").arg(&version))?;
     let init = root.join(INIT_PATH);
     fs::write(&init, INIT)?;

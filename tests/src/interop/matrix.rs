@@ -306,6 +306,8 @@ fn strongswan6() -> Vec<Case> {
                 push(esp, role, end, Shows::Traffic, Network::Direct);
             }
         }
+        let hybrid = End { ike: "aes256gcm16-prfsha256-x25519-ke1_mlkem768", ..usual(V2) };
+        push("x25519-mlkem768", role, hybrid, Shows::PeerLogs("IKE_INTERMEDIATE"), Network::Direct);
         push("aes256gcm16", role, usual(V2), Shows::Traffic, Network::NatAdit);
     }
     cases

@@ -51,7 +51,7 @@ pub fn markdown(cases: &[Case]) -> String {
          `cargo xtask test interop` runs the {} cases of this matrix against real peers in network namespaces, and CI runs it \
          on every change. `--filter TEXT` selects cases by name, `--json FILE` keeps the results, `--write-docs` writes \
          this file when all cases have passed; a unit test fails when it is not what the matrix says.\n\n\
-         The peers are strongSwan 5.9 (Debian 12; ESP in UDP), strongSwan 6.0 (Debian 13; ESP as protocol 50), \
+         The peers are strongSwan 5.9 (Debian 12; ESP in UDP), strongSwan 6.0 (Debian 13; ESP as protocol 50; ML-KEM from its OpenSSL by a small plugin), \
          and strongSwan 5.9 on a Linux 6.1 kernel of its own (User-Mode Linux; AH, ESN, the kernel's ESP as protocol 50).\n\n\
          Every case that connects sends datagrams of two sizes both ways with none lost, finds no packet in clear by the \
          router's counters, and at the end finds that the peer has taken Adit's DELETE. A case of a mismatch finds \
@@ -187,7 +187,7 @@ const GROUPS: [(&str, &str); 9] = [
     ("mismatches", "What the FAQs of VPN gateways are about: each told in words."),
     ("extensions", "Extensions of IKEv2."),
     ("nat", "NAT that forwards IKE inward and gives outgoing packets random ports; ESP and AH do not pass."),
-    ("protocol-50", "strongSwan 6: ESP without UDP."),
+    ("protocol-50", "strongSwan 6: ESP without UDP, and a hybrid key exchange."),
     ("kernel", "A kernel's IPsec: AH, ESN, ESP as protocol 50."),
 ];
 
