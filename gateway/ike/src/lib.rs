@@ -51,11 +51,12 @@
 //! - A datagram that does not pass its integrity check changes nothing of an SA that has keys. What strangers can
 //!   begin without any is bounded in all and by address, and their failures are reported now and then only.
 //! - A request that comes again gets the answer it got before, octet by octet.
-//! - A tunnel has one pair of Child SAs, whoever began and however often; for a moment two, while one takes
-//!   the place of another. The newest is the one to send with. `sa/collision.rs` tells how both ends come to
-//!   agree.
-//! - A failure is told with both sides' values as far as they are known ([`Cause`]). A failed renewal of a
-//!   tunnel that is still up is not reported: it is tried again until the old SA expires. Otherwise trying
+//! - A flow has one pair of Child SAs, whoever began and however often; for a moment two, while one takes the place
+//!   of another. [`ChildSa::switch_outbound`] and [`Event::SwitchOutbound`] say which to send with, and no inbound SA
+//!   goes before what the peer has sent with it has had time to come. `sa/collision.rs`, `sa/child_life.rs` and
+//!   `sa/rekey_ike.rs` tell how both ends come to agree.
+//! - A failure is told with both sides' values as far as they are known ([`Cause`]). A failed attempt to replace the
+//!   IKE SA of a tunnel that is still up is not reported: it is tried again until the old one expires. Otherwise trying
 //!   again is the caller's business.
 //! - Keys are wiped when they are dropped, compared in constant time, and never printed.
 //!

@@ -34,6 +34,12 @@ pub(crate) struct Deleting {
 }
 
 impl super::Established {
+    /// What protects the packets of a pair that is installed or being deleted.
+    pub(super) fn protocol_of(&self, inbound_spi: u32) -> Option<config::Protocol> {
+        let mut deleting = self.deleting.iter().filter(|d| d.inbound_spi == inbound_spi).map(|d| d.protocol);
+        deleting.next().or_else(|| self.child(inbound_spi).map(|child| child.protocol))
+    }
+
     /// Whether we have asked the peer to delete the pair that it names so.
     pub(super) fn is_deleting(&self, protocol: Protocol, outbound_spi: u32) -> bool {
         self.deleting.iter().any(|d| Protocol::from(d.protocol) == protocol && d.outbound_spi == outbound_spi)

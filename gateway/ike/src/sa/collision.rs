@@ -47,6 +47,9 @@ impl Endpoint {
         if !usable {
             self.maybe_childless(now, sa);
         }
+        if initial_contact {
+            self.forget_lost_state(sa);
+        }
         for spi in self.others(tunnel, sa.spi) {
             let Some(mut other) = self.sas.remove(&spi) else { continue };
             let fate = match fate(sa, &other, initial_contact) {
@@ -72,6 +75,29 @@ impl Endpoint {
                 Fate::Wait => {}
             }
             self.sas.insert(spi, other);
+        }
+    }
+
+    /// The peer of `sa` has lost what it knew: what is up between the same two identities for other tunnels is gone
+    /// too (RFC 7296 section 2.4).
+    fn forget_lost_state(&mut self, sa: &IkeSa) {
+        let (Some(tunnel), Some(line)) = (&sa.tunnel, sa.line()) else { return };
+        let is_lost = |other: &IkeSa| {
+            other.path.remote.ip() == sa.path.remote.ip()
+                && other.line().is_some_and(|other| other.since <= line.started)
+                && other.tunnel.as_ref().is_some_and(|other| {
+                    other.id != tunnel.id
+                        && other.peer_id.matches(&tunnel.peer_id)
+                        && other.local_id.matches(&tunnel.local_id)
+                })
+        };
+        let lost: Vec<u64> =
+            self.sas.values().filter(|other| is_lost(other)).map(|other| other.spi).collect();
+        for spi in lost {
+            self.with_sa(spi, |endpoint, mut other| {
+                endpoint.down(&mut other, DownReason::ClosedByPeer);
+                None
+            });
         }
     }
 

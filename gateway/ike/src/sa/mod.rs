@@ -29,6 +29,8 @@ mod mobike;
 mod nat;
 mod ppk;
 mod rekey_ike;
+#[cfg(test)]
+mod rekey_tests;
 mod report;
 #[cfg(test)]
 mod tests;

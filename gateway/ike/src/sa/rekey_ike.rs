@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::{
-    Channel, Established, Goal, IkeSa, Purpose, Role, Standing, State, Window, create_child_sa::Task,
+    Channel, Established, Goal, IkeSa, Purpose, Queued, Role, Standing, State, Window, create_child_sa::Task,
 };
 use crate::{
     config::IkePolicy,
@@ -173,6 +173,16 @@ impl Endpoint {
             self.release_spi(old, task);
         }
         new.esp_spis.append(&mut old.esp_spis);
+        // A DELETE of a Child SA is said again, as it may be on an IKE SA that the peer does not have.
+        new.window.queue.extend(old.window.outstanding.as_ref().and_then(|request| match request.purpose {
+            Purpose::DeleteChild(inbound_spi, _) => {
+                let protocol = old.established()?.protocol_of(inbound_spi)?;
+                let delete = Payload::Delete { protocol: protocol.into(), spis: vec![inbound_spi] };
+                let (exchange, purpose) = (request.exchange, request.purpose);
+                Some(Queued { exchange, payloads: vec![delete], purpose })
+            }
+            _ => None,
+        }));
         let queue = std::mem::take(&mut old.window.queue);
         new.window.queue.extend(queue.into_iter().filter(|q| matches!(q.purpose, Purpose::DeleteChild(..))));
         let (spi, superseded_at) = (new.spi, self.timers.get(old.spi, TimerKind::Superseded));
@@ -207,6 +217,7 @@ impl Endpoint {
             self.timers.stop(old.spi, TimerKind::Superseded);
             self.start_lifetimes(now, &mut old, &tunnel);
             self.schedule_children(&old);
+            self.next_request(now, &mut old);
         }
         self.sas.insert(old.spi, old);
     }

@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-const ADDRESSES: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
+pub(super) const ADDRESSES: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
 
-fn tunnel(own: usize) -> TunnelConfig {
+pub(super) fn tunnel(own: usize) -> TunnelConfig {
     let [local, peer] = [own, 1 - own].map(|side| ADDRESSES[side].parse().unwrap());
     let lifetime = Duration::from_secs(3600);
     let subnets = ["10.1.0.0", "10.2.0.0"].map(|s| TrafficSelector::from_prefix(s.parse().unwrap(), 16));
@@ -61,13 +61,13 @@ fn with_additional(own: usize) -> TunnelConfig {
     TunnelConfig { ike: IkePolicy { additional_ke: vec![Group::P256], ..tunnel.ike }, ..tunnel }
 }
 
-struct Pair {
-    now: Instant,
-    ends: [Endpoint; 2],
+pub(super) struct Pair {
+    pub(super) now: Instant,
+    pub(super) ends: [Endpoint; 2],
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         #[allow(clippy::disallowed_methods, reason = "std offers no other way to come by an Instant")]
         let now = Instant::now();
         let ends = [0, 1].map(|own| {
@@ -80,7 +80,7 @@ impl Pair {
     }
 
     /// What an end has to send, once its jobs are run.
-    fn sent(&mut self, side: usize) -> Vec<Vec<u8>> {
+    pub(super) fn sent(&mut self, side: usize) -> Vec<Vec<u8>> {
         let end = &mut self.ends[side];
         while let Some(job) = end.poll_job() {
             end.handle_job(self.now, job.run());
@@ -88,7 +88,7 @@ impl Pair {
         std::iter::from_fn(|| end.poll_transmit()).map(|transmit| transmit.payload).collect()
     }
 
-    fn deliver(&mut self, to: usize, datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    pub(super) fn deliver(&mut self, to: usize, datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let [local, remote] = [to, 1 - to].map(|side| format!("{}:500", ADDRESSES[side]).parse().unwrap());
         datagrams
             .iter()
@@ -97,7 +97,7 @@ impl Pair {
     }
 
     /// A handshake, stopped before this many messages have arrived; the message that is next.
-    fn until(messages: usize) -> (Self, Vec<Vec<u8>>) {
+    pub(super) fn until(messages: usize) -> (Self, Vec<Vec<u8>>) {
         Self::new().go_on(messages)
     }
 
@@ -120,7 +120,7 @@ impl Pair {
     }
 
     /// Puts other payloads in the place of what `from` sends, under its own keys.
-    fn forge(
+    pub(super) fn forge(
         &mut self,
         from: usize,
         exchange: ExchangeType,
@@ -141,7 +141,7 @@ impl Pair {
         sa.channel().unwrap().outgoing.seal(header, payloads, &mut *end.rng)
     }
 
-    fn is_up(&mut self, side: usize) -> bool {
+    pub(super) fn is_up(&mut self, side: usize) -> bool {
         std::iter::from_fn(|| self.ends[side].poll_event()).any(|event| matches!(event, Event::IkeUp { .. }))
     }
 
@@ -467,7 +467,7 @@ fn moved(pair: &mut Pair, id: u32, remote: &str, payloads: &[Payload]) -> (Vec<P
     (said, answer.path, event)
 }
 
-fn notify(kind: NotifyType, data: impl Into<Vec<u8>>) -> Payload {
+pub(super) fn notify(kind: NotifyType, data: impl Into<Vec<u8>>) -> Payload {
     Payload::Notify(Notify::new(kind, data))
 }
 
