@@ -7,7 +7,7 @@
 //! back.
 
 use crate::config::{Config, Subnet};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, future::join_all};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
@@ -36,6 +36,9 @@ const LAST: u32 = u32::MAX;
 
 /// How long changes are collected before routes are looked at again.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How many routes are asked for before the kernel has answered.
+const AT_ONCE: usize = 64;
 
 /// How long until the next try after a failure.
 const RETRY: Duration = Duration::from_secs(2);
@@ -166,11 +169,24 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
         }
     }
     let mut problems = Vec::new();
-    for ((subnet, way), source) in goal.iter().filter(|(route, _)| !present.contains(route)) {
-        match handle.route().add(message(subnet, *source, *way)).replace().execute().await {
-            Ok(()) if *way == Way::Nowhere => tracing::debug!("route {subnet} nowhere, as the last resort"),
-            Ok(()) => tracing::info!("route {subnet} through {DEVICE}"),
-            Err(e) => problems.push(format!("{subnet}: {e}")),
+    let missing: Vec<(Subnet, Way, Option<IpAddr>)> = goal
+        .into_iter()
+        .filter(|(route, _)| !present.contains(route))
+        .map(|((subnet, way), source)| (subnet, way, source))
+        .collect();
+    for some in missing.chunks(AT_ONCE) {
+        let mut results = Vec::new();
+        for (subnet, way, source) in some {
+            results.push(handle.route().add(message(subnet, *source, *way)).replace().execute());
+        }
+        for ((subnet, way, _), result) in some.iter().zip(join_all(results).await) {
+            match result {
+                Ok(()) if *way == Way::Nowhere => {
+                    tracing::debug!("route {subnet} nowhere, as the last resort")
+                }
+                Ok(()) => tracing::info!("route {subnet} through {DEVICE}"),
+                Err(e) => problems.push(format!("{subnet}: {e}")),
+            }
         }
     }
     for found in stale {
