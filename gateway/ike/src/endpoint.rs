@@ -10,13 +10,14 @@ use std::{
 use rand_core::CryptoRng;
 
 use crate::{
-    config::{EndpointConfig, TunnelConfig, TunnelId},
+    config::{EndpointConfig, TunnelConfig, TunnelId, Version},
     counters::Counters,
     crypto::dh::{Job, JobResult, Outcome},
     event::{DownReason, Event, Path, Transmit},
     sa::{Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Standing, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
+    v1::Table,
     wire::{ExchangeType, Header, WireError, header::refuse_version},
 };
 
@@ -48,6 +49,8 @@ pub struct Endpoint {
     pub(crate) wanted: BTreeMap<(IpAddr, IpAddr), TunnelId>,
     /// Inbound SPIs of ESP in use.
     pub(crate) esp_spis: BTreeSet<u32>,
+    /// Whatever is of IKEv1.
+    pub(crate) v1: Table,
     pub(crate) cookies: Cookies,
     pub(crate) timers: Timers,
     pub(crate) counters: Counters,
@@ -93,6 +96,7 @@ impl Endpoint {
             version_refusals: Reports::default(),
             wanted: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
+            v1: Table::default(),
             cookies,
             timers: Timers::default(),
             counters: Counters::default(),
@@ -133,6 +137,9 @@ impl Endpoint {
         peer: IpAddr,
         flow: Option<(TrafficSelector, TrafficSelector)>,
     ) {
+        if let Some(tunnel) = self.speaks_v1(now, id) {
+            return self.v1_acquire(now, tunnel, peer, flow);
+        }
         let others = self.others(id, 0);
         let established = || others.iter().filter_map(|spi| Some((*spi, self.sas.get(spi)?.established()?)));
         let served = established().any(|(_, e)| match &flow {
@@ -155,6 +162,9 @@ impl Endpoint {
     /// Negotiates a tunnel anew while the SA that is up, if any, carries on until the new one is: for a
     /// changed configuration. Does nothing for a tunnel that is being established by us, or that is unknown.
     pub fn reconnect(&mut self, now: Instant, id: TunnelId, peer: IpAddr) {
+        if let Some(tunnel) = self.speaks_v1(now, id) {
+            return self.v1_reconnect(now, tunnel, peer);
+        }
         if !self.is_begun(id) {
             self.begin(now, id, peer, None);
         }
@@ -163,6 +173,7 @@ impl Endpoint {
     /// Rekeys a tunnel's IKE SA, which keeps its Child SAs (RFC 7296 section 1.3.2). Does nothing for a tunnel that is
     /// not up.
     pub fn rekey_ike(&mut self, now: Instant, id: TunnelId) {
+        self.v1_rekey_ike(now, id);
         self.with_established(id, |endpoint, sa| endpoint.want(now, sa, Goal::RekeyIke));
     }
 
@@ -170,6 +181,7 @@ impl Endpoint {
     /// sequence numbers that the caller counts are about to run out, or by hand. Its place is taken by another
     /// pair, of which [`ChildSa::replaces`](crate::ChildSa::replaces) says so.
     pub fn rekey_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.v1_rekey_child(now, id, inbound_spi);
         self.with_established(id, |endpoint, sa| {
             if sa.established().is_some_and(|e| e.children.iter().any(|c| c.inbound_spi == inbound_spi)) {
                 endpoint.want(now, sa, Goal::RekeyChild(inbound_spi));
@@ -180,6 +192,7 @@ impl Endpoint {
     /// Ends one pair of Child SAs whose bytes, packets or sequence numbers have run out before another took its
     /// place; the IKE SA too, if it has no other.
     pub fn expire_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.v1_close_child(now, id, inbound_spi, DownReason::Expired);
         for spi in self.others(id, 0) {
             self.with_sa(spi, |endpoint, sa| match sa.established() {
                 Some(e) if e.children.iter().any(|c| c.inbound_spi == inbound_spi && c.is_usable()) => {
@@ -216,6 +229,23 @@ impl Endpoint {
 
     /// Closes a tunnel's SAs with DELETE and gives up attempts at it. The tunnel stays known.
     pub fn close(&mut self, now: Instant, id: TunnelId) {
+        self.v1_close(now, id);
+        self.v2_close(now, id);
+    }
+
+    /// The tunnel, if it is configured for IKEv1. Whatever it still has of the other version than it is configured for
+    /// is closed.
+    fn speaks_v1(&mut self, now: Instant, id: TunnelId) -> Option<Arc<TunnelConfig>> {
+        let tunnel = self.tunnels.get(&id).cloned()?;
+        match tunnel.ike.version {
+            Version::Ikev1 => self.v2_close(now, id),
+            Version::Ikev2 if self.v1_has(id) => self.v1_close(now, id),
+            Version::Ikev2 => {}
+        }
+        Some(tunnel).filter(|tunnel| tunnel.ike.version == Version::Ikev1)
+    }
+
+    fn v2_close(&mut self, now: Instant, id: TunnelId) {
         for spi in self.others(id, 0) {
             self.with_sa(spi, |endpoint, mut sa| match sa.state {
                 State::Opening(_) | State::Intermediate(_) => None,
@@ -232,6 +262,7 @@ impl Endpoint {
     /// Closes one pair of Child SAs with DELETE, named by its inbound SPI. Left without any, the IKE SA is
     /// closed too, after a while.
     pub fn close_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.v1_close_child(now, id, inbound_spi, DownReason::ClosedByUs);
         self.with_established(id, |endpoint, sa| {
             endpoint.close_child_of(now, sa, inbound_spi, DownReason::ClosedByUs);
         });
@@ -240,6 +271,7 @@ impl Endpoint {
     /// Authentic ESP or AH came in for a tunnel, with this SPI: a sign of life for dead peer detection, and that
     /// the peer sends with this pair of Child SAs.
     pub fn traffic_seen(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
+        self.v1_traffic_seen(now, id, inbound_spi);
         self.with_established(id, |endpoint, sa| {
             if let Some(established) = sa.established_mut() {
                 established.heard = established.heard.max(now);
@@ -261,12 +293,16 @@ impl Endpoint {
         self.counters.received += 1;
         let header = match Header::decode(message) {
             Ok((header, ..)) => header,
+            Err(WireError::Version(1)) if !self.answers_v2(path, message) => {
+                return self.v1_datagram(now, path, message);
+            }
             Err(WireError::Version(version)) => return self.other_version(now, path, version, message),
             Err(_) => {
                 self.counters.malformed += 1;
                 return;
             }
         };
+        self.v1_answered_in_v2(path, header.initiator_spi);
         match (header.exchange, header.response) {
             (ExchangeType::IkeSaInit, false) => self.init_request(now, path, &header, message),
             (ExchangeType::IkeSaInit, true) => {
@@ -280,6 +316,13 @@ impl Endpoint {
             }
             _ => self.protected_message(now, path, &header, message),
         }
+    }
+
+    /// Whether a message of another version is about an attempt of ours in IKEv2.
+    fn answers_v2(&self, path: Path, message: &[u8]) -> bool {
+        let spi = message.first_chunk().copied().map(u64::from_be_bytes);
+        let sa = spi.and_then(|spi| self.sas.get(&spi));
+        sa.is_some_and(|sa| sa.path.remote.ip() == path.remote.ip() && matches!(sa.state, State::Opening(_)))
     }
 
     /// A message of another major version: a higher one is told ours, a lower one in answer to ours is what people
@@ -332,6 +375,10 @@ impl Endpoint {
     /// Every deadline that `now` has reached.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((spi, kind)) = self.timers.pop(now) {
+            if self.v1.owns(spi) {
+                self.v1_timeout(now, spi, kind);
+                continue;
+            }
             self.with_sa(spi, |endpoint, sa| match kind {
                 TimerKind::Retransmit => endpoint.retransmit(now, sa),
                 TimerKind::Reassembly => Some(endpoint.drop_fragments(sa)),
@@ -383,6 +430,9 @@ impl Endpoint {
     /// What a computation came to. Late results, of attempts given up, are ignored.
     pub fn handle_job(&mut self, now: Instant, result: JobResult) {
         let JobResult { sa, outcome } = result;
+        if self.v1.owns(sa) {
+            return self.v1_job(now, sa, outcome);
+        }
         self.with_sa(sa, |endpoint, sa| match (outcome, &sa.state) {
             (Outcome::Generated { secret, public }, State::Opening(_)) => {
                 endpoint.generated(now, sa, secret, public)
@@ -411,13 +461,13 @@ impl Endpoint {
     pub fn counts(&self) -> Counts {
         let established = || self.sas.values().filter_map(IkeSa::established);
         Counts {
-            ike_sas: self.sas.len(),
-            established: established().count(),
-            child_sas: established().map(|e| e.children.len()).sum(),
+            ike_sas: self.sas.len() + self.v1.sas(),
+            established: established().count() + self.v1.established(),
+            child_sas: established().map(|e| e.children.len()).sum::<usize>() + self.v1.children(),
             half_open: self.half_open.len(),
             spis: self.esp_spis.len(),
-            of_tunnels: self.of_tunnel.len(),
-            first_messages: self.first_messages.len(),
+            of_tunnels: self.of_tunnel.len() + self.v1.of_tunnels(),
+            first_messages: self.first_messages.len() + self.v1.first_messages(),
             deadlines: self.timers.len(),
         }
     }
@@ -462,7 +512,7 @@ impl Endpoint {
     pub(crate) fn draw_spi(&mut self) -> u64 {
         loop {
             let spi = self.rng.next_u64();
-            if spi != 0 && !self.sas.contains_key(&spi) {
+            if spi != 0 && !self.sas.contains_key(&spi) && !self.v1.owns(spi) {
                 return spi;
             }
         }

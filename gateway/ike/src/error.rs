@@ -5,9 +5,10 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     algorithm::Group,
-    config::{Id, Protocol, Version},
+    config::{Id, Mode, Protocol, Version},
     event::{Path, Phase},
     selector::TrafficSelector,
+    v1::wire::NotifyType as Ikev1NotifyType,
     wire::{Notify, NotifyType, WireError},
 };
 
@@ -81,6 +82,47 @@ pub enum Cause {
         /// The version that came, or that the peer says it has.
         theirs: Version,
     },
+    /// The peer begins phase 1 of IKEv1 in another mode than the tunnel is configured for.
+    ModeMismatch {
+        /// The mode that is configured.
+        ours: Mode,
+        /// The mode that came.
+        theirs: Mode,
+    },
+    /// A peer whose address is not known beforehand begins main mode, which needs the key before the peer has said who
+    /// it is, and the tunnels that take a peer from anywhere have keys of their own (responder).
+    UnknownAddress {
+        /// The peer's address.
+        remote: IpAddr,
+        /// How many tunnels take a peer from anywhere.
+        tunnels: usize,
+    },
+    /// What the peer encrypts after a good key exchange of main mode does not decrypt: most likely the pre-shared keys
+    /// differ, from which the keys of IKEv1 come.
+    NotDecrypted {
+        /// Our identity.
+        local_id: Id,
+        /// The peer's, as configured.
+        peer_id: Id,
+    },
+    /// Main mode went as far as our identity, which was not answered.
+    IdentityUnanswered {
+        /// The peer's UDP port that it was sent to.
+        port: u16,
+        /// Whether the peer sent something that it encrypted with other keys.
+        garbled: bool,
+        /// Our identity.
+        local_id: Id,
+        /// The peer's, as configured.
+        peer_id: Id,
+    },
+    /// The peer of an IKEv1 tunnel answered with an error of another kind.
+    PeerRefusedV1 {
+        /// Which.
+        notify: Ikev1NotifyType,
+    },
+    /// The peer asks for XAUTH or Mode Config, as remote-access servers do.
+    Xauth,
     /// The peer insists on a group that we do not have.
     InvalidGroup {
         /// The groups we offer.
@@ -206,6 +248,8 @@ impl Cause {
             | Self::ProtocolMismatch { .. }
             | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }
+            | Self::ModeMismatch { .. }
+            | Self::Xauth
             | Self::InvalidGroup { .. }
             | Self::TrafficSelectors { .. }
             | Self::AuthMethod { .. }
@@ -222,6 +266,10 @@ impl Cause {
             | Self::NoTunnel { .. }
             | Self::TooManySelectors { .. }
             | Self::NothingToOffer { .. }
+            | Self::UnknownAddress { .. }
+            | Self::NotDecrypted { .. }
+            | Self::IdentityUnanswered { .. }
+            | Self::PeerRefusedV1 { .. }
             | Self::PeerRefused { .. } => Blame::ConfigMismatch,
             Self::InvalidPublicValue { .. }
             | Self::Malformed { .. }
@@ -242,12 +290,17 @@ impl Cause {
             | Self::VersionMismatch { .. }
             | Self::OtherAuthentication { .. }
             | Self::NothingToOffer { .. }
+            | Self::ModeMismatch { .. }
+            | Self::UnknownAddress { .. }
             | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::InvalidGroup { ours, .. } => {
                 let wanted = ours.first().map_or(0, |g| g.number());
                 (NotifyType::INVALID_KE_PAYLOAD, wanted.to_be_bytes().to_vec())
             }
             Self::AuthenticationFailed { .. }
+            | Self::NotDecrypted { .. }
+            | Self::IdentityUnanswered { .. }
+            | Self::Xauth
             | Self::IdMismatch { .. }
             | Self::AuthMethod { .. }
             | Self::NoPpk { .. }
@@ -266,6 +319,7 @@ impl Cause {
             | Self::Undecodable(_)
             | Self::TooManyRetries
             | Self::PeerRefused { .. }
+            | Self::PeerRefusedV1 { .. }
             | Self::NotContinued { .. }
             | Self::NoAnswer { .. } => (NotifyType::INVALID_SYNTAX, Vec::new()),
         };

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::{
-    config::{Protocol, Version},
+    config::{Mode, Protocol, Version},
     error::Cause,
     event::Phase,
     selector::MAX_SELECTORS,
@@ -89,6 +89,37 @@ impl Display for Cause {
             Self::VersionMismatch { ours, theirs } => {
                 write!(f, "different versions of IKE: we are configured for {ours}, the peer speaks {theirs}")
             }
+            Self::ModeMismatch { ours, theirs } => {
+                write!(f, "different modes of IKEv1: we are configured for {ours}, the peer speaks {theirs}")
+            }
+            Self::UnknownAddress { remote, tunnels } => write!(
+                f,
+                "{remote} begins main mode, and {tunnels} tunnels with different pre-shared keys take a peer from anywhere: \
+                 main mode needs the key before the peer has said who it is. Use aggressive mode or IKEv2, give the \
+                 tunnel the peer's address, or give these tunnels one pre-shared key"
+            ),
+            Self::NotDecrypted { local_id, peer_id } => write!(
+                f,
+                "the key exchange was good, and what the peer then encrypts does not decrypt: most likely the pre-shared \
+                 keys differ (we are {local_id}, the peer is {peer_id})"
+            ),
+            Self::IdentityUnanswered { port, garbled, local_id, peer_id } => {
+                let hint = if *garbled {
+                    "the peer encrypts with other keys, so most likely the pre-shared keys differ"
+                } else {
+                    "most likely the pre-shared keys differ, or the peer does not know our ID, or a firewall stops"
+                };
+                write!(f, "the key exchange was good, and the peer did not answer our identity: {hint}")?;
+                if !garbled {
+                    write!(f, " UDP port {port}")?;
+                }
+                write!(f, " (we are {local_id}, we expect {peer_id})")
+            }
+            Self::PeerRefusedV1 { notify } => write!(f, "the peer refused with {notify}"),
+            Self::Xauth => f.write_str(
+                "the peer asks for XAUTH or Mode Config, as remote-access servers do; we authenticate by a pre-shared key \
+                 alone: set the peer to that",
+            ),
             Self::InvalidGroup { ours, theirs } => {
                 let ours = list(&ours.iter().map(|g| g.number()).collect::<Vec<_>>());
                 write!(f, "the peer wants Diffie-Hellman group {theirs}, we offer {ours}")
@@ -197,6 +228,15 @@ impl Display for Protocol {
         f.write_str(match self {
             Self::Esp => "ESP",
             Self::Ah => "AH",
+        })
+    }
+}
+
+impl Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main mode",
+            Self::Aggressive => "aggressive mode",
         })
     }
 }

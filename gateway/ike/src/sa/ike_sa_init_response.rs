@@ -254,7 +254,7 @@ impl Endpoint {
 
     /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
     /// tunnel that is up must not look as if it had failed.
-    pub(super) fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
+    pub(crate) fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
         let [tunnel] = candidates else { return None };
         (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
     }

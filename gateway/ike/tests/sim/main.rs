@@ -15,4 +15,5 @@ mod protocols;
 mod rekey;
 mod schedules;
 mod strangers;
+mod v1;
 mod world;

@@ -16,7 +16,8 @@ pub(crate) use phase_one::{
     PhaseOneSuite, accept_phase_one, offer_phase_one, other_authentication, select_phase_one,
 };
 pub(crate) use phase_two::{
-    Encapsulation, PhaseTwoSuite, accept_phase_two, offer_phase_two, other_protocol, select_phase_two,
+    Encapsulation, PhaseTwoSuite, accept_phase_two, offer_phase_two, other_protocol, pfs_group, pfs_groups,
+    select_phase_two,
 };
 pub(crate) use words::{first_difference, in_words};
 

@@ -270,6 +270,20 @@ pub(crate) fn accept_phase_two(
     same.then_some((suite, child_spi(answer)?))
 }
 
+/// The groups of perfect forward secrecy that a peer offers, by number.
+pub(crate) fn pfs_groups(theirs: &SecurityAssociation) -> Vec<u16> {
+    let mut groups = Vec::new();
+    let transforms = theirs.proposals.iter().flat_map(|proposal| &proposal.transforms);
+    for mut attributes in transforms.filter_map(|t| Attributes::of(t, LIFE_TYPE_PHASE_TWO)) {
+        if let Some(group) = attributes.take_u16(GROUP)
+            && !groups.contains(&group)
+        {
+            groups.push(group);
+        }
+    }
+    groups
+}
+
 /// 1 to 255 are reserved (RFC 4303 section 2.1), and so is 0.
 fn child_spi(proposal: &Proposal) -> Option<u32> {
     let spi = u32::from_be_bytes(proposal.spi.as_slice().try_into().ok()?);

@@ -8,7 +8,7 @@ use crate::{
     config::{self, IkePolicy, IpsecPolicy, Mode, Version},
     error::Cause,
     event::Phase,
-    v1::wire::{Attribute, NatTraversal, NotifyType, ProtocolId, Value},
+    v1::wire::{Attribute, NatTraversal, NotifyType, ProtocolId, sa::Value},
 };
 
 fn ike(encryption: &[Encryption], integrity: &[Integrity], dh: &[Group]) -> IkePolicy {

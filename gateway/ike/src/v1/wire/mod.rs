@@ -14,7 +14,7 @@ pub(crate) use header::Header;
 pub(crate) use notify::Notify;
 pub use notify::NotifyType;
 pub(crate) use payload::{Chain, Delete, FragmentPayload, Payload};
-pub(crate) use sa::{Attribute, Proposal, ProtocolId, SecurityAssociation, Transform, Value};
+pub(crate) use sa::{Attribute, Proposal, ProtocolId, SecurityAssociation, Transform};
 pub(crate) use vendor::{NatTraversal, VendorId};
 
 use crate::wire::header::set_length;

@@ -1,0 +1,287 @@
+//! Child SAs of a tunnel: installed, switched to, rekeyed make-before-break, removed.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Sa,
+    keys::QuickExchanged,
+    quick::{Step, Want},
+    wire::{Delete, Payload, ProtocolId},
+};
+use crate::{
+    TunnelId,
+    config::Protocol,
+    crypto::dh::Shared,
+    endpoint::Endpoint,
+    event::{ChildSa, DownReason, Event},
+    selector::TrafficSelector,
+    timer::TimerKind,
+};
+
+/// The wait before a rekey that has failed is tried again.
+pub(super) const REKEY_RETRY: Duration = Duration::from_secs(10);
+
+/// A pair of Child SAs.
+#[derive(Debug)]
+pub(super) struct Child {
+    local: TrafficSelector,
+    remote: TrafficSelector,
+    pub(super) protocol: Protocol,
+    pub(super) inbound_spi: u32,
+    pub(super) outbound_spi: u32,
+    pub(super) encapsulated: bool,
+    /// Whether we began the quick mode that made it.
+    pub(super) initiator: bool,
+    /// Its Ni, which settles simultaneous quick modes.
+    pub(super) nonce: Vec<u8>,
+    /// When its first message was sent or came.
+    pub(super) began: Instant,
+    pub(super) since: Instant,
+    /// Whether the peer is known to be ready for what is sent with it.
+    pub(super) confirmed: bool,
+    rekey_at: Option<Instant>,
+    expires: Instant,
+    /// When it goes, because another has its place.
+    pub(super) retire_at: Option<Instant>,
+}
+
+impl Child {
+    /// Whether it serves exactly these selectors.
+    pub(super) fn is_of(&self, local: &TrafficSelector, remote: &TrafficSelector) -> bool {
+        (&self.local, &self.remote) == (local, remote)
+    }
+
+    /// Whether it serves the same flows.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.is_of(&other.local, &other.remote)
+    }
+
+    fn due(&self) -> Instant {
+        [self.rekey_at, self.retire_at].into_iter().flatten().fold(self.expires, Instant::min)
+    }
+}
+
+impl Endpoint {
+    /// A quick mode has made a pair: the caller is to install it.
+    pub(super) fn install_child(
+        &mut self,
+        now: Instant,
+        sa: &mut Sa,
+        id: u32,
+        shared: Option<&Shared>,
+        initiator: bool,
+    ) {
+        let (path, nat_t_port) = (sa.path, self.config.nat_t_port);
+        let Some(tunnel) = sa.tunnel.clone() else { return };
+        let Some(established) = sa.established() else { return };
+        let Some((_, quick)) = established.quicks().find(|(known, _)| *known == id) else { return };
+        let Some(suite) = quick.suite else { return };
+        let (initiator_nonce, responder_nonce) = match initiator {
+            true => (&quick.nonce, &quick.peer_nonce),
+            false => (&quick.peer_nonce, &quick.nonce),
+        };
+        let shared = shared.map(|shared| shared.as_slice());
+        let exchanged = QuickExchanged { initiator_nonce, responder_nonce, shared };
+        let encapsulated = established.nat.any() && path.local.port() == nat_t_port;
+        let lifetime = quick.lifetime.time.unwrap_or(tunnel.ipsec.lifetime).max(Duration::from_secs(1));
+        let Want { local, remote, replaces } = quick.want.clone();
+        let child = ChildSa {
+            inbound: established.keys.keymat(&suite, &exchanged, quick.inbound_spi),
+            outbound: established.keys.keymat(&suite, &exchanged, quick.outbound_spi),
+            switch_outbound: initiator,
+            replaces,
+            protocol: suite.protocol,
+            encryption: suite.encryption,
+            integrity: suite.integrity,
+            pfs: suite.group,
+            esn: false,
+            local_ts: vec![local.clone()],
+            remote_ts: vec![remote.clone()],
+            local: path.local.ip(),
+            peer: path.remote.ip(),
+            encapsulation: encapsulated.then(|| (path.local.port(), path.remote.port())),
+            lifetime,
+            lifetime_bytes: quick.lifetime.bytes,
+            initiator,
+        };
+        // The other side's turn comes only if ours has not.
+        let least = if initiator { 850 } else { 920 };
+        let kept = Child {
+            local,
+            remote,
+            protocol: suite.protocol,
+            inbound_spi: quick.inbound_spi,
+            outbound_spi: quick.outbound_spi,
+            encapsulated,
+            initiator,
+            nonce: initiator_nonce.clone(),
+            began: quick.began,
+            since: now,
+            confirmed: initiator,
+            rekey_at: Some(now + lifetime * (least + self.rng.next_u32() % 50) / 1000),
+            expires: now + lifetime,
+            retire_at: None,
+        };
+        let inbound_spi = kept.inbound_spi;
+        if !established.superseded {
+            self.timers.stop(sa.cookie, TimerKind::Superseded);
+        }
+        let family = self.family(tunnel.id);
+        family.wanted = false;
+        family.children.push(kept);
+        self.events.push_back(Event::ChildUp { tunnel: tunnel.id, child: Box::new(child) });
+        if initiator {
+            self.settle_child(now, tunnel.id, inbound_spi);
+        }
+        self.arm_children(tunnel.id);
+    }
+
+    /// The peer is ready for what is sent with a pair.
+    pub(super) fn confirm_child(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
+        let child = self.family(tunnel).children.iter_mut().find(|c| c.inbound_spi == inbound_spi);
+        match child {
+            Some(child) if !child.confirmed => {
+                child.confirmed = true;
+                child.since = now;
+            }
+            _ => return self.drop_empty_family(tunnel),
+        }
+        self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
+        self.settle_child(now, tunnel, inbound_spi);
+        self.arm_children(tunnel);
+    }
+
+    pub(super) fn arm_children(&mut self, tunnel: TunnelId) {
+        let Some(family) = self.v1.families.get(&tunnel) else { return };
+        match family.children.iter().map(Child::due).min() {
+            Some(at) => self.timers.set(family.key, TimerKind::Children, at),
+            None => self.timers.stop(family.key, TimerKind::Children),
+        }
+    }
+
+    /// Something is to be done about a tunnel's Child SAs.
+    pub(super) fn v1_children_due(&mut self, now: Instant, tunnel: TunnelId) {
+        let due = |child: &&Child| child.due() <= now;
+        let family = self.v1.families.get(&tunnel);
+        let due: Vec<u32> =
+            family.map_or_else(Vec::new, |f| f.children.iter().filter(due).map(|c| c.inbound_spi).collect());
+        for spi in due {
+            let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
+            let Some(at) = family.children.iter().position(|c| c.inbound_spi == spi) else { continue };
+            let child = &family.children[at];
+            let like = |other: &Child| other.is_like(child) && other.confirmed && other.inbound_spi != spi;
+            let served = family.children.iter().any(|other| like(other) && other.retire_at.is_none());
+            if child.expires <= now {
+                self.v1_remove_child(now, tunnel, spi, DownReason::Expired, true);
+            } else if child.retire_at.is_some_and(|at| at <= now) {
+                if served {
+                    self.v1_remove_child(now, tunnel, spi, DownReason::Replaced, true);
+                } else {
+                    // What was to take its place is gone: it is needed after all.
+                    family.children[at].retire_at = None;
+                }
+            } else {
+                let retry = now + self.config.give_up_after() + REKEY_RETRY;
+                let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
+                family.children[at].rekey_at = Some(retry);
+                self.v1_rekey_child(now, tunnel, spi);
+            }
+        }
+        self.arm_children(tunnel);
+    }
+
+    /// A rekey has failed: it is tried again after a while.
+    pub(super) fn rekey_later(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
+        let family = self.v1.families.get_mut(&tunnel);
+        if let Some(child) = family.and_then(|f| f.children.iter_mut().find(|c| c.inbound_spi == inbound_spi))
+        {
+            child.rekey_at = Some(now + REKEY_RETRY);
+        }
+        self.arm_children(tunnel);
+    }
+
+    /// A pair is to be rekeyed on this SA, unless that is under way.
+    pub(super) fn want_rekey(&mut self, now: Instant, sa: &mut Sa, inbound_spi: u32) {
+        let Some(family) = sa.tunnel_id().and_then(|id| self.v1.families.get(&id)) else { return };
+        let Some(child) = family.children.iter().find(|c| c.inbound_spi == inbound_spi) else { return };
+        if child.retire_at.is_some() {
+            return;
+        }
+        let want =
+            Want { local: child.local.clone(), remote: child.remote.clone(), replaces: Some(inbound_spi) };
+        let Some(established) = sa.established_mut() else { return };
+        let same = |other: &Want| (&other.local, &other.remote) == (&want.local, &want.remote);
+        let under_way = established.wants.iter().any(same)
+            || established.quicks().any(|(_, quick)| quick.step != Step::Done && same(&quick.want));
+        if !under_way {
+            established.wants.push_back(want);
+            self.next_quick_modes(now, sa);
+        }
+    }
+
+    /// Removes a pair, and tells the peer where it is to be told, through the SA that is current.
+    pub(super) fn v1_remove_child(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        inbound_spi: u32,
+        reason: DownReason,
+        tell: bool,
+    ) {
+        match self.v1.current(tunnel) {
+            Some(cookie) => self.with_v1(cookie, |endpoint, mut sa| {
+                endpoint.remove_child_on(now, Some(&mut sa), tunnel, inbound_spi, reason, tell);
+                endpoint.expect_children(now, &sa);
+                Some(sa)
+            }),
+            None => self.remove_child_on(now, None, tunnel, inbound_spi, reason, false),
+        }
+    }
+
+    pub(super) fn remove_child_on(
+        &mut self,
+        now: Instant,
+        sa: Option<&mut Sa>,
+        tunnel: TunnelId,
+        inbound_spi: u32,
+        reason: DownReason,
+        tell: bool,
+    ) {
+        let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
+        let Some(at) = family.children.iter().position(|c| c.inbound_spi == inbound_spi) else { return };
+        let child = family.children.remove(at);
+        self.esp_spis.remove(&inbound_spi);
+        // The newest of those that are left is the one to send with.
+        let heirs = family.children.iter().filter(|other| other.is_like(&child) && other.confirmed);
+        let heir =
+            heirs.max_by_key(|other| (other.retire_at.is_none(), other.since)).map(|heir| heir.inbound_spi);
+        if let Some(inbound_spi) = heir {
+            self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
+        }
+        let reason = if heir.is_some() { DownReason::Replaced } else { reason };
+        let outbound_spi = child.outbound_spi;
+        self.events.push_back(Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason });
+        if let Some(sa) = sa.filter(|_| tell) {
+            let delete = Delete::children(ProtocolId::from(child.protocol), &[inbound_spi]);
+            self.inform(now, sa, Payload::Delete(delete), true);
+        }
+        self.arm_children(tunnel);
+        self.drop_empty_family(tunnel);
+    }
+
+    /// Every pair of a tunnel goes, without a word: those there were before `before`, if that is given.
+    pub(super) fn drop_children(
+        &mut self,
+        now: Instant,
+        tunnel: TunnelId,
+        before: Option<Instant>,
+        reason: DownReason,
+    ) {
+        let Some(family) = self.v1.families.get(&tunnel) else { return };
+        let older = family.children.iter().filter(|child| before.is_none_or(|before| child.since <= before));
+        let spis: Vec<u32> = older.map(|child| child.inbound_spi).collect();
+        for spi in spis {
+            self.remove_child_on(now, None, tunnel, spi, reason, false);
+        }
+    }
+}
