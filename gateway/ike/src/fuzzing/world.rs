@@ -13,6 +13,7 @@ use crate::{
     Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, IkePolicy, Integrity, IpsecPolicy, Mode, NatT,
     Path, Ppk, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId, Version,
     sa::Role,
+    v1::wire::Chain,
     wire::{ExchangeType, Header, payload::decode_chain},
 };
 
@@ -36,6 +37,7 @@ struct Datagram {
 
 pub(super) struct World<'a> {
     script: Script<'a>,
+    version: Version,
     now: Instant,
     ends: [Endpoint; 2],
     children: [Vec<u32>; 2],
@@ -137,7 +139,16 @@ impl<'a> World<'a> {
             endpoint
         });
         let (flight, history) = (VecDeque::new(), Vec::new());
-        Self { script, now, ends, children: Default::default(), up: 0, flight, history }
+        Self {
+            script,
+            version: tunnel(0, choice).ike.version,
+            now,
+            ends,
+            children: Default::default(),
+            up: 0,
+            flight,
+            history,
+        }
     }
 
     /// Runs the script to its end; how many pairs of Child SAs it brought up, both ends' views counted.
@@ -149,7 +160,8 @@ impl<'a> World<'a> {
             self.settle();
         }
         for end in &self.ends {
-            assert!(end.sas.len() <= MAX_SAS, "{} IKE SAs", end.sas.len());
+            let sas = end.sas.len() + end.v1.sas();
+            assert!(sas <= MAX_SAS, "{sas} IKE SAs");
         }
         self.up
     }
@@ -286,11 +298,14 @@ impl<'a> World<'a> {
         Some(())
     }
 
-    /// A message of IKEv2 under an end's own keys, with payloads as the script has them.
+    /// A message under an end's own keys, with payloads as the script has them.
     fn forge(&mut self) -> Option<()> {
         let (choice, id, length) = (self.script.u8()?, self.script.u8()?, self.script.u8()?);
         let octets = self.script.octets(length.into());
         let (first, chain) = octets.split_first()?;
+        if self.version == Version::Ikev1 {
+            return self.forge_v1(choice, id, *first, chain);
+        }
         let Ok(payloads) = decode_chain(*first, chain) else { return Some(()) };
         let side = usize::from(choice & 1);
         let kinds: Vec<_> = ExchangeType::of(Version::Ikev2).collect();
@@ -315,6 +330,20 @@ impl<'a> World<'a> {
         for message in messages {
             self.deliver(&Datagram { to: 1 - side, path, octets: [marker, &message].concat() });
         }
+        Some(())
+    }
+
+    fn forge_v1(&mut self, choice: u8, place: u8, first: u8, chain: &[u8]) -> Option<()> {
+        let Ok(chain) = Chain::decode(first, chain) else { return Some(()) };
+        let side = usize::from(choice & 1);
+        let (quick, hashed) = (choice >> 1 & 1 == 1, choice >> 2 & 3 != 0);
+        let table = &mut self.ends[side].v1;
+        let Some((path, message)) = table.forge(quick, hashed, place, chain.payloads) else {
+            return Some(());
+        };
+        let path = Path { local: path.remote, remote: path.local };
+        let marker: &[u8] = if path.local.port() == 4500 { &[0; 4] } else { &[] };
+        self.deliver(&Datagram { to: 1 - side, path, octets: [marker, &message].concat() });
         Some(())
     }
 }

@@ -17,6 +17,8 @@ mod aggressive;
 mod children;
 pub(crate) mod cipher;
 mod collision;
+#[cfg(any(test, feature = "fuzzing"))]
+mod forge;
 pub(crate) mod fragment;
 pub(crate) mod id;
 mod informational;
