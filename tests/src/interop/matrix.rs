@@ -1,6 +1,6 @@
 //! Every case.
 
-use crate::interop::case::{Case, End, Network, Peer, Role, Shows, Version};
+use crate::interop::case::{Case, End, Network, Peer, Role, Sa, Shows, Side, Version};
 
 use Role::{Initiates, Responds};
 use Version::{Aggressive, Main, V2};
@@ -156,10 +156,13 @@ fn proposals() -> Vec<Case> {
 fn children() -> Vec<Case> {
     let mut cases = Vec::new();
     for (number, esp) in CHILDREN.into_iter().enumerate() {
+        let pfs = esp.contains("modp") || esp.contains("ecp") || esp.ends_with("x25519");
         // Each in one role per version; the next one in the other.
         let (role, other) = if number % 2 == 0 { (Initiates, Responds) } else { (Responds, Initiates) };
+        let side = if number % 2 == 0 { Side::Adit } else { Side::Peer };
+        let v2 = if pfs { Shows::Rekey(side, Sa::Child) } else { Shows::Traffic };
         let end = End::new(V2, "aes128-sha256-ecp256", esp);
-        cases.push(named(esp, Case::new("children", role, end, Shows::Traffic)));
+        cases.push(named(esp, Case::new("children", role, end, v2)));
         let end = End::new(V2, "aes128-sha256-ecp256", esp);
         cases.push(named(esp, Case::new("children", other, end, Shows::Traffic)));
     }
@@ -190,12 +193,24 @@ fn lives() -> Vec<Case> {
     for version in VERSIONS {
         for role in ROLES {
             let case = |name: &str, shows| named(name, Case::new("lives", role, usual(version), shows));
+            if version != Aggressive {
+                cases.push(case("adit-rekeys-child", Shows::Rekey(Side::Adit, Sa::Child)));
+                cases.push(case("peer-rekeys-child", Shows::Rekey(Side::Peer, Sa::Child)));
+                cases.push(case("adit-rekeys-ike", Shows::Rekey(Side::Adit, Sa::Ike)));
+                cases.push(case("peer-rekeys-ike", Shows::Rekey(Side::Peer, Sa::Ike)));
+            }
             cases.push(case("peer-deletes", Shows::PeerDeletes));
             let dying = End { more: vec![("dpd", "delay = 2"), ("dpd", "timeout = 4")], ..usual(version) };
             if version != Aggressive {
                 cases.push(named("peer-dies", Case::new("lives", role, dying, Shows::PeerDies)));
             }
         }
+    }
+    for role in ROLES {
+        let case = Case::new("lives", role, usual(V2), Shows::RekeyAll);
+        cases.push(named("both-rekey-all", case));
+        let case = Case::new("lives", role, usual(V2), Shows::Reauthenticate);
+        cases.push(named("peer-reauthenticates", case));
     }
     cases
 }
@@ -307,7 +322,9 @@ fn strongswan6() -> Vec<Case> {
             }
         }
         let hybrid = End { ike: "aes256gcm16-prfsha256-x25519-ke1_mlkem768", ..usual(V2) };
-        push("x25519-mlkem768", role, hybrid, Shows::PeerLogs("IKE_INTERMEDIATE"), Network::Direct);
+        push("x25519-mlkem768", role, hybrid.clone(), Shows::PeerLogs("IKE_INTERMEDIATE"), Network::Direct);
+        push("rekey-x25519-mlkem768", role, hybrid, Shows::RekeyAll, Network::Direct);
+        push("rekey-all", role, usual(V2), Shows::RekeyAll, Network::Direct);
         push("aes256gcm16", role, usual(V2), Shows::Traffic, Network::NatAdit);
     }
     cases
