@@ -184,7 +184,7 @@ pub struct Ppk {
 }
 
 /// Parameters of phase 1, each list in order of preference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IkePolicy {
     /// The version spoken, and the only one taken.
     pub version: Version,

@@ -17,6 +17,7 @@ use crate::{
     sa::{Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Standing, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
+    tunnels::Tunnels,
     v1::Table,
     wire::{ExchangeType, Header, WireError, header::refuse_version},
 };
@@ -31,7 +32,7 @@ const SHORTEST_FRAGMENT: usize = 256;
 pub struct Endpoint {
     pub(crate) config: EndpointConfig,
     pub(crate) rng: Box<dyn CryptoRng + Send>,
-    pub(crate) tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>,
+    pub(crate) tunnels: Tunnels,
     /// By our SPI.
     pub(crate) sas: BTreeMap<u64, IkeSa>,
     /// IKE SAs by tunnel, from when the tunnel is known.
@@ -87,7 +88,7 @@ impl Endpoint {
         Self {
             config,
             rng,
-            tunnels: BTreeMap::new(),
+            tunnels: Tunnels::default(),
             sas: BTreeMap::new(),
             of_tunnel: BTreeSet::new(),
             first_messages: BTreeMap::new(),
@@ -109,7 +110,7 @@ impl Endpoint {
     /// Adds a tunnel or replaces its configuration. An SA that is up stays as it was negotiated until it is
     /// renewed or closed.
     pub fn set_tunnel(&mut self, _now: Instant, tunnel: TunnelConfig) {
-        self.tunnels.insert(tunnel.id, Arc::new(tunnel));
+        self.tunnels.insert(tunnel);
     }
 
     /// Closes a tunnel's SAs and forgets the tunnel.

@@ -83,6 +83,7 @@ mod proposal;
 mod sa;
 mod selector;
 mod timer;
+mod tunnels;
 mod v1;
 mod wire;
 mod words;

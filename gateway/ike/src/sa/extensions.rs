@@ -1,9 +1,8 @@
 //! What an IKE SA's two sides can do beyond RFC 7296, as they say to each other in notifies.
 
-use std::sync::Arc;
-
 use crate::{
     config::TunnelConfig,
+    tunnels::Kind,
     wire::{Notify, NotifyType, Payload},
 };
 
@@ -46,8 +45,8 @@ impl Extensions {
     }
 
     /// What a responder answers to what the initiator said, with these tunnels that may be meant.
-    pub(super) fn answer(self, candidates: &[Arc<TunnelConfig>]) -> Self {
-        let ppk = self.ppk && candidates.iter().any(|tunnel| tunnel.ppk.is_some());
+    pub(super) fn answer(self, kinds: &[Kind]) -> Self {
+        let ppk = self.ppk && kinds.iter().any(|kind| kind.tunnel.ppk.is_some());
         Self { ppk, childless: true, ..self }
     }
 

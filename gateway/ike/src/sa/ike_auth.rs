@@ -228,9 +228,12 @@ impl Endpoint {
         let State::HalfOpen(handshake) = sa.state else { return None };
         self.timers.stop(sa.spi, TimerKind::HalfOpen);
         // The tunnels as they are configured by now.
-        let candidates = self.candidates(sa.path, Version::Ikev2);
+        let named = self.named(sa.path, payloads);
         sa.path = path;
-        let verified = check_initiator(&candidates, &handshake, sa.extensions.ppk, payloads);
+        let verified = match &named {
+            Ok((id, known)) => check_initiator(known, *id, &handshake, sa.extensions.ppk, payloads),
+            Err(stranger) => Err(stranger.clone()),
+        };
         let verified = match verified.and_then(|verified| match is_nat_refused(path, payloads) {
             true => Err((Some(Arc::clone(&verified[0].0)), Cause::NatRefused { path })),
             false => Ok(verified),
@@ -303,6 +306,34 @@ impl Endpoint {
         let accepted = Some(Accepted { path, reply, initial_contact });
         self.establish(now, sa, &responder_nonce, agreement, accepted)
     }
+
+    /// IDi, type and data, and the candidates whose peer has it, never none: first those that IDr means.
+    fn named<'a>(&self, path: Path, payloads: &'a [Payload]) -> Result<Named<'a>, Stranger> {
+        let only = || self.only(path, Version::Ikev2).cloned();
+        let id = payloads.iter().find_map(|p| match p {
+            Payload::IdInitiator { kind, data } => Some((*kind, data.as_slice())),
+            _ => None,
+        });
+        let Some((kind, id)) = id else {
+            return Err((only(), Cause::Malformed { what: "IDi is missing" }));
+        };
+        let came = Id::from_wire(kind, id);
+        let mut known = came.map_or_else(Vec::new, |came| self.candidates_named(path, &came));
+        if known.is_empty() {
+            let mut expected: Vec<_> =
+                self.tunnels.at(path, Version::Ikev2).map(|c| c.peer_id.clone()).collect();
+            expected.sort_unstable();
+            expected.dedup();
+            return Err((only(), Cause::IdMismatch { expected, came: id_in_words(kind, id) }));
+        }
+        let wanted = payloads.iter().find_map(|p| match p {
+            Payload::IdResponder { kind, data } => Id::from_wire(*kind, data),
+            _ => None,
+        });
+        // IDr is a wish, which a responder may pass over (RFC 7296 section 1.2).
+        known.sort_by_key(|c| !wanted.as_ref().is_some_and(|wanted| c.local_id.matches(wanted)));
+        Ok(((kind, id), known))
+    }
 }
 
 /// What a responder still has to do once its side is established.
@@ -315,36 +346,18 @@ struct Accepted {
 /// Why an initiator is not let in, and the tunnel it comes closest to.
 type Stranger = (Option<Arc<TunnelConfig>>, Cause);
 
-/// The candidates that the initiator has proved to be the peer of; or why there are none, and for which
-/// tunnel.
+/// IDi, type and data, and the tunnels whose peer has it.
+type Named<'a> = ((u8, &'a [u8]), Vec<Arc<TunnelConfig>>);
+
+/// The candidates that the initiator has proved to be the peer of, of those whose peer has its ID; or why there are
+/// none, and for which tunnel.
 fn check_initiator<'a>(
-    candidates: &'a [Arc<TunnelConfig>],
+    known: &'a [Arc<TunnelConfig>],
+    (kind, id): (u8, &[u8]),
     handshake: &Handshake,
     uses_ppk: bool,
     payloads: &'a [Payload],
 ) -> Result<Vec<(Arc<TunnelConfig>, Proof<'a>)>, Stranger> {
-    let id = payloads.iter().find_map(|p| match p {
-        Payload::IdInitiator { kind, data } => Some((*kind, data)),
-        _ => None,
-    });
-    let only = (candidates.len() == 1).then(|| candidates[0].clone());
-    let Some((kind, id)) = id else {
-        return Err((only, Cause::Malformed { what: "IDi is missing" }));
-    };
-    let came = Id::from_wire(kind, id);
-    let mut known: Vec<_> =
-        candidates.iter().filter(|c| came.as_ref().is_some_and(|came| c.peer_id.matches(came))).collect();
-    if known.is_empty() {
-        let mut expected: Vec<_> = candidates.iter().map(|c| c.peer_id.clone()).collect();
-        expected.dedup();
-        return Err((only, Cause::IdMismatch { expected, came: id_in_words(kind, id) }));
-    }
-    let wanted = payloads.iter().find_map(|p| match p {
-        Payload::IdResponder { kind, data } => Id::from_wire(*kind, data),
-        _ => None,
-    });
-    // IDr is a wish, which a responder may pass over (RFC 7296 section 1.2).
-    known.sort_by_key(|c| !wanted.as_ref().is_some_and(|wanted| c.local_id.matches(wanted)));
     // No AUTH in the first request asks for EAP (RFC 7296 section 2.16).
     let Some((method, auth)) = auth_of(payloads) else {
         return Err((Some(known[0].clone()), Cause::Eap));
@@ -355,7 +368,7 @@ fn check_initiator<'a>(
     let body = id_body(kind, id);
     let mut refusal = None;
     let mut verified = Vec::new();
-    for tunnel in &known {
+    for tunnel in known {
         match verify(tunnel, handshake, uses_ppk, payloads, &body, auth) {
             Ok(proof) => verified.push((Arc::clone(tunnel), proof)),
             Err(cause) => {
@@ -365,7 +378,7 @@ fn check_initiator<'a>(
     }
     let Some((first, _)) = verified.first() else {
         let (tunnel, cause) =
-            refusal.unwrap_or_else(|| (Arc::clone(known[0]), authentication_failed(known[0], false)));
+            refusal.unwrap_or_else(|| (Arc::clone(&known[0]), authentication_failed(&known[0], false)));
         return Err((Some(tunnel), cause));
     };
     let suite = &handshake.suite;

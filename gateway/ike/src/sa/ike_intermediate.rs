@@ -187,8 +187,7 @@ impl Endpoint {
         self.counters.exchange(ExchangeType::IkeIntermediate, ExchangeResult::Refused);
         let notify = Payload::Notify(cause.to_notify());
         self.answer(&mut sa, path, ExchangeType::IkeIntermediate, &[notify]);
-        let candidates = self.candidates(path, Version::Ikev2);
-        let tunnel = self.sole(&candidates);
+        let tunnel = self.sole(path, Version::Ikev2);
         self.failed_now_and_then(now, tunnel, path, ExchangeType::IkeIntermediate, cause);
         sa.state = match sa.state {
             State::HalfOpen(handshake) => State::Closing(handshake.into_channel()),

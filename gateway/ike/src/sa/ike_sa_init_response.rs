@@ -14,7 +14,7 @@ use super::{
     nat,
 };
 use crate::{
-    config::{NatT, TunnelConfig, Version},
+    config::{Id, NatT, TunnelConfig, Version},
     counters::ExchangeResult,
     crypto::{
         dh::{InvalidPublic, Job, Secret, Shared, Work},
@@ -25,6 +25,7 @@ use crate::{
     event::Path,
     proposal::{IkeSuite, offer_ike, select_ike},
     timer::TimerKind,
+    tunnels::Kind,
     wire::{
         ExchangeType, Header, Notify, NotifyType, Payload, Proposal, WireError, encode_message,
         payload::decode_chain,
@@ -72,25 +73,24 @@ impl Endpoint {
         if !self.is_admitted(now, path, header, essentials.nonce, &payloads) {
             return;
         }
-        let candidates = self.candidates(path, Version::Ikev2);
-        let Some(first) = candidates.first() else {
+        let kinds = self.kinds(path);
+        let Some(Kind { tunnel: first, .. }) = kinds.first() else {
             self.counters.no_tunnel += 1;
-            let other = self.candidates(path, Version::Ikev1);
-            let cause = match other.is_empty() {
+            let cause = match self.tunnels.at(path, Version::Ikev1).next().is_none() {
                 true => Cause::NoTunnel { local: path.local.ip(), remote: path.remote.ip() },
                 false => Cause::VersionMismatch { ours: Version::Ikev1, theirs: Version::Ikev2 },
             };
             self.refuse_init(path, header, cause.to_notify());
-            let tunnel = self.sole(&other);
+            let tunnel = self.sole(path, Version::Ikev1);
             return self.stranger_failed(now, tunnel, path, cause);
         };
         let wanted = self.wanted.get(&(path.local.ip(), path.remote.ip())) == Some(&first.id);
-        let certain = if wanted { std::slice::from_ref(first) } else { &candidates[..] };
-        let chosen = choose(certain, &essentials).or_else(|| choose(&candidates, &essentials));
+        let certain = if wanted { &kinds[..1] } else { &kinds[..] };
+        let chosen = choose(certain, &essentials).or_else(|| choose(&kinds, &essentials));
         let Some((suite, chosen)) = chosen else {
             let cause = no_proposal(&offer_ike(&first.ike), essentials.proposals);
             self.refuse_init(path, header, cause.to_notify());
-            let tunnel = self.sole(&candidates);
+            let tunnel = self.sole(path, Version::Ikev2);
             return self.stranger_failed(now, tunnel, path, cause);
         };
         if suite.additional.is_some() && !Extensions::of(&payloads).intermediate {
@@ -199,8 +199,8 @@ impl Endpoint {
         };
         let mut nonce = vec![0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let candidates = self.candidates(sa.path, Version::Ikev2);
-        let nat_t = candidates.first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
+        let kinds = self.kinds(sa.path);
+        let nat_t = kinds.first().map_or(NatT::Auto, |kind| kind.tunnel.nat_t);
         let nat = nat::detect(nat_t, (sa.peer_spi, 0), sa.path, &payloads);
         let mut answer = vec![
             Payload::Sa(vec![chosen]),
@@ -210,7 +210,7 @@ impl Endpoint {
         if nat.is_some() {
             answer.extend(nat::notifies(nat_t, (sa.peer_spi, sa.spi), sa.path));
         }
-        sa.extensions = Extensions::of(&payloads).answer(&candidates);
+        sa.extensions = Extensions::of(&payloads).answer(&kinds);
         answer.extend(sa.extensions.notifies());
         let answer = encode_message(header(sa.peer_spi, sa.spi, true), &answer);
         let exchanged = Exchanged {
@@ -241,22 +241,52 @@ impl Endpoint {
     }
 
     /// The tunnels that an initiator at this path may be: those of its address before those of any, and first of
-    /// all the one it was last known to want.
+    /// all the one it was last known to want. As many as there are: where the peer has said who it is,
+    /// `candidates_named` costs less.
     pub(crate) fn candidates(&self, path: Path, version: Version) -> Vec<Arc<TunnelConfig>> {
-        let (local, remote) = (path.local.ip(), path.remote.ip());
-        let here = self.tunnels.values().filter(|t| t.local == local && t.ike.version == version);
-        let mut candidates: Vec<_> =
-            here.filter(|t| t.peer.is_none_or(|peer| peer == remote)).cloned().collect();
-        let wanted = self.wanted.get(&(local, remote));
-        candidates.sort_by_key(|t| (wanted != Some(&t.id), t.peer.is_none()));
+        let mut candidates: Vec<_> = self.tunnels.at(path, version).cloned().collect();
+        self.wanted_first(path, &mut candidates);
         candidates
+    }
+
+    /// The tunnels that an initiator at this path may be whose peer has this identity, in that order.
+    pub(super) fn candidates_named(&self, path: Path, peer: &Id) -> Vec<Arc<TunnelConfig>> {
+        let mut named = self.tunnels.of_peer(path, Version::Ikev2, peer);
+        self.wanted_first(path, &mut named);
+        named
+    }
+
+    fn wanted_first(&self, path: Path, tunnels: &mut [Arc<TunnelConfig>]) {
+        if let Some(wanted) = self.wanted.get(&(path.local.ip(), path.remote.ip())) {
+            tunnels.sort_by_key(|tunnel| tunnel.id != *wanted);
+        }
+    }
+
+    /// What kinds of tunnels an initiator at this path may be, in the same order.
+    fn kinds(&self, path: Path) -> Vec<Kind> {
+        let mut kinds = self.tunnels.kinds_at(path, Version::Ikev2);
+        let wanted = self.wanted.get(&(path.local.ip(), path.remote.ip()));
+        if let Some(tunnel) = wanted.and_then(|id| self.tunnels.get(id))
+            && tunnel.is_at(path, Version::Ikev2)
+        {
+            // It counts among its kind; here it only says what is tried first.
+            kinds.insert(0, Kind { tunnel: tunnel.clone(), count: 0 });
+        }
+        kinds
     }
 
     /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
     /// tunnel that is up must not look as if it had failed.
-    pub(crate) fn sole(&self, candidates: &[Arc<TunnelConfig>]) -> Option<crate::TunnelId> {
-        let [tunnel] = candidates else { return None };
+    pub(crate) fn sole(&self, path: Path, version: Version) -> Option<crate::TunnelId> {
+        let tunnel = self.only(path, version)?;
         (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
+    }
+
+    /// The one tunnel that an initiator at this path may be, if it is one.
+    pub(super) fn only(&self, path: Path, version: Version) -> Option<&Arc<TunnelConfig>> {
+        let mut candidates = self.tunnels.at(path, version);
+        let tunnel = candidates.next()?;
+        candidates.next().is_none().then_some(tunnel)
     }
 
     /// An initiator has gone no further than IKE_SA_INIT.
@@ -264,8 +294,7 @@ impl Endpoint {
         if !matches!(sa.state, State::HalfOpen(_)) {
             return;
         }
-        let candidates = self.candidates(sa.path, Version::Ikev2);
-        if let Some(tunnel) = self.sole(&candidates) {
+        if let Some(tunnel) = self.sole(sa.path, Version::Ikev2) {
             let waited = now.saturating_duration_since(sa.started);
             let cause = Cause::NotContinued { path: sa.path, waited };
             self.stranger_failed(now, Some(tunnel), sa.path, cause);
@@ -275,10 +304,11 @@ impl Endpoint {
 
 /// The responder's choice while it cannot know which tunnel is meant: what most of the tunnels that may be meant
 /// allow. Of several such choices one in the group that the peer has guessed, and then that of the first tunnel.
-fn choose(candidates: &[Arc<TunnelConfig>], offer: &Essentials<'_>) -> Option<(IkeSuite, Proposal)> {
-    let choices = candidates.iter().filter_map(|tunnel| select_ike(&tunnel.ike, offer.proposals));
+fn choose(kinds: &[Kind], offer: &Essentials<'_>) -> Option<(IkeSuite, Proposal)> {
+    let choices = kinds.iter().filter_map(|kind| select_ike(&kind.tunnel.ike, offer.proposals));
     choices.min_by_key(|(suite, _)| {
-        let allow = candidates.iter().filter(|tunnel| suite.is_within(&tunnel.ike)).count();
+        let within = kinds.iter().filter(|kind| suite.is_within(&kind.tunnel.ike));
+        let allow: usize = within.map(|kind| kind.count).sum();
         (Reverse(allow), suite.group.number() != offer.group)
     })
 }

@@ -33,7 +33,7 @@ mod rekey_ike;
 mod rekey_tests;
 mod report;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod window;
 
 use std::{sync::Arc, time::Instant};

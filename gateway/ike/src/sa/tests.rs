@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) const ADDRESSES: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
 
-pub(super) fn tunnel(own: usize) -> TunnelConfig {
+pub(crate) fn tunnel(own: usize) -> TunnelConfig {
     let [local, peer] = [own, 1 - own].map(|side| ADDRESSES[side].parse().unwrap());
     let lifetime = Duration::from_secs(3600);
     let subnets = ["10.1.0.0", "10.2.0.0"].map(|s| TrafficSelector::from_prefix(s.parse().unwrap(), 16));

@@ -90,12 +90,11 @@ impl Endpoint {
     /// No tunnel of IKEv1 is between these addresses.
     pub(super) fn v1_no_tunnel(&mut self, now: Instant, path: Path, header: &Header) {
         self.counters.no_tunnel += 1;
-        let other = self.candidates(path, Version::Ikev2);
-        let cause = match other.is_empty() {
+        let cause = match self.tunnels.at(path, Version::Ikev2).next().is_none() {
             true => Cause::NoTunnel { local: path.local.ip(), remote: path.remote.ip() },
             false => Cause::VersionMismatch { ours: Version::Ikev2, theirs: Version::Ikev1 },
         };
-        let tunnel = self.sole(&other);
+        let tunnel = self.sole(path, Version::Ikev2);
         self.v1_refuse_first(now, path, header, tunnel, cause);
     }
 
