@@ -118,9 +118,9 @@ fn esp_and_keepalives_on_the_nat_traversal_port_are_left_alone() {
 fn other_versions_are_counted() {
     let mut world = World::new(6, plain_tunnels());
     world.connect(A);
-    let mut version_1 = world.wire[0].1.clone();
-    version_1[17] = 0x10;
-    world.deliver(B, path_to_b(), &version_1);
+    let mut version_3 = world.wire[0].1.clone();
+    version_3[17] = 0x30;
+    world.deliver(B, path_to_b(), &version_3);
     assert_eq!(world.ends[B].endpoint.counters().unsupported_version, 1);
 }
 
