@@ -183,9 +183,6 @@ fn subnets() -> Vec<Case> {
     for version in VERSIONS {
         for role in ROLES {
             for (name, a, b) in sets {
-                if name == "2x2" && version != V2 && role == Initiates {
-                    continue;
-                }
                 let end = End { subnets_a: a.to_vec(), subnets_b: b.to_vec(), ..usual(version) };
                 cases.push(named(name, Case::new("subnets", role, end, Shows::Subnets)));
             }

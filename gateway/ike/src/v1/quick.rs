@@ -28,8 +28,8 @@ use crate::{
 };
 
 const QUICK: ExchangeType = ExchangeType::QuickMode;
-/// Quick modes that an SA has under way at a time.
-const AT_ONCE: usize = 8;
+/// Quick modes of ours that an SA has under way at a time. strongSwan loses one of four that overlap.
+const AT_ONCE: usize = 1;
 
 /// A pair of Child SAs to be negotiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
