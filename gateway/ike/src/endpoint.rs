@@ -28,7 +28,7 @@ pub(crate) const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// Octets of an IKE message that every path carries.
 const SHORTEST_FRAGMENT: usize = 256;
 
-/// IKEv2 for any number of tunnels. See the crate's documentation for how to drive it.
+/// IKE for any number of tunnels. See the crate's documentation for how to drive it.
 pub struct Endpoint {
     pub(crate) config: EndpointConfig,
     pub(crate) rng: Box<dyn CryptoRng + Send>,

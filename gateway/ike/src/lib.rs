@@ -1,11 +1,14 @@
-//! IKEv2 (RFC 7296) with pre-shared keys, without I/O, clock or randomness of its own.
+//! IKEv2 (RFC 7296) and IKEv1 (RFC 2409) with pre-shared keys, without I/O, clock or randomness of its own.
 //!
 //! An [`Endpoint`] negotiates IKE SAs and Child SAs for any number of tunnels, as initiator and as responder.
 //! It opens no socket and reads no clock: time and datagrams are arguments, and everything it wants done
 //! comes out as data. So the same code runs behind UDP sockets and in a simulation that loses, repeats and
 //! reorders datagrams in virtual time.
 //!
-//! Beyond that: fragments (RFC 7383), MOBIKE as responder (RFC 4555), IKE SAs that begin without a Child SA (RFC
+//! IKEv1 goes in main and aggressive mode, with one quick mode for each pair of subnets, NAT traversal (RFC 3947), dead
+//! peer detection (RFC 3706) and the fragmentation in use. A tunnel's policy says which version it speaks.
+//!
+//! IKEv2 beyond RFC 7296: fragments (RFC 7383), MOBIKE as responder (RFC 4555), IKE SAs that begin without a Child SA (RFC
 //! 6023), IKE_INTERMEDIATE (RFC 9242) for an additional key exchange such as ML-KEM (RFC 9370), and post-quantum
 //! pre-shared keys (RFC 8784). EAP and certificates are refused in words.
 //!
@@ -62,7 +65,7 @@
 //!
 //! # Where things are
 //! `endpoint` has the tables and the way of a datagram, `exchange` requests and answers as such, `sa` the
-//! states and one file for each exchange, `wire` the octets, `crypto` whatever touches keys, `proposal` and
+//! states and one file for each exchange, `wire` the octets, all of IKEv2; `v1` has the same for IKEv1; `crypto` whatever touches keys, `proposal` and
 //! `selector` the negotiation, `error` who is to blame and what the peer is told, `words` what people are
 //! told.
 

@@ -156,8 +156,7 @@ fn both_phases_are_renewed_without_a_gap() {
 
 #[test]
 fn simultaneous_initiations_end_in_one_pair() {
-    {
-        let mode = Mode::Main;
+    for mode in MODES {
         for seed in 0..60 {
             let mut world = World::new(seed, v1_tunnels(mode));
             world.faults.delay = (Duration::from_millis(1), Duration::from_millis(150));
