@@ -124,7 +124,9 @@ impl Endpoint {
             (Role::Responder, false) if wanted => now + PEERS_TURN,
             _ => now + CHILDLESS,
         };
-        self.timers.set(sa.cookie, TimerKind::Superseded, at);
+        // Signs of life alone must not put off the end of an SA whose peer has lost the Child SAs.
+        let set = self.timers.get(sa.cookie, TimerKind::Superseded);
+        self.timers.set(sa.cookie, TimerKind::Superseded, set.map_or(at, |set| set.min(at)));
     }
 
     /// Settles which pair remains of those for the same subnets, now that one more can be used.

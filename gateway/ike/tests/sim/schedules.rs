@@ -17,7 +17,7 @@ use crate::world::*;
 /// Schedules of a kind where nothing else is asked for.
 const SEEDS: u64 = 2000;
 
-fn seeds() -> Range<u64> {
+pub(crate) fn seeds() -> Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("ADIT_SEED") {
         Some(seed) => seed..seed + 1,
@@ -26,7 +26,7 @@ fn seeds() -> Range<u64> {
 }
 
 /// Runs a schedule for every seed on all processors, and says the seed of one that fails. The sum of what they give.
-fn for_all(schedule: impl Fn(u64) -> u64 + Sync) -> u64 {
+pub(crate) fn for_all(schedule: impl Fn(u64) -> u64 + Sync) -> u64 {
     let seeds = seeds();
     let (next, sum) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
