@@ -19,6 +19,8 @@ use crate::wire::{self, Counters};
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a dead peer may stay unnoticed with the DPD that the cases configure.
 const NOTICE: Duration = Duration::from_secs(20);
+/// How long a refusal may take that only silence tells: until a request was sent for the last time.
+const SILENCE: Duration = Duration::from_secs(20);
 /// From datagram to datagram of a stream.
 const PACE: Duration = Duration::from_millis(4);
 /// How long a stream runs before and after what it is to survive.
@@ -319,7 +321,7 @@ fn mismatch(station: &mut Station, case: &Case, words: &[&str]) -> Result<String
             let child = case.children().into_iter().next().unwrap_or_default();
             scope.spawn(move || swan.initiate(&child, Duration::from_secs(3)))
         });
-        let told = wait_for(&format!("one of {words:?} in Adit's status or log"), PATIENCE, || {
+        let told = wait_for(&format!("one of {words:?} in Adit's status or log"), SILENCE, || {
             let log = station.adit.log();
             let status = station.adit.status()?.to_string();
             let text = format!("{status}\n{}\n{}", tunnel_log(station), log.get(begun..).unwrap_or_default());
