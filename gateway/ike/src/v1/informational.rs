@@ -332,7 +332,8 @@ impl Endpoint {
         match quick.step {
             Step::Done => {}
             Step::Answered => {
-                self.remove_child_on(now, None, tunnel, quick.inbound_spi, DownReason::Broken, false);
+                // The peer may have sent the third message, and hold the pair for made.
+                self.v1_remove_child(now, tunnel, quick.inbound_spi, DownReason::Broken, true);
                 self.family(tunnel).sas.insert(sa.cookie);
             }
             _ => {

@@ -371,7 +371,8 @@ fn both_ends_agree_in_the_end_whatever_happens() {
         nothing_left(&world);
         u64::from(is_up)
     });
-    assert!(up * 2 > seeds().count() as u64, "only {up} schedules ended with a tunnel");
+    let all = seeds().count() as u64;
+    assert!(all == 1 || up * 2 > all, "only {up} of {all} schedules ended with a tunnel");
 }
 
 #[test]
