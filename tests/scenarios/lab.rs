@@ -10,15 +10,14 @@ use adit_tests::capture::{Capture, Kind};
 use adit_tests::demo;
 use adit_tests::inject::{self, Noise};
 use adit_tests::metrics::Metrics;
-use adit_tests::namespace::wait_for;
+use adit_tests::pair::{PATIENCE, Pair};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::site::{AES128_SHA1, Site};
 use adit_tests::topology::{GATEWAY_A, GATEWAY_B, HOST_A, HOST_B, SIDE_A6, SIDE_B6, TO_A, TO_B, Topology};
 use adit_tests::traffic::{ping, ping_until_answered, tcp_stream};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// After a crash, the other end may first have to find out.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -297,99 +296,6 @@ fn behind_nat() -> Result<()> {
         ensure!(tally.count(Kind::EspInUdp) >= 20, "{place}: {tally}");
     }
     pair.end(topology)
-}
-
-/// Two connected Adits.
-struct Pair {
-    a: Adit,
-    b: Adit,
-}
-
-impl Pair {
-    fn up() -> Result<(Topology, Pair)> {
-        let topology = Topology::two_sites(Run::begin()?)?;
-        let pair = Pair::on(&topology)?;
-        Ok((topology, pair))
-    }
-
-    fn on(topology: &Topology) -> Result<Pair> {
-        Pair::of(topology, &[Site::a(topology), Site::b(topology)], HOST_B.into())
-    }
-
-    /// Two Adits as `sites` say, connected, with an answer of `host_b`.
-    fn of(topology: &Topology, sites: &[Site; 2], host_b: IpAddr) -> Result<Pair> {
-        let b = Adit::start(&topology.gateway_b, &sites[1])?;
-        let a = Adit::start(&topology.gateway_a, &sites[0])?;
-        let mut pair = Pair { a, b };
-        pair.a.wait_connected(PATIENCE)?;
-        pair.b.wait_connected(PATIENCE)?;
-        ping_until_answered(&topology.host_a, host_b, PATIENCE).with_context(|| pair.words())?;
-        Ok(pair)
-    }
-
-    /// ESP packets from A to B, beginning with their IPv4 header, each taken from the wire after B had it.
-    fn sniff_esp(&self, topology: &Topology) -> Result<Vec<Vec<u8>>> {
-        let filter = format!("ip proto 50 and src host {GATEWAY_A} and dst host {GATEWAY_B}");
-        let capture = Capture::whole(&topology.router, TO_B, &filter)?;
-        ping(&topology.host_a, HOST_B, 5, 56)?.expect_all()?;
-        let frames = capture.finish()?.frames(Kind::Esp)?;
-        ensure!(frames.len() >= 5, "five pings, and {} ESP packets on the wire", frames.len());
-        Ok(frames.into_iter().map(|frame| frame[14..].to_vec()).collect())
-    }
-
-    fn still_works(&self, topology: &Topology) -> Result<()> {
-        for gateway in [&self.a, &self.b] {
-            let state = gateway.state()?;
-            ensure!(state == "connected", "tunnel {} is {state} now\n{}", gateway.tunnel(), self.words());
-        }
-        ping(&topology.host_a, HOST_B, 3, 56)?.expect_all().with_context(|| self.words())?;
-        ping(&topology.host_b, HOST_A, 3, 56)?.expect_all().with_context(|| self.words())?;
-        Ok(())
-    }
-
-    /// Waits until gateway B has counted that many more packets dropped for `cause` than `before`.
-    fn dropped_by_b(&self, before: &Metrics, cause: &str, count: f64) -> Result<()> {
-        self.counted(cause, count, || Ok(drops(&self.b.metrics()?, cause) - drops(before, cause)))
-    }
-
-    fn counted(&self, what: &str, count: f64, now: impl Fn() -> Result<f64>) -> Result<()> {
-        let mut last = 0.0;
-        let waited = wait_for(&format!("{count} packets counted as {what}"), Duration::from_secs(5), || {
-            last = now()?;
-            Ok(last >= count)
-        });
-        waited.with_context(|| format!("{last} were counted\n{}", self.words()))
-    }
-
-    fn words(&self) -> String {
-        format!(
-            "gateway A's log ends:\n{}  gateway B's log ends:\n{}",
-            self.a.log_tail(15),
-            self.b.log_tail(15)
-        )
-    }
-
-    fn end(self, topology: Topology) -> Result<()> {
-        self.stop()?;
-        topology.end()
-    }
-
-    fn stop(mut self) -> Result<()> {
-        for gateway in [&mut self.a, &mut self.b] {
-            let status = gateway.process().stop()?;
-            if !status.success() {
-                bail!("adit ended with {status} when it was told to stop:\n{}", gateway.log_tail(15));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Packets dropped for this cause, by the XDP program or by a worker.
-fn drops(metrics: &Metrics, cause: &str) -> f64 {
-    let by_worker = metrics.get("adit_tunnel_drops_total", &[("cause", cause)]);
-    let by_xdp = metrics.get("adit_port_verdicts_total", &[("verdict", cause)]);
-    by_worker.unwrap_or(0.0) + by_xdp.unwrap_or(0.0)
 }
 
 /// IKE datagrams dropped, for whatever cause.

@@ -14,6 +14,7 @@
 //! | [`metrics`] | scraping and reading `/metrics` |
 //! | [`site`] | the two ends of the tunnel, told once for every kind of peer |
 //! | [`adit`] | an Adit in a namespace |
+//! | [`pair`] | two Adits that are connected |
 //! | [`strongswan`] | a strongSwan: in a namespace, in another Debian, in a guest with its own kernel |
 //! | [`roots`] | the Debian systems and the kernel that some peers need |
 //! | [`interop`] | the matrix of cases against real peers |
@@ -29,6 +30,7 @@ pub mod inject;
 pub mod interop;
 pub mod metrics;
 pub mod namespace;
+pub mod pair;
 pub mod roots;
 pub mod run;
 pub mod scenario;

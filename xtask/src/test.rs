@@ -68,10 +68,15 @@ impl Tests {
         if chosen(Selection::Interop) {
             peers();
         }
-        let scenarios = [(Selection::Lab, "xdp"), (Selection::Lab, "lab"), (Selection::Interop, "interop")];
+        let scenarios = [
+            (Selection::Lab, "xdp"),
+            (Selection::Lab, "lab"),
+            (Selection::Lab, "packets"),
+            (Selection::Interop, "interop"),
+        ];
         for (wanted, scenarios) in scenarios {
             if chosen(wanted) {
-                let what = format!("run the scenarios of tests/scenarios/{scenarios}.rs");
+                let what = format!("run the scenarios `{scenarios}` of tests/scenarios");
                 self.harness(&what, &["--package", "adit-tests", "--test", scenarios], options);
             }
         }

@@ -82,6 +82,8 @@ pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
         child.extend(c.encapsulated.then(|| "in UDP".to_owned()));
         child.push(format!("up {}", ago(now, c.installed_at)));
         child.push(format!("ends in {}", ago(c.expires_at, now)));
+        let mtu = c.mtu.zip(c.path_mtu);
+        child.extend(mtu.map(|(mtu, path)| format!("MTU {mtu} on a path of {path}")));
         out.push(format!("  phase 2  {}", child.join(", ")));
         out.push(format!("           {} to {}", c.local.join(", "), c.remote.join(", ")));
         let carried = |traffic: &Traffic, most: Option<u64>| {

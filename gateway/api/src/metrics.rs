@@ -107,6 +107,24 @@ fn families(status: &Status) -> Vec<MetricFamily> {
         GAUGE,
         tunnels.iter().map(|t| (vec![("tunnel", t.name.as_str())], t.children.len() as f64)),
     );
+    out.add(
+        "adit_tunnel_mtu_bytes",
+        "Longest packet that fits into the tunnel, the least of its Child SAs; absent while it is not known.",
+        GAUGE,
+        tunnels.iter().filter_map(|t| {
+            let least = t.children.iter().filter_map(|c| c.mtu).min()?;
+            Some((vec![("tunnel", t.name.as_str())], f64::from(least)))
+        }),
+    );
+    out.add(
+        "adit_tunnel_path_mtu_bytes",
+        "Longest sealed packet that fits the path to the peer; absent while it is not known.",
+        GAUGE,
+        tunnels.iter().filter_map(|t| {
+            let least = t.children.iter().filter_map(|c| c.path_mtu).min()?;
+            Some((vec![("tunnel", t.name.as_str())], f64::from(least)))
+        }),
+    );
     let ike_since = |t: &TunnelStatus| t.ike_since.map(|since| since as f64);
     out.add(
         "adit_tunnel_ike_sa_start_timestamp_seconds",

@@ -4,7 +4,7 @@ use crate::spd::{Change, Tables};
 use adit_maps::{
     address::Address,
     policy::Selector,
-    sa::{DropCause, SaRef, SadConfig, SpiKey},
+    sa::{DropCause, Mtu, SaRef, SadConfig, SpiKey},
     user::{Directory, Error, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Verdicts},
     verdict::Verdict,
 };
@@ -19,6 +19,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Packets dropped, by the number of the [`DropCause`].
     pub drops: [u64; DropCause::ALL.len()],
+    /// What fits the path of an outbound SA, once the data plane knows; a sum has none.
+    pub mtu: Option<Mtu>,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -200,7 +202,8 @@ impl SaMaps for Pinned {
         let Some(state) = self.sad.state(index) else { return Counters::default() };
         let mut drops = [0; DropCause::ALL.len()];
         drops.iter_mut().zip(&state.drops).for_each(|(to, from)| *to = from.load(Relaxed));
-        Counters { packets: state.packets.load(Relaxed), bytes: state.bytes.load(Relaxed), drops }
+        let (packets, bytes) = (state.packets.load(Relaxed), state.bytes.load(Relaxed));
+        Counters { packets, bytes, drops, mtu: state.mtu() }
     }
     fn insert_spi(&mut self, key: SpiKey, sa: SaRef) -> Result<(), Error> {
         self.spi.insert(key, sa)

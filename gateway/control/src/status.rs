@@ -128,6 +128,11 @@ pub struct ChildStatus {
     pub lifetime_bytes: Option<u64>,
     /// Packets in one direction after which it ends.
     pub lifetime_packets: Option<u64>,
+    /// Longest packet in bytes that fits into it; `None` while the data plane has not looked, or there is no way to the
+    /// peer.
+    pub mtu: Option<u16>,
+    /// Longest sealed packet in bytes that fits the path to the peer, as far as is known.
+    pub path_mtu: Option<u16>,
     /// Packets it has opened.
     pub inbound: Traffic,
     /// Packets it has sealed.

@@ -12,12 +12,13 @@
 //! | `xsk` | AF_XDP: memory, rings, sockets |
 //! | `worker` | the way of a packet through a worker |
 //! | `packet` | changes to inner packets, ICMP errors |
-//! | `nexthop` | routes and neighbours, followed by netlink |
+//! | `nexthop` | routes and neighbours, followed by netlink; what is learned of paths |
 //! | `defrag` | ESP and AH that came in fragments |
+//! | `raw` | raw sockets |
 //! | `tun` | the TUN device for the gateway's own traffic |
 //! | `report`, `error` | what the data plane tells of itself, and why it does not start |
 //!
-//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `defrag` and
+//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `raw` and
 //! `bpffs`.
 
 mod bpffs;
@@ -27,6 +28,7 @@ mod load;
 mod nexthop;
 mod packet;
 mod port;
+mod raw;
 mod report;
 mod sys;
 mod tun;
@@ -167,7 +169,7 @@ impl Dataplane {
         let followed = Followed::start(
             &ports,
             &config.tun,
-            (Locals::open(&dir)?, Ports::open(&dir)?),
+            (Locals::open(&dir)?, Ports::open(&dir)?, shared.sad.clone()),
             wakers.clone(),
             stop,
         )?;

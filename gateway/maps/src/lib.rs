@@ -32,7 +32,7 @@ pub mod user;
 pub mod verdict;
 
 /// Version of everything this crate lays out. Raised with every change of a layout; [`Stamp`] carries it.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// First word of [`Stamp`], to tell our maps from anybody else's: `ADIT` in ASCII.
 pub const MAGIC: u32 = 0x4144_4954;

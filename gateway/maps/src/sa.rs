@@ -254,6 +254,15 @@ pub const DROP_CAUSES: usize = 17;
 
 const _: () = assert!(DropCause::ALL.len() <= DROP_CAUSES);
 
+/// What fits the path of an outbound SA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mtu {
+    /// Longest outer packet in bytes; 0 when there is no way to the peer.
+    pub outer: u16,
+    /// Longest inner packet in bytes.
+    pub inner: u16,
+}
+
 /// 64-bit words of an entry of SAD_STATE.
 pub const STATE_WORDS: usize = 160;
 
@@ -278,8 +287,10 @@ mod state {
         pub bytes: AtomicU64,
         /// When a packet was last sealed or opened, in milliseconds of CLOCK_BOOTTIME.
         pub last_seen: AtomicU64,
+        /// What fits the path (outbound): 1, then outer and inner MTU, in 16 bits each; 0 until it is known.
+        mtu: AtomicU64,
         /// Reserved.
-        pub reserved: [AtomicU64; 2],
+        pub reserved: AtomicU64,
         /// Packets dropped, by [`DropCause`].
         pub drops: [AtomicU64; DROP_CAUSES],
         /// The anti-replay window.
@@ -293,6 +304,17 @@ mod state {
         /// across workers and restarts of the data plane, because the reservation is one atomic add in the map.
         pub fn reserve(&self, count: u64) -> u64 {
             self.last_sequence.fetch_add(count, Relaxed) + 1
+        }
+
+        /// What fits the path of this outbound SA; `None` until the data plane has looked.
+        pub fn mtu(&self) -> Option<Mtu> {
+            let word = self.mtu.load(Relaxed);
+            (word != 0).then_some(Mtu { outer: (word >> 16) as u16, inner: word as u16 })
+        }
+
+        /// Writes what fits the path.
+        pub fn show_mtu(&self, mtu: Mtu) {
+            self.mtu.store(1 << 32 | u64::from(mtu.outer) << 16 | u64::from(mtu.inner), Relaxed);
         }
 
         /// Counts a packet that was dropped.
@@ -324,6 +346,11 @@ mod tests {
         // not touched otherwise while `state` lives.
         let state: &SadState = unsafe { &*words.as_ptr().cast() };
         assert_eq!((state.reserve(3), state.reserve(1), state.reserve(1)), (1, 4, 5));
+        assert_eq!(state.mtu(), None);
+        for mtu in [Mtu { outer: 1500, inner: 1446 }, Mtu::default(), Mtu { outer: u16::MAX, inner: 1 }] {
+            state.show_mtu(mtu);
+            assert_eq!(state.mtu(), Some(mtu));
+        }
     }
 
     #[test]

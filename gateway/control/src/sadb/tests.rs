@@ -185,7 +185,8 @@ fn totals_never_go_back() {
         let spi = 0x100 + round;
         sadb.install(&mut maps, now, TUNNEL, &child(spi), LIMITS, vec![SLOT]).unwrap();
         let sa = sadb.pairs[&(TUNNEL, spi)].inbound.index;
-        maps.counters.insert(sa, Counters { packets: 5, bytes: 500, drops: [1; DropCause::ALL.len()] });
+        maps.counters
+            .insert(sa, Counters { packets: 5, bytes: 500, drops: [1; DropCause::ALL.len()], mtu: None });
         sadb.remove(&mut maps, now, TUNNEL, spi).unwrap();
         // A packet that was on its way is still counted.
         maps.counters.get_mut(&sa).unwrap().packets += 1;

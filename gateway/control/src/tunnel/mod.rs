@@ -367,6 +367,8 @@ impl Tunnel {
                 .flatten()
                 .min(),
             lifetime_packets: self.config.lifetime_packets,
+            mtu: None,
+            path_mtu: None,
             inbound: Traffic::default(),
             outbound: Traffic::default(),
         };
@@ -468,8 +470,16 @@ impl Tunnel {
                 .children
                 .iter()
                 .map(|(spi, child)| {
-                    let [inbound, outbound] = children.get(spi).copied().unwrap_or_default().map(traffic);
-                    ChildStatus { inbound, outbound, ..child.status.clone() }
+                    let counters = children.get(spi).copied().unwrap_or_default();
+                    let mtu = counters[1].mtu.filter(|mtu| mtu.outer != 0);
+                    let [inbound, outbound] = counters.map(traffic);
+                    ChildStatus {
+                        mtu: mtu.map(|mtu| mtu.inner),
+                        path_mtu: mtu.map(|mtu| mtu.outer),
+                        inbound,
+                        outbound,
+                        ..child.status.clone()
+                    }
                 })
                 .collect(),
             rekeys: self.rekeys,

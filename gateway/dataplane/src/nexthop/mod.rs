@@ -9,6 +9,7 @@
 //! to check it, and the thread asks again whenever an entry goes stale that was marked since.
 
 mod netlink;
+mod paths;
 mod table;
 
 pub(crate) use netlink::{Followed, links};
@@ -42,7 +43,7 @@ pub(crate) enum Way {
 pub(crate) struct Hop {
     /// Slot of the port.
     pub(crate) slot: u32,
-    /// MTU of port or route in bytes.
+    /// MTU of port, route or path in bytes.
     pub(crate) mtu: u16,
     /// Its MAC address.
     pub(crate) destination: [u8; 6],
@@ -59,7 +60,7 @@ pub(crate) enum Resolution {
     Local,
     /// The way is known, the neighbour's MAC address not yet.
     Unresolved {
-        /// MTU of port or route in bytes.
+        /// MTU of port, route or path in bytes.
         mtu: u16,
         /// The neighbour to ask for.
         neighbour: Neighbour,
@@ -110,6 +111,8 @@ pub(crate) struct Snapshot {
     pub(crate) locals: HashSet<Address>,
     pub(crate) routes: Table,
     pub(crate) neighbours: HashMap<Neighbour, Known>,
+    /// What routers have said of the paths to peers, in bytes.
+    pub(crate) paths: HashMap<Address, u16>,
 }
 
 impl Snapshot {
@@ -139,7 +142,8 @@ impl Snapshot {
             return Resolution::None;
         }
         let neighbour = Neighbour { interface: port.interface, address: route.via.unwrap_or(*destination) };
-        let mtu = route.mtu.map_or(port.mtu, |mtu| mtu.min(port.mtu));
+        let path = (way == Way::Outer).then(|| self.paths.get(destination)).flatten();
+        let mtu = [route.mtu, path.copied()].into_iter().flatten().fold(port.mtu, u16::min);
         match self.neighbours.get(&neighbour) {
             Some(Known { mac, used }) => {
                 if !used.load(Ordering::Relaxed) && check(neighbour) {
@@ -322,6 +326,21 @@ mod tests {
         assert_eq!(find(&s, Way::Inner, &address("198.51.100.1")), Resolution::None);
         assert!(matches!(find(&s, Way::Outer, &address("198.51.100.1")), Resolution::Hop(_)));
         assert!(matches!(find(&s, Way::Inner, &address("10.1.0.2")), Resolution::Hop(Hop { slot: 1, .. })));
+    }
+
+    #[test]
+    fn a_path_is_as_long_as_its_narrowest_place() {
+        let mut s = snapshot();
+        let mtu = |s: &Snapshot, way, to: &str| match find(s, way, &address(to)) {
+            Resolution::Hop(hop) => Some(hop.mtu),
+            _ => None,
+        };
+        s.paths = HashMap::from([(address("198.51.100.1"), 1300), (address("10.1.0.2"), 1200)]);
+        assert_eq!(mtu(&s, Way::Outer, "198.51.100.1"), Some(1300));
+        assert_eq!(mtu(&s, Way::Outer, "198.51.100.2"), Some(1500));
+        assert_eq!(mtu(&s, Way::Inner, "10.1.0.2"), Some(1500));
+        s.ports[0].as_mut().unwrap().mtu = 1280;
+        assert_eq!(mtu(&s, Way::Outer, "198.51.100.1"), Some(1280));
     }
 
     #[test]

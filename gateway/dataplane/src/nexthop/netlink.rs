@@ -3,7 +3,7 @@
 //! Neighbours change often and are followed change by change. A change of anything else reads that table anew: the
 //! kernel says nothing of the routes that vanish with a link, and a route that replaces another looks like a new one.
 
-use super::{Known, Neighbour, PortLink, Published, Route, Snapshot, Table};
+use super::{Known, Neighbour, PortLink, Published, Route, Snapshot, Table, paths::Paths};
 use crate::{
     error::Error,
     port::Port,
@@ -11,7 +11,7 @@ use crate::{
 };
 use adit_maps::{
     address::{Address, Prefix},
-    user::{Locals, Ports},
+    user::{Locals, Ports, Sad},
 };
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -33,15 +33,15 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Neighbours asked for that may wait for the thread.
 const WANTED: usize = 256;
 /// Changes come in bursts: what comes within this time makes one snapshot.
 const BURST: Duration = Duration::from_millis(5);
-/// Milliseconds after which what could not be read is read again.
-const RETRY: i32 = 1000;
+/// How often what could not be read is read again, and what has become of paths is told.
+const TICK: Duration = Duration::from_secs(1);
 /// Dumps that a change interrupts are repeated so many times.
 const ATTEMPTS: usize = 5;
 
@@ -90,7 +90,7 @@ impl Followed {
     pub(crate) fn start(
         ports: &[Port],
         tun: &str,
-        (locals, entries): (Locals, Ports),
+        (locals, entries, sad): (Locals, Ports, Arc<Sad>),
         workers: Vec<Waker>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
@@ -112,6 +112,7 @@ impl Followed {
             locals,
             entries,
             macs: vec![[0; 6]; ports.len()],
+            paths: Paths::open(sad, Instant::now()).map_err(Error::system("opening raw sockets"))?,
             published: published.clone(),
             workers: workers.clone(),
         };
@@ -162,6 +163,7 @@ struct Follower {
     entries: Ports,
     /// Of each port, as it stands in `entries`.
     macs: Vec<[u8; 6]>,
+    paths: Paths,
     published: Arc<Published>,
     workers: Vec<Waker>,
 }
@@ -169,14 +171,17 @@ struct Follower {
 impl Follower {
     fn follow(mut self, asked: &Receiver<Neighbour>, waker: &Waker, stop: &AtomicBool) {
         let mut stale = Stale::default();
+        let mut tick = Instant::now() + TICK;
         loop {
-            poll(&mut [readable(&self.events), readable(waker)], if stale.any() { RETRY } else { -1 });
+            self.wait(waker, tick);
             waker.reset();
             if stop.load(Ordering::Acquire) {
                 return;
             }
             asked.try_iter().for_each(|neighbour| self.solicitor.solicit(&neighbour));
             let mut changed = self.drain(&mut stale);
+            let now = Instant::now();
+            changed |= self.paths.hear(now, &self.published.current()) | self.paths.forget(now);
             if stale.any() {
                 thread::sleep(BURST);
                 self.drain(&mut stale);
@@ -196,7 +201,26 @@ impl Follower {
             if changed {
                 self.publish();
             }
+            if changed || now >= tick {
+                self.paths.show(&self.published.current());
+                tick = now + TICK;
+            }
         }
+    }
+
+    /// Waits until there is something to do, `until` at the latest.
+    fn wait(&self, waker: &Waker, until: Instant) {
+        let now = Instant::now();
+        let mut fds = vec![readable(&self.events), readable(waker)];
+        let until = match self.paths.sockets(now) {
+            Ok(sockets) => {
+                fds.extend(sockets.map(readable));
+                until
+            }
+            Err(pause) => until.min(pause),
+        };
+        // Rounded up: what is a fraction of a millisecond away must not be waited for by spinning.
+        poll(&mut fds, until.saturating_duration_since(now).as_millis() as i32 + 1);
     }
 
     /// Takes every event that waits; whether a neighbour changed.
@@ -321,6 +345,7 @@ impl Follower {
             locals: self.written.clone(),
             routes: Table::new(&self.routes),
             neighbours: self.neighbours.clone(),
+            paths: self.paths.learned(),
             ..Snapshot::default()
         };
         for port in &self.ports {

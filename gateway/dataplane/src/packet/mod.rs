@@ -1,12 +1,14 @@
-//! What a forwarder changes in inner packets, and the ICMP errors it answers with.
+//! What a forwarder changes in inner packets, the ICMP errors it answers with, and those it reads.
 
 mod checksum;
 mod fragment;
 mod icmp;
+mod quote;
 mod rewrite;
 
 pub(crate) use fragment::{Cut, MAX_FRAGMENTS};
 pub(crate) use icmp::{Problem, answer, is_host};
+pub(crate) use quote::Quote;
 pub(crate) use rewrite::{clamp_mss, decrement_hop_limit, forbids_fragmentation};
 
 #[cfg(test)]

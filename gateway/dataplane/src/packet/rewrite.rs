@@ -30,8 +30,8 @@ pub(crate) fn forbids_fragmentation(packet: &[u8], headers: &Headers) -> bool {
     headers.v6 || packet[headers.ip + 6] & 0x40 != 0
 }
 
-/// Lowers the maximum segment size that a TCP SYN announces to `mss`.
-pub(crate) fn clamp_mss(packet: &mut [u8], headers: &Headers, mss: u16) {
+/// Lowers the maximum segment size that a TCP SYN announces to `mss`, which is only asked for there.
+pub(crate) fn clamp_mss(packet: &mut [u8], headers: &Headers, mss: impl FnOnce() -> u16) {
     if headers.protocol != protocol::TCP || headers.fragment == Fragment::Later {
         return;
     }
@@ -45,7 +45,7 @@ pub(crate) fn clamp_mss(packet: &mut [u8], headers: &Headers, mss: u16) {
         match (tcp[at], usize::from(tcp[at + 1])) {
             (0, _) => return,
             (1, _) => at += 1,
-            (2, 4) if at + 4 <= end => return lower(tcp, at + 2, mss),
+            (2, 4) if at + 4 <= end => return lower(tcp, at + 2, mss()),
             (_, 0 | 1) => return,
             (_, len) => at += len,
         }

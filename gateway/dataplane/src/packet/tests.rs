@@ -62,10 +62,10 @@ fn a_syn_announces_what_fits_and_no_more() {
             let options = [before, &[MaximumSegmentSize(1460)]].concat();
             let mut packet = build(&options);
             let headers = decode::ip(&packet[..], 0).unwrap();
-            clamp_mss(&mut packet, &headers, 1360);
+            clamp_mss(&mut packet, &headers, || 1360);
             assert_eq!(announced(&packet), Some(1360));
             let clamped = packet.clone();
-            clamp_mss(&mut packet, &headers, 1400);
+            clamp_mss(&mut packet, &headers, || 1400);
             assert_eq!(packet, clamped);
         }
     }
@@ -77,7 +77,7 @@ fn what_is_no_syn_is_left_alone() {
     packet[33] = 0x10;
     let before = packet.clone();
     let headers = decode::ip(&packet[..], 0).unwrap();
-    clamp_mss(&mut packet, &headers, 500);
+    clamp_mss(&mut packet, &headers, || 500);
     assert_eq!(packet, before);
 }
 
@@ -202,7 +202,7 @@ proptest! {
         }
         if let Ok(headers) = decode::ip(&bytes[..], 0) {
             let _ = decrement_hop_limit(&mut bytes, &headers);
-            clamp_mss(&mut bytes, &headers, mss);
+            clamp_mss(&mut bytes, &headers, || mss);
             let mut out = [0; 1500];
             let _ = reply(&mut out, &bytes, &Address::v4([10, 1, 0, 1]), Problem::TooBig(mss));
         }

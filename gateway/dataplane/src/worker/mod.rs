@@ -21,11 +21,13 @@ mod sa;
 mod seal;
 mod wire;
 
+pub(crate) use sa::parameters;
 pub(crate) use wire::Wire;
 
 use crate::{
-    defrag::{Defrag, Taken},
+    defrag::Defrag,
     load::Asker,
+    raw::Taken,
     report::{Counters, Figures, count},
     sys::{self, Waker, poll, readable},
     tun::Tun,
@@ -182,6 +184,8 @@ impl Worker {
         if packets > 0 {
             self.seal_batch(now);
             self.open_batch(now);
+            // Answers to what was opened.
+            self.seal_batch(now);
         }
         self.wire.flush();
         packets

@@ -1,21 +1,24 @@
 //! From an outer packet to an inner one.
 
-use super::{BATCH, Job, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
+use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
 use crate::{
     nexthop::{Resolution, Way},
-    packet::{clamp_mss, decrement_hop_limit},
+    packet::{Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
     report::count,
+    xsk::{Frame, HEADROOM},
 };
 use adit_esp::{Outcome, Packet};
 use adit_maps::{
-    decode,
-    sa::{DropCause, direction},
+    address::Address,
+    decode::{self, Headers, protocol},
+    policy::Flow,
+    sa::{DropCause, SaRef, direction},
 };
 use arrayvec::ArrayVec;
 use std::time::Instant;
 
-/// Outer packets are no longer than this where an SA and its port do not say.
-const ETHERNET_MTU: usize = 1500;
+/// Outer packets are no longer than this where there is no way to the peer at the moment.
+const ETHERNET_MTU: u16 = 1500;
 
 /// Packets that are opened together: what a round collects.
 const MAX: usize = BATCH + TUN_BATCH;
@@ -82,7 +85,7 @@ impl Worker {
     }
 
     /// Checks an opened packet against the SA's selectors and sends it on, or hands it to the kernel when it is ours.
-    fn forward(&mut self, mut job: Job, now: Instant) -> Result<(), (crate::xsk::Frame, DropCause)> {
+    fn forward(&mut self, mut job: Job, now: Instant) -> Result<(), (Frame, DropCause)> {
         let Some(sa) = self.sas.get(job.sa) else { return Err((job.frame, DropCause::NoSa)) };
         let buf = self.wire.umem.bytes(&mut job.frame);
         let Ok(headers) = decode::ip(&buf[..job.end], job.start) else {
@@ -94,8 +97,18 @@ impl Worker {
         if !sa.admits_inbound(&flow) {
             return Err((job.frame, DropCause::Selector));
         }
-        let longest = self.sas.engine.max_inner(job.sa, sa.mtu.map_or(ETHERNET_MTU, usize::from));
-        clamp_mss(buf, &headers, sa.mss.unwrap_or_else(|| largest_segment(longest, &headers)));
+        // The way back is as long as the way here, as far as anybody knows.
+        let engine = &self.sas.engine;
+        let view = &mut self.wire.view;
+        clamp_mss(buf, &headers, || {
+            let path = match view.resolve(Way::Outer, &sa.peer) {
+                Resolution::Hop(hop) => hop.mtu,
+                Resolution::Unresolved { mtu, .. } => mtu,
+                Resolution::Local | Resolution::None => ETHERNET_MTU,
+            };
+            let outer = sa.mtu.map_or(path, |mtu| mtu.min(path));
+            sa.mss.unwrap_or_else(|| largest_segment(engine.max_inner(job.sa, usize::from(outer)), &headers))
+        });
 
         let resolution = self.wire.view.resolve(Way::Inner, &flow.destination);
         if resolution == Resolution::Local {
@@ -110,11 +123,18 @@ impl Worker {
             Resolution::Unresolved { mtu, .. } => mtu,
             Resolution::Local | Resolution::None => return Err((job.frame, DropCause::NoRoute)),
         };
-        if headers.end - job.start > usize::from(mtu) {
+        job.end = headers.end;
+        let is_long = headers.end - job.start > usize::from(mtu);
+        if is_long && forbids_fragmentation(buf, &headers) {
+            self.answer_through(&mut job, &headers, &flow, resolution, Problem::TooBig(mtu));
             return Err((job.frame, DropCause::TooBig));
         }
         if !decrement_hop_limit(buf, &headers) {
+            self.answer_through(&mut job, &headers, &flow, resolution, Problem::HopLimit);
             return Err((job.frame, DropCause::HopLimit));
+        }
+        if is_long {
+            return self.forward_in_pieces(job, &headers, &flow, mtu, resolution, now);
         }
         let packet = Outgoing {
             frame: job.frame,
@@ -125,5 +145,79 @@ impl Worker {
             destination: flow.destination,
         };
         self.wire.send(packet, resolution, now)
+    }
+
+    /// Sends an opened packet on in fragments, all or none of them.
+    fn forward_in_pieces(
+        &mut self,
+        mut job: Job,
+        headers: &Headers,
+        flow: &Flow,
+        mtu: u16,
+        resolution: Resolution,
+        now: Instant,
+    ) -> Result<(), (Frame, DropCause)> {
+        let umem = &mut self.wire.umem;
+        let buf = umem.bytes(&mut job.frame);
+        let Some(cut) = Cut::plan(buf, headers, usize::from(mtu)) else {
+            return Err((job.frame, DropCause::TooBig));
+        };
+        let mut pieces = ArrayVec::<(Frame, usize), MAX_FRAGMENTS>::new();
+        while pieces.len() < cut.count()
+            && let Some(mut frame) = umem.take()
+        {
+            let packet = &umem.bytes(&mut job.frame)[job.start..job.end];
+            let len = cut.write(packet, pieces.len(), &mut umem.bytes(&mut frame)[HEADROOM..]);
+            pieces.push((frame, len.unwrap_or(0)));
+        }
+        if pieces.len() < cut.count() || pieces.iter().any(|(_, len)| *len == 0) {
+            pieces.into_iter().for_each(|(frame, _)| umem.give(frame));
+            return Err((job.frame, DropCause::TooBig));
+        }
+        umem.give(job.frame);
+        for (frame, len) in pieces {
+            let (start, end, way) = (HEADROOM, HEADROOM + len, Way::Inner);
+            let piece = Outgoing { frame, start, end, sa: job.sa, way, destination: flow.destination };
+            if let Err((frame, cause)) = self.wire.send(piece, resolution, now) {
+                self.discard(frame, job.sa, cause);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the sender of an opened packet with an ICMP error, through the tunnel it came by: sealed after this batch.
+    fn answer_through(
+        &mut self,
+        job: &mut Job,
+        headers: &Headers,
+        flow: &Flow,
+        resolution: Resolution,
+        problem: Problem,
+    ) {
+        let Some(policy) = self.sas.get(job.sa).map(|sa| sa.policy) else { return };
+        let Some(SaRef { index, generation }) = self.shared.outbounds.get(policy) else { return };
+        if self.icmp_left == 0 || self.seal.len() == self.seal.capacity() {
+            return;
+        }
+        let own = match resolution {
+            Resolution::Hop(hop) => self.wire.view.snapshot().own_address(hop.slot, &flow.source),
+            _ => None,
+        };
+        let Some(sa) = self.sas.current(index, generation) else { return };
+        let protocol = if headers.v6 { protocol::ICMPV6 } else { protocol::ICMP };
+        // An address of ours that the tunnel does not carry is no use; the one that was asked for it does carry.
+        let is_carried = |from: &Address| sa.admits_outbound(&Flow::new(*from, flow.source, protocol, None));
+        let candidates = [own.as_ref(), Some(&flow.destination)];
+        let Some(from) = candidates.into_iter().flatten().find(|from| is_carried(from)) else { return };
+        let Some(mut frame) = self.wire.umem.take() else { return };
+        let packet = self.wire.umem.bytes(&mut job.frame);
+        let out = &mut self.wire.umem.bytes(&mut frame)[HEADROOM..];
+        let Some(len) = answer(out, packet, headers, flow, from, problem) else {
+            return self.wire.umem.give(frame);
+        };
+        self.icmp_left -= 1;
+        count(&self.shared.counters.icmp_sent);
+        let (ethernet, start, end, origin) = (HEADROOM, HEADROOM, HEADROOM + len, Origin::Tun);
+        self.seal.push(Job { frame, ethernet, start, end, sa: index, generation, origin });
     }
 }

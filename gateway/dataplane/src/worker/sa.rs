@@ -15,6 +15,8 @@ pub(super) struct Sa {
     pub(super) version: Version,
     pub(super) direction: u8,
     pub(super) peer: Address,
+    /// Slot of OUTBOUND whose SA seals what goes back.
+    pub(super) policy: u32,
     /// Largest outer packet in bytes, `None` for the interface's MTU.
     pub(super) mtu: Option<u16>,
     /// Largest TCP segment in bytes, `None` to derive it.
@@ -162,6 +164,7 @@ impl Sas {
             version: Version { generation: config.generation, revision: config.revision },
             direction: config.direction,
             peer: config.peer,
+            policy: config.policy,
             mtu: (config.mtu != 0).then_some(config.mtu),
             mss: (config.mss != 0).then_some(config.mss),
             local: read(first..middle),
@@ -171,7 +174,7 @@ impl Sas {
 }
 
 /// An SA as `esp` wants it; `None` for algorithms it does not have.
-fn parameters(config: &SadConfig) -> Option<SaParams> {
+pub(crate) fn parameters(config: &SadConfig) -> Option<SaParams> {
     let (protocol, cipher) = match (config.protocol, config.cipher) {
         (protocol::AH, cipher::NONE) => (Protocol::Ah, Cipher::Null),
         (protocol::ESP, cipher) => (Protocol::Esp, esp_cipher(cipher)?),

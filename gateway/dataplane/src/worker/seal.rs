@@ -185,7 +185,7 @@ impl Worker {
             self.answer(job, &headers, Problem::HopLimit);
             return Err(DropCause::HopLimit);
         }
-        clamp_mss(buf, &headers, mss.unwrap_or_else(|| largest_segment(longest, &headers)));
+        clamp_mss(buf, &headers, || mss.unwrap_or_else(|| largest_segment(longest, &headers)));
         Ok(Plan { peer, resolution, inner_len, cut })
     }
 

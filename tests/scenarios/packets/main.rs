@@ -1,0 +1,15 @@
+//! The way of packets through two Adits: every one to the right place, in the right size and order.
+
+mod path_mtu;
+
+use adit_tests::scenario::{self, Scenario};
+
+fn main() -> std::process::ExitCode {
+    scenario::main(vec![
+        Scenario::new("path_mtu_is_learned_from_who_saw_our_packets", path_mtu::native),
+        Scenario::new("path_mtu_is_not_learned_from_strangers", path_mtu::strangers),
+        Scenario::new("path_mtu_is_learned_in_udp_behind_nat", path_mtu::in_udp),
+        Scenario::new("path_mtu_is_learned_over_ipv6", path_mtu::over_ipv6),
+        Scenario::new("what_the_lan_does_not_take_is_cut_or_told", path_mtu::narrow_lan),
+    ])
+}
