@@ -26,6 +26,12 @@ struct Arguments {
     /// A tenth of the work: to see that it runs, not what the figures are
     #[arg(long)]
     quick: bool,
+    /// Only this part of the bench
+    #[arg(long, value_enum)]
+    only: Option<ike::Part>,
+    /// How many tunnels come up, instead of the usual counts; more than once for several
+    #[arg(long, value_name = "COUNT")]
+    tunnels: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,7 +51,10 @@ fn main() -> Result<()> {
         crypto::run(&mut report, arguments.quick);
     }
     if wanted(Name::Ike) {
-        ike::run(&mut report, arguments.quick)?;
+        ike::run(
+            &mut report,
+            &ike::Extent { quick: arguments.quick, only: arguments.only, tunnels: arguments.tunnels },
+        )?;
     }
     if let Some(file) = arguments.json {
         std::fs::write(&file, report.to_json())

@@ -85,9 +85,8 @@ enum Verb {
         /// Also write the figures to this file
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// A tenth of the work: to see that it runs, not what the figures are
-        #[arg(long)]
-        quick: bool,
+        #[command(flatten)]
+        extent: bench::Extent,
     },
 }
 
@@ -129,7 +128,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),
         Verb::Lab(Lab::Shell { host }) => lab::shell(&host),
         Verb::Fuzz { target, seconds, runs } => fuzz::fuzz(target.as_deref(), fuzz::Extent { seconds, runs }),
-        Verb::Bench { name, json, quick } => bench::bench(name.as_deref(), json.as_deref(), quick),
+        Verb::Bench { name, json, extent } => bench::bench(name.as_deref(), json.as_deref(), &extent),
         Verb::Test { selection, options } => {
             test::test(selection, &options);
             Ok(())

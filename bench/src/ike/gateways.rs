@@ -14,7 +14,7 @@ use adit_tests::run::Run;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::charon;
+use super::{Extent, charon};
 use crate::report::{Report, figure};
 
 /// The WAN addresses of the two gateways.
@@ -35,8 +35,12 @@ pub(super) struct Taken {
 }
 
 /// Brings up many tunnels with Adit and with charon, and tables both.
-pub(crate) fn tunnels(report: &mut Report, quick: bool) -> Result<()> {
-    let counts: &[u32] = if quick { &[100] } else { &[1000, 5000, 10_000] };
+pub(crate) fn tunnels(report: &mut Report, extent: &Extent) -> Result<()> {
+    let counts: &[u32] = match extent.tunnels.as_slice() {
+        [] if extent.quick => &[100],
+        [] => &[1000, 5000, 10_000],
+        counts => counts,
+    };
     let mut rows = Vec::new();
     for &count in counts {
         println!("bring up {count} tunnels: adit");

@@ -12,13 +12,47 @@ mod gateways;
 mod pair;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::report::Report;
 
-/// Takes all figures.
-pub(crate) fn run(report: &mut Report, quick: bool) -> Result<()> {
-    pair::handshakes(report, quick);
-    pair::memory(report, quick);
-    gateways::tunnels(report, quick)?;
-    flood::flood(report, quick)
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Handshakes a second, by group
+    Handshakes,
+    /// Memory of an established tunnel
+    Memory,
+    /// Two gateways that bring up thousands of tunnels
+    Tunnels,
+    /// A flood of first messages
+    Flood,
+}
+
+/// How much is measured.
+pub(crate) struct Extent {
+    /// A tenth of the work.
+    pub(crate) quick: bool,
+    /// One part instead of all.
+    pub(crate) only: Option<Part>,
+    /// How many tunnels come up, instead of the usual counts.
+    pub(crate) tunnels: Vec<u32>,
+}
+
+/// Takes all figures, or those of one part.
+pub(crate) fn run(report: &mut Report, extent: &Extent) -> Result<()> {
+    let wanted = |part| extent.only.is_none_or(|only| only == part);
+    if wanted(Part::Handshakes) {
+        pair::handshakes(report, extent.quick);
+    }
+    if wanted(Part::Memory) {
+        pair::memory(report, extent.quick);
+    }
+    if wanted(Part::Tunnels) {
+        gateways::tunnels(report, extent)?;
+    }
+    if wanted(Part::Flood) {
+        flood::flood(report, extent.quick)?;
+    }
+    Ok(())
 }

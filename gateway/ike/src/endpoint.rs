@@ -14,6 +14,8 @@ use crate::{
     counters::Counters,
     crypto::dh::{Job, JobResult, Outcome},
     event::{DownReason, Event, Path, Transmit},
+    half_open::HalfOpen,
+    of_tunnel::OfTunnel,
     sa::{Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Standing, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
@@ -35,13 +37,10 @@ pub struct Endpoint {
     pub(crate) tunnels: Tunnels,
     /// By our SPI.
     pub(crate) sas: BTreeMap<u64, IkeSa>,
-    /// IKE SAs by tunnel, from when the tunnel is known.
-    pub(crate) of_tunnel: BTreeSet<(TunnelId, u64)>,
+    pub(crate) of_tunnel: OfTunnel,
     /// Responder's IKE SAs by the digest of their first message.
     pub(crate) first_messages: BTreeMap<[u8; 32], u64>,
-    /// Responder's IKE SAs whose initiator has not proved who it is, be it that it failed to: what bounds the
-    /// memory that strangers can take. With the address each came from.
-    pub(crate) half_open: BTreeMap<u64, IpAddr>,
+    pub(crate) half_open: HalfOpen,
     pub(crate) reports: Reports,
     /// Bounds the answers to other major versions.
     version_refusals: Reports,
@@ -90,9 +89,9 @@ impl Endpoint {
             rng,
             tunnels: Tunnels::default(),
             sas: BTreeMap::new(),
-            of_tunnel: BTreeSet::new(),
+            of_tunnel: OfTunnel::default(),
             first_messages: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpen::default(),
             reports: Reports::default(),
             version_refusals: Reports::default(),
             wanted: BTreeMap::new(),
@@ -499,8 +498,8 @@ impl Endpoint {
         let spi = traces.spi;
         self.timers.stop_all(spi);
         self.half_open.remove(&spi);
-        if let Some(tunnel) = traces.tunnel {
-            self.of_tunnel.remove(&(tunnel, spi));
+        if let Some(tunnel) = &traces.tunnel {
+            self.of_tunnel.remove(tunnel, spi);
         }
         if let Some(digest) = traces.first_message {
             self.first_messages.remove(&digest);
@@ -549,7 +548,7 @@ impl Endpoint {
 /// Where an IKE SA has left traces in the endpoint's tables.
 struct Traces {
     spi: u64,
-    tunnel: Option<TunnelId>,
+    tunnel: Option<Arc<TunnelConfig>>,
     first_message: Option<[u8; 32]>,
     esp_spis: Vec<u32>,
 }
@@ -558,7 +557,7 @@ impl Traces {
     fn of(sa: &IkeSa) -> Self {
         Self {
             spi: sa.spi,
-            tunnel: sa.tunnel_id(),
+            tunnel: sa.tunnel.clone(),
             first_message: sa.first_message,
             esp_spis: sa.esp_spis.clone(),
         }

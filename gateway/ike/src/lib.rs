@@ -82,6 +82,8 @@ mod exchange;
 pub mod fuzzing;
 #[cfg(test)]
 mod golden;
+mod half_open;
+mod of_tunnel;
 mod proposal;
 mod sa;
 mod selector;

@@ -1,6 +1,7 @@
 //! The task that owns everything: the IKE endpoint, its sockets, the maps and the tunnels. [`Control`] talks to it.
 
 mod act;
+mod attempts;
 mod data_plane;
 mod negotiate;
 mod pool;

@@ -1,5 +1,6 @@
 //! The tunnels by number, by name, and by when they have something to do: no step of the task looks at all of them.
 
+use super::attempts::Attempts;
 use crate::tunnel::Tunnel;
 use adit_ike::TunnelId;
 use std::{
@@ -13,6 +14,7 @@ pub(super) struct Tunnels {
     all: BTreeMap<TunnelId, Tunnel>,
     names: HashMap<String, TunnelId>,
     due: BTreeSet<(Instant, TunnelId)>,
+    attempts: Attempts,
 }
 
 impl Tunnels {
@@ -29,6 +31,7 @@ impl Tunnels {
         if let Some(at) = tunnel.due() {
             self.due.remove(&(at, id));
         }
+        self.attempts.end(id);
         Some(tunnel)
     }
 
@@ -46,6 +49,9 @@ impl Tunnels {
             before.map(|at| self.due.remove(&(at, id)));
             self.due.extend(after.map(|at| (at, id)));
         }
+        if !tunnel.is_attempting() {
+            self.attempts.end(id);
+        }
         Some(result)
     }
 
@@ -61,15 +67,19 @@ impl Tunnels {
         self.all.len()
     }
 
-    /// When the first of them has something to do.
+    /// When [`Tunnels::pop_due`] has something to give, unless a negotiation under way ends before.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        let (first, _) = self.due.first()?;
+        Some(self.attempts.room_at().map_or(*first, |room| room.max(*first)))
     }
 
-    /// The one that is due first, if its time has come: it is to negotiate.
+    /// The one that is due first, if its time has come and not too many negotiate already: it is to negotiate.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<TunnelId> {
-        while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+        while self.attempts.has_room(now)
+            && let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now)
+        {
             if self.with(id, |t| t.handle_timeout(now)) == Some(true) {
+                self.attempts.begin(now, id);
                 return Some(id);
             }
         }
@@ -79,11 +89,15 @@ impl Tunnels {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::attempts::{AT_ONCE, PATIENCE},
+        *,
+    };
     use crate::{
         config::Config,
         tunnel::{Groups, State},
     };
+    use adit_ike::Phase;
     use std::{path::Path, time::Duration};
 
     fn tunnel(id: u32) -> Tunnel {
@@ -109,5 +123,53 @@ mod tests {
         assert_eq!(tunnels.next_due(), None);
         assert_eq!((tunnels.named("t2"), tunnels.named("t1")), (Some(TunnelId(2)), None));
         assert_eq!(tunnels.get(TunnelId(2)).unwrap().state(), State::Connecting);
+    }
+
+    /// `count` tunnels that are all to negotiate now.
+    fn many(now: Instant, count: u32) -> Tunnels {
+        let mut tunnels = Tunnels::default();
+        for id in 0..count {
+            tunnels.insert(tunnel(id));
+            tunnels.with(TunnelId(id), |t| t.begin(now));
+        }
+        tunnels
+    }
+
+    fn all_due(tunnels: &mut Tunnels, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| tunnels.pop_due(now)).map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn only_some_negotiate_at_once_and_in_order() {
+        let (now, at_once) = (Instant::now(), AT_ONCE as u32);
+        let mut tunnels = many(now, at_once + 10);
+        assert!(all_due(&mut tunnels, now).into_iter().eq(0..at_once));
+        assert_eq!(tunnels.next_due(), Some(now + PATIENCE));
+        // One ends well, one goes, one fails and comes again later.
+        tunnels.with(TunnelId(3), |t| t.child_up(&crate::sadb::tests::child(256)));
+        tunnels.remove(TunnelId(4));
+        tunnels.with(TunnelId(5), |t| t.failed(now, Phase::One, None, true, &"refused"));
+        assert!(all_due(&mut tunnels, now).into_iter().eq(at_once..at_once + 3));
+        // What the peer began in vain leaves our own attempt under way.
+        tunnels.with(TunnelId(6), |t| t.failed(now, Phase::One, None, false, &"refused"));
+        assert_eq!(all_due(&mut tunnels, now), [0; 0]);
+    }
+
+    #[test]
+    fn peers_that_do_not_answer_hold_up_nobody_for_long() {
+        let (begun, at_once) = (Instant::now(), AT_ONCE as u32);
+        let (silent, all) = (3 * at_once, 4 * at_once);
+        let mut tunnels = many(begun, all);
+        let (mut now, mut up) = (begun, 0);
+        while up < all - silent {
+            let due = all_due(&mut tunnels, now);
+            assert!(due.len() <= AT_ONCE && tunnels.next_due().is_none_or(|at| at > now));
+            for id in due.into_iter().filter(|id| *id >= silent) {
+                tunnels.with(TunnelId(id), |t| t.child_up(&crate::sadb::tests::child(256)));
+                up += 1;
+            }
+            now = tunnels.next_due().unwrap_or(now);
+        }
+        assert_eq!(now, begun + 3 * PATIENCE);
     }
 }

@@ -6,7 +6,7 @@
 mod budget;
 mod entry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use budget::{Budget, Spent};
 

@@ -85,7 +85,7 @@ const SLOT: u32 = 5;
 const LIMITS: Limits =
     Limits { replay_window: 1024, mtu: 0, mss: 1360, lifetime_bytes: None, lifetime_packets: None };
 
-fn child(spi: u32) -> ChildSa {
+pub(crate) fn child(spi: u32) -> ChildSa {
     let keys = |spi, fill| DirectionKeys {
         spi,
         encryption_key: Zeroizing::new(vec![fill; 32]),

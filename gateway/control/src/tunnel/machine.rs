@@ -112,6 +112,11 @@ impl Machine {
         self.due
     }
 
+    /// Whether a negotiation that we began has neither failed nor succeeded yet.
+    pub fn is_attempting(&self) -> bool {
+        self.attempting
+    }
+
     /// From now on the tunnel is to be up, as its configuration says.
     pub fn begin(&mut self, now: Instant) {
         match self.state {

@@ -144,6 +144,11 @@ impl Tunnel {
         self.machine.due()
     }
 
+    /// Whether a negotiation that we began has neither failed nor succeeded yet.
+    pub fn is_attempting(&self) -> bool {
+        self.machine.is_attempting()
+    }
+
     /// Whether an IKE SA is established.
     pub fn has_ike(&self) -> bool {
         self.ike.is_some()

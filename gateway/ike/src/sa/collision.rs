@@ -91,8 +91,8 @@ impl Endpoint {
                         && other.local_id.matches(&tunnel.local_id)
                 })
         };
-        let lost: Vec<u64> =
-            self.sas.values().filter(|other| is_lost(other)).map(|other| other.spi).collect();
+        let known = self.of_tunnel.between(tunnel).filter_map(|spi| self.sas.get(&spi));
+        let lost: Vec<u64> = known.filter(|other| is_lost(other)).map(|other| other.spi).collect();
         for spi in lost {
             self.with_sa(spi, |endpoint, mut other| {
                 endpoint.down(&mut other, DownReason::ClosedByPeer);
@@ -136,11 +136,7 @@ impl Endpoint {
 
     /// The other SAs of a tunnel, attempts included.
     pub(crate) fn others(&self, tunnel: TunnelId, spi: u64) -> Vec<u64> {
-        self.of_tunnel
-            .range((tunnel, 0)..=(tunnel, u64::MAX))
-            .map(|(_, other)| *other)
-            .filter(|o| *o != spi)
-            .collect()
+        self.of_tunnel.of(tunnel).filter(|other| *other != spi).collect()
     }
 
     /// Whether a tunnel has an SA that carries traffic besides this one.

@@ -113,7 +113,7 @@ impl Endpoint {
     /// Whether no other IKE SA between the same two identities is up, or may be when the peer hears of it: the
     /// peer closes every one of them, those of other tunnels too (RFC 7296 section 2.4).
     fn is_initial_contact(&self, tunnel: &TunnelConfig) -> bool {
-        !self.sas.values().any(|sa| {
+        !self.of_tunnel.between(tunnel).filter_map(|spi| self.sas.get(&spi)).any(|sa| {
             let same = |other: &TunnelConfig| {
                 other.local_id.matches(&tunnel.local_id) && other.peer_id.matches(&tunnel.peer_id)
             };
@@ -297,7 +297,7 @@ impl Endpoint {
             reply.push(Payload::Notify(Notify::new(NotifyType::MOBIKE_SUPPORTED, [])));
         }
         self.counters.exchange(ExchangeType::IkeAuth, ExchangeResult::Done);
-        self.of_tunnel.insert((tunnel.id, sa.spi));
+        self.of_tunnel.insert(tunnel, sa.spi);
         sa.tunnel = Some(tunnel.clone());
         let initial_contact = says(payloads, NotifyType::INITIAL_CONTACT);
         let Handshake { channel, keys: plain, suite, nat, responder_nonce, .. } = *handshake;

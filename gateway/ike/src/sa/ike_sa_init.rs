@@ -122,7 +122,7 @@ impl Endpoint {
             trouble: None,
             heard: false,
         };
-        self.of_tunnel.insert((tunnel.id, spi));
+        self.of_tunnel.insert(&tunnel, spi);
         let sa = IkeSa {
             spi,
             peer_spi: 0,

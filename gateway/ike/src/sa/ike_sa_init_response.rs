@@ -157,8 +157,7 @@ impl Endpoint {
         }
         // Above the threshold, so that nobody can use up an address' share without receiving there.
         let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
-        let of_address = self.half_open.values().filter(|ip| **ip == path.remote.ip()).count();
-        if of_address >= share {
+        if self.half_open.from(path.remote.ip()) >= share {
             self.counters.overloaded += 1;
             return false;
         }

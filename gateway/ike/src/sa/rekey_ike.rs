@@ -112,7 +112,9 @@ impl Endpoint {
         let lower = nonces[0].min(nonces[1]);
         let lost = rival.as_ref().is_some_and(|(_, nonce)| lower < &nonce[..]);
         if lost || task.doomed {
-            self.of_tunnel.extend(new.tunnel_id().map(|tunnel| (tunnel, new.spi)));
+            if let Some(tunnel) = &new.tunnel {
+                self.of_tunnel.insert(tunnel, new.spi);
+            }
             if let State::Established(established) = new.state {
                 new.state = State::Closing(established.channel);
             }
@@ -233,7 +235,7 @@ impl Endpoint {
             nat: established.nat,
             initiator: new.role == Role::Initiator,
         });
-        self.of_tunnel.insert((tunnel.id, new.spi));
+        self.of_tunnel.insert(&tunnel, new.spi);
         self.start_lifetimes(now, &mut new, &tunnel);
         self.schedule_children(&new);
         self.maybe_childless(now, &mut new);

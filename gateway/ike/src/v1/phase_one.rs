@@ -357,7 +357,7 @@ impl Endpoint {
     /// Whether a first message may cost memory: few may at all, fewer of one address.
     pub(super) fn v1_admits(&mut self, path: Path) -> bool {
         let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
-        let of_address = self.half_open.values().filter(|ip| **ip == path.remote.ip()).count();
+        let of_address = self.half_open.from(path.remote.ip());
         let room = self.half_open.len() < self.config.half_open_limit && of_address < share;
         self.counters.overloaded += u64::from(!room);
         room
