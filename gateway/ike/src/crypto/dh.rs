@@ -82,8 +82,8 @@ impl Secret {
         Self { group, octets: Zeroizing::new(octets.to_vec()) }
     }
 
-    #[cfg(test)]
-    pub(super) fn octets(&self) -> &[u8] {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn octets(&self) -> &[u8] {
         &self.octets
     }
 

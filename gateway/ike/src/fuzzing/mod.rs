@@ -3,6 +3,7 @@
 //! `gateway/ike/fuzz` gives these functions to libFuzzer (`cargo xtask fuzz`); the tests here run them over the
 //! committed corpus and over changed copies of it.
 
+mod jobs;
 mod world;
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use std::{
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
+use super::jobs;
 use crate::{
     Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, IkePolicy, Integrity, IpsecPolicy, Mode, NatT,
     Path, Ppk, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId, Version,
     sa::Role,
-    v1::wire::Chain,
+    v1::{forge::Hash, wire::Chain},
     wire::{ExchangeType, Header, payload::decode_chain},
 };
 
@@ -170,7 +171,7 @@ impl<'a> World<'a> {
     fn settle(&mut self) {
         for (side, end) in self.ends.iter_mut().enumerate() {
             while let Some(job) = end.poll_job() {
-                end.handle_job(self.now, job.run());
+                end.handle_job(self.now, jobs::run(job));
             }
             while let Some(event) = end.poll_event() {
                 match event {
@@ -336,9 +337,10 @@ impl<'a> World<'a> {
     fn forge_v1(&mut self, choice: u8, place: u8, first: u8, chain: &[u8]) -> Option<()> {
         let Ok(chain) = Chain::decode(first, chain) else { return Some(()) };
         let side = usize::from(choice & 1);
-        let (quick, hashed) = (choice >> 1 & 1 == 1, choice >> 2 & 3 != 0);
+        let quick = choice >> 1 & 1 == 1;
+        let hash = [Hash::None, Hash::First, Hash::First, Hash::Next][usize::from(choice >> 2 & 3)];
         let table = &mut self.ends[side].v1;
-        let Some((path, message)) = table.forge(quick, hashed, place, chain.payloads) else {
+        let Some((path, message)) = table.forge(quick, hash, place, chain.payloads) else {
             return Some(());
         };
         let path = Path { local: path.remote, remote: path.local };

@@ -18,7 +18,7 @@ mod children;
 pub(crate) mod cipher;
 mod collision;
 #[cfg(any(test, feature = "fuzzing"))]
-mod forge;
+pub(crate) mod forge;
 pub(crate) mod fragment;
 pub(crate) mod id;
 mod informational;
