@@ -4,8 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::shell::{self, Step};
-use crate::{build, setup};
+use crate::shell::{self, Step, note};
+use crate::{build, packages, setup};
+
+/// Intel's library, beside which `bench crypto` measures: Debian's package, and the file that says it is there.
+const IPSEC_MB: (&str, &str) = ("libipsec-mb-dev", "/usr/include/intel-ipsec-mb.h");
 
 /// How much is measured.
 #[derive(clap::Args)]
@@ -26,7 +29,11 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
     setup()?;
     build::build(true)?;
     let mut command = shell::cargo();
-    command.args(["run", "--release", "--quiet", "--package", "adit-bench", "--"]);
+    command.args(["run", "--release", "--quiet", "--package", "adit-bench"]);
+    if has_ipsec_mb() {
+        command.args(["--features", "peers"]);
+    }
+    command.arg("--");
     command.args(name);
     if let Some(file) = json {
         // The bench runs in the tree's root, its caller perhaps elsewhere.
@@ -43,4 +50,20 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
     }
     command.env("ADIT_BIN", build::binary_path(true));
     Step::new("measure", command, "read what failed above").shown()
+}
+
+/// Whether Intel's library is here, or could be installed.
+fn has_ipsec_mb() -> bool {
+    let (package, header) = IPSEC_MB;
+    if cfg!(target_arch = "x86_64") && !Path::new(header).exists() && packages::is_debian() {
+        let missing = packages::not_installed(vec![package.to_owned()]);
+        if let Err(error) = missing.and_then(|missing| packages::install(&missing)) {
+            note(&format!("{package} cannot be had: {error:#}"));
+        }
+    }
+    let is_here = cfg!(target_arch = "x86_64") && Path::new(header).exists();
+    if !is_here {
+        note("the libraries of others are left out: they are measured on x86-64 with Intel's libipsec-mb");
+    }
+    is_here
 }
