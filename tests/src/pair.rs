@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::adit::Adit;
+use crate::adit::{Adit, configuration};
 use crate::capture::{Capture, Kind};
 use crate::metrics::Metrics;
 use crate::namespace::wait_for;
@@ -50,8 +50,24 @@ impl Pair {
     /// # Errors
     /// They do not connect: with their logs.
     pub fn of(topology: &Topology, sites: &[Site; 2], host_b: IpAddr) -> Result<Pair> {
-        let b = Adit::start(&topology.gateway_b, &sites[1])?;
-        let a = Adit::start(&topology.gateway_a, &sites[0])?;
+        Pair::with(topology, sites, host_b, |_, text| text)
+    }
+
+    /// The same with configurations that `edit` has changed; it is told the site's name.
+    ///
+    /// # Errors
+    /// As [`Pair::of`].
+    pub fn with(
+        topology: &Topology,
+        sites: &[Site; 2],
+        host_b: IpAddr,
+        edit: impl Fn(&str, String) -> String,
+    ) -> Result<Pair> {
+        let start = |gateway, site: &Site| {
+            Adit::start_with(gateway, &site.tunnel(), |dir| edit(site.name, configuration(site, dir)))
+        };
+        let b = start(&topology.gateway_b, &sites[1])?;
+        let a = start(&topology.gateway_a, &sites[0])?;
         let mut pair = Pair { a, b };
         pair.a.wait_connected(PATIENCE)?;
         pair.b.wait_connected(PATIENCE)?;

@@ -49,7 +49,7 @@ fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
             ike(t),
             peer(t),
             few(&t.local_subnets),
-            few(&t.remote_subnets),
+            few(if t.routes.is_empty() { &t.remote_subnets } else { &t.routes }),
             esp,
             bytes(t.inbound.bytes),
             bytes(t.outbound.bytes),
@@ -68,6 +68,9 @@ pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
         format!("  local    {}", t.local_subnets.join(", ")),
         format!("  remote   {}", t.remote_subnets.join(", ")),
     ];
+    if !t.routes.is_empty() {
+        out.push(format!("  routes   {}", t.routes.join(", ")));
+    }
     let mut phase1 = vec![ike(t)];
     phase1.extend(t.ike_suite.clone());
     phase1.extend(t.ike_since.map(|since| format!("up {}", ago(now, since))));

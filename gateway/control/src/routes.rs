@@ -50,14 +50,17 @@ pub struct Wanted {
     pub remote: BTreeSet<Subnet>,
     /// Where the preferred source address must lie, for each remote subnet that has one there.
     pub local: BTreeMap<Subnet, Vec<Subnet>>,
+    /// The interfaces whose addresses are preferred where every address would do.
+    pub lan: BTreeSet<String>,
 }
 
 impl Wanted {
     /// What the tunnels of a configuration want.
     pub fn of(config: &Config) -> Self {
-        let mut wanted = Wanted::default();
+        let lan = config.gateway.lan.iter().cloned().collect();
+        let mut wanted = Wanted { lan, ..Wanted::default() };
         for tunnel in &config.tunnels {
-            for remote in &tunnel.remote_subnets {
+            for remote in tunnel.destinations() {
                 wanted.remote.insert(*remote);
                 wanted.local.entry(*remote).or_default().extend(&tunnel.local_subnets);
             }
@@ -66,10 +69,13 @@ impl Wanted {
     }
 
     /// The routes, each with the source address that traffic from this machine takes.
-    fn routes(&self, device: Option<u32>, addresses: &[IpAddr]) -> BTreeMap<(Subnet, Way), Option<IpAddr>> {
+    fn routes(&self, device: Option<u32>, addresses: &[Own]) -> BTreeMap<(Subnet, Way), Option<IpAddr>> {
         let source = |remote: &Subnet| {
             let local = self.local.get(remote)?;
-            addresses.iter().copied().find(|a| local.iter().any(|l| l.holds(*a)))
+            let may_be = |own: &&Own| {
+                local.iter().any(|l| l.holds(own.ip) && (l.length() > 0 || self.lan.contains(&own.interface)))
+            };
+            addresses.iter().find(may_be).map(|own| own.ip)
         };
         let mut routes = BTreeMap::new();
         for remote in &self.remote {
@@ -78,6 +84,13 @@ impl Wanted {
         }
         routes
     }
+}
+
+/// An address of this machine, of more than its link.
+struct Own {
+    ip: IpAddr,
+    /// Name of the interface that has it.
+    interface: String,
 }
 
 /// Where a route leads.
@@ -156,8 +169,8 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
     let words = |what: &'static str| move |e: rtnetlink::Error| format!("{what}: {e}");
     let names = link_names(handle).await.map_err(words("cannot list interfaces"))?;
     let device = names.iter().find(|(_, name)| *name == DEVICE).map(|(index, _)| *index);
+    let addresses = addresses(handle, &names).await.map_err(words("cannot list addresses"))?;
     interfaces.replace(names);
-    let addresses = addresses(handle).await.map_err(words("cannot list addresses"))?;
     let goal = wanted.routes(device, &addresses);
     let (mut present, mut stale) = (BTreeSet::new(), Vec::new());
     for found in ours(handle).await.map_err(words("cannot list routes"))? {
@@ -293,7 +306,7 @@ async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, rtnetlink:
     Ok(names)
 }
 
-async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, rtnetlink::Error> {
+async fn addresses(handle: &Handle, names: &BTreeMap<u32, String>) -> Result<Vec<Own>, rtnetlink::Error> {
     let mut found = Vec::new();
     let mut list = handle.address().get().execute();
     while let Some(message) = list.try_next().await? {
@@ -306,7 +319,9 @@ async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, rtnetlink::Error> {
             }
         }
         // On a point-to-point link IFA_ADDRESS is the peer's.
-        found.extend(local.or(address));
+        let interface = names.get(&message.header.index).cloned().unwrap_or_default();
+        let is_of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        found.extend(local.or(address).filter(|ip| !is_of_link(ip)).map(|ip| Own { ip, interface }));
     }
     Ok(found)
 }
@@ -323,13 +338,20 @@ mod tests {
             wanted.remote.insert(subnet(remote));
             wanted.local.insert(subnet(remote), vec![subnet(local)]);
         }
-        let addresses = ["192.0.2.1".parse().unwrap(), "10.1.0.1".parse().unwrap()];
+        for everything in [Subnet::ALL_V4, Subnet::ALL_V6] {
+            wanted.remote.insert(subnet("10.4.0.0/16"));
+            wanted.local.entry(subnet("10.4.0.0/16")).or_default().push(everything);
+        }
+        wanted.lan.insert("eth1".into());
+        let own = [("127.0.0.1", "lo"), ("192.0.2.1", "eth0"), ("10.1.0.1", "eth1")];
+        let addresses = own.map(|(ip, name)| Own { ip: ip.parse().unwrap(), interface: name.into() });
         let routes = wanted.routes(Some(7), &addresses);
         let through = Way::Through(7);
         assert_eq!(routes[&(subnet("10.2.0.0/16"), through)], Some("10.1.0.1".parse().unwrap()));
         assert_eq!(routes[&(subnet("10.3.0.0/16"), through)], None);
+        assert_eq!(routes[&(subnet("10.4.0.0/16"), through)], Some("10.1.0.1".parse().unwrap()));
         let without = wanted.routes(None, &addresses);
-        assert!(without.len() == 2 && without.keys().all(|(_, way)| *way == Way::Nowhere));
+        assert!(without.len() == 3 && without.keys().all(|(_, way)| *way == Way::Nowhere));
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub struct TunnelStatus {
     pub local_subnets: Vec<String>,
     /// What is protected on the peer's side.
     pub remote_subnets: Vec<String>,
+    /// What is sent through it in routing mode `route`; empty in mode `protected`.
+    #[serde(default)]
+    pub routes: Vec<String>,
     /// The version of IKE that is spoken: `ikev2`, `ikev1`.
     pub version: String,
     /// How phase 1 of IKEv1 goes: `main`, `aggressive`.

@@ -1,6 +1,8 @@
 //! The way of packets through two Adits: every one to the right place, in the right size and order.
 
+mod arms;
 mod path_mtu;
+mod route_mode;
 
 use adit_tests::scenario::{self, Scenario};
 
@@ -11,5 +13,9 @@ fn main() -> std::process::ExitCode {
         Scenario::new("path_mtu_is_learned_in_udp_behind_nat", path_mtu::in_udp),
         Scenario::new("path_mtu_is_learned_over_ipv6", path_mtu::over_ipv6),
         Scenario::new("what_the_lan_does_not_take_is_cut_or_told", path_mtu::narrow_lan),
+        Scenario::new("one_armed_packets_come_and_go_by_one_interface", arms::one_armed),
+        Scenario::new("several_lans_share_a_tunnel", arms::two_lans),
+        Scenario::new("route_mode_takes_any_source_to_its_destinations", route_mode::both),
+        Scenario::new("route_mode_narrowed_by_the_peer_sends_no_more", route_mode::narrowed),
     ])
 }

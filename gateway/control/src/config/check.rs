@@ -11,6 +11,8 @@ use std::{collections::HashMap, net::IpAddr};
 pub(super) struct Subnets<'a> {
     pub(super) tunnel: String,
     pub(super) peer: Option<PeerAddress>,
+    /// Whether everything on our side is meant, whatever the remote prefixes are.
+    pub(super) by_route: bool,
     pub(super) local: (Field<'a>, Vec<Subnet>),
     pub(super) remote: (Field<'a>, Vec<Subnet>),
 }
@@ -27,7 +29,7 @@ pub(super) fn tunnels(all: &[Subnets<'_>], source: &Source<'_>) {
                 let message = format!("{r} has no prefix of its family in local_subnets");
                 source.problem(remote_field.span(), remote_field.path(), message);
             }
-            if let Some(l) = local.iter().find(|l| l.overlaps(r)) {
+            if let Some(l) = local.iter().find(|l| !tunnel.by_route && l.overlaps(r)) {
                 source.problem(
                     remote_field.span(),
                     remote_field.path(),

@@ -30,6 +30,8 @@
 //! local_subnets = ["10.1.0.0/16"]
 //! remote_subnets = ["10.2.0.0/16"]
 //! psk = "correct-horse-battery-staple"
+//! # routing_mode = "protected"   # route: everything may pass, and `routes` says what is sent through it
+//! # routes = ["10.2.0.0/16"]     # instead of local_subnets and remote_subnets, with routing_mode = "route"
 //! # enabled = true
 //! # start = "immediate"          # on-demand, respond
 //! # nat_t = "auto"               # force, off
@@ -192,10 +194,12 @@ pub struct Tunnel {
     pub local_id: Id,
     /// What the peer must call itself.
     pub peer_id: Id,
-    /// What is protected on our side.
+    /// What is protected on our side; everything in routing mode `route`.
     pub local_subnets: Vec<Subnet>,
-    /// What is protected on the peer's side.
+    /// What is protected on the peer's side; everything in routing mode `route`.
     pub remote_subnets: Vec<Subnet>,
+    /// What is sent through it in routing mode `route`, by destination; `None` in mode `protected`.
+    pub routes: Option<Vec<Subnet>>,
     /// The pre-shared key; its `Debug` does not show it.
     pub psk: Psk,
     /// Who begins.
@@ -225,18 +229,30 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// The pairs of prefixes it protects: each of ours with each of the peer's of the same family.
+    /// The networks that are reached through it.
+    pub fn destinations(&self) -> &[Subnet] {
+        self.routes.as_deref().unwrap_or(&self.remote_subnets)
+    }
+
+    /// The pairs of prefixes it protects: each of ours with each destination of the same family.
     pub fn pairs(&self) -> impl Iterator<Item = (Subnet, Subnet)> {
-        let of = |l: Subnet| self.remote_subnets.iter().map(move |r| (l, *r));
-        let pairs = self.local_subnets.iter().copied().flat_map(of);
+        self.local_subnets.iter().flat_map(|l| self.pairs_of(*l))
+    }
+
+    fn pairs_of(&self, local: Subnet) -> impl Iterator<Item = (Subnet, Subnet)> {
+        let pairs = self.destinations().iter().map(move |r| (local, *r));
         pairs.filter(|(l, r)| l.address().is_ipv4() == r.address().is_ipv4())
     }
 
-    /// Slots of OUTBOUND that it takes: IKEv1 negotiates each pair for itself (RFC 2409 section 5.5).
-    pub fn slots(&self) -> usize {
-        match self.ike.version {
-            Version::Ikev1 => self.pairs().count(),
-            Version::Ikev2 => 1,
+    /// The same pairs, by the Child SA that is to carry them. IKEv2 negotiates all at once, IKEv1 each pair of subnets for
+    /// itself (RFC 2409 section 5.5): in routing mode `route` that is all of a family.
+    pub fn groups(&self) -> Vec<Vec<(Subnet, Subnet)>> {
+        match (self.ike.version, &self.routes) {
+            (Version::Ikev2, _) => vec![self.pairs().collect()],
+            (Version::Ikev1, None) => self.pairs().map(|pair| vec![pair]).collect(),
+            (Version::Ikev1, Some(_)) => {
+                self.local_subnets.iter().map(|l| self.pairs_of(*l).collect()).collect()
+            }
         }
     }
 

@@ -144,6 +144,7 @@ impl<'a> Section<'a> {
 }
 
 /// A field that is there, or an element of its list.
+#[derive(Clone)]
 pub(super) struct Field<'a> {
     source: &'a Source<'a>,
     path: String,

@@ -36,7 +36,7 @@ pub(super) fn read(root: Section<'_>, source: &Source<'_>) -> Option<(Gateway, A
         .into_iter()
         .filter_map(|s| tunnel(s, gateway.as_ref(), &peers, &mut names, &mut pairs, &mut keys))
         .collect();
-    let slots: usize = tunnels.iter().map(Tunnel::slots).sum();
+    let slots: usize = tunnels.iter().map(|t| t.groups().len()).sum();
     if slots > MAX_POLICIES
         && let Some(f) = root.get("tunnel")
     {
@@ -175,10 +175,7 @@ fn tunnel<'a>(
         }
         found
     });
-    let local_field = s.require("local_subnets");
-    let local_subnets = local_field.as_ref().map_or_else(Vec::new, subnets);
-    let remote_field = s.require("remote_subnets");
-    let remote_subnets = remote_field.as_ref().map_or_else(Vec::new, subnets);
+    let traffic = traffic(&mut s);
     let psk_field = s.require("psk").map(Field::secret);
     let psk = psk_field.as_ref().and_then(psk);
     let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
@@ -198,9 +195,6 @@ fn tunnel<'a>(
     });
     let mtu = s.get("mtu").map_or(Some(None), |f| automatic(&f, 576..=9216));
     let mss_clamp = s.get("mss_clamp").map_or(Some(None), |f| automatic(&f, 88..=9156));
-    if let Some(f) = s.get("routing_mode") {
-        f.word(&[("protected".into(), ())], &["route"]);
-    }
     let local = gateway.map(|g| {
         if let (Some(PeerAddress::Ip(ip)), Some(f)) = (peer.map(|p| &p.address), s.get("peer"))
             && g.addresses.contains(ip)
@@ -258,12 +252,14 @@ fn tunnel<'a>(
             local: local.flatten(),
         });
     }
-    if let (Some(name), Some(local), Some(remote)) = (&name, local_field, remote_field) {
+    if let (Some(name), Some(local), Some(remote)) = (&name, traffic.local_field, traffic.remote_field) {
         let peer = peer.map(|p| p.address.clone());
+        let remote_subnets = traffic.routes.as_ref().unwrap_or(&traffic.remote);
         pairs.push(check::Subnets {
             tunnel: name.clone(),
             peer,
-            local: (local, local_subnets.clone()),
+            by_route: traffic.routes.is_some(),
+            local: (local, traffic.local.clone()),
             remote: (remote, remote_subnets.clone()),
         });
     }
@@ -278,8 +274,9 @@ fn tunnel<'a>(
         peer: peer.address.clone(),
         local_id: local_id?,
         peer_id: peer_id?,
-        local_subnets,
-        remote_subnets,
+        local_subnets: traffic.local,
+        remote_subnets: traffic.remote,
+        routes: traffic.routes,
         psk: psk?,
         start: if comes_from_anywhere { Start::Respond } else { start? },
         nat_t: nat_t?,
@@ -356,6 +353,52 @@ fn psk(f: &Field<'_>) -> Option<Psk> {
         f.warn("is refused by some clouds, which take at most 100 characters and neither ' nor ?");
     }
     Some(Psk::new(text))
+}
+
+/// What a tunnel carries, with the fields that clashes are told by.
+#[derive(Default)]
+struct Traffic<'a> {
+    local: Vec<Subnet>,
+    remote: Vec<Subnet>,
+    routes: Option<Vec<Subnet>>,
+    local_field: Option<Field<'a>>,
+    remote_field: Option<Field<'a>>,
+}
+
+/// The routing mode with its fields: subnets of both sides, or destinations only.
+fn traffic<'a>(s: &mut Section<'a>) -> Traffic<'a> {
+    let by_route = s.get("routing_mode").and_then(|f| {
+        let modes = [("protected".to_owned(), false), ("route".to_owned(), true)];
+        f.word(&modes, &[])
+    });
+    if by_route != Some(true) {
+        if let Some(f) = s.get("routes") {
+            f.fail("is of routing_mode route only", None);
+        }
+        let (local_field, remote_field) = (s.require("local_subnets"), s.require("remote_subnets"));
+        let [local, remote] =
+            [&local_field, &remote_field].map(|f| f.as_ref().map_or_else(Vec::new, subnets));
+        return Traffic { local, remote, routes: None, local_field, remote_field };
+    }
+    let field = s.require("routes");
+    let routes = field.as_ref().map_or_else(Vec::new, subnets);
+    let everything = [Subnet::ALL_V4, Subnet::ALL_V6];
+    let used = |all: &Subnet| routes.iter().any(|r| r.address().is_ipv4() == all.address().is_ipv4());
+    let negotiated: Vec<Subnet> = everything.into_iter().filter(used).collect();
+    for name in ["local_subnets", "remote_subnets"] {
+        if let Some(f) = s.get(name)
+            && subnets(&f).iter().any(|subnet| !everything.contains(subnet))
+        {
+            f.fail("is everything with routing_mode route", Some("0.0.0.0/0, ::/0".into()));
+        }
+    }
+    Traffic {
+        local: negotiated.clone(),
+        remote: negotiated,
+        routes: Some(routes),
+        local_field: field.clone(),
+        remote_field: field,
+    }
 }
 
 fn subnets(f: &Field<'_>) -> Vec<Subnet> {

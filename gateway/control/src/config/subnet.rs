@@ -2,7 +2,11 @@
 
 use adit_ike::TrafficSelector;
 use adit_maps::address::{Address, Prefix};
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// A protected prefix: an address whose host bits are zero, and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,6 +16,11 @@ pub struct Subnet {
 }
 
 impl Subnet {
+    /// Every IPv4 address.
+    pub const ALL_V4: Subnet = Subnet { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
+    /// Every IPv6 address.
+    pub const ALL_V6: Subnet = Subnet { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), length: 0 };
+
     /// First address.
     pub fn address(&self) -> IpAddr {
         self.address

@@ -61,7 +61,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("[gateway]", "remark = \"x\"", "gateway.remark"),
         ("[[peer]]", "asn = 65001", "peer \"b\".asn"),
         ("[[peer]]", "labels = { a = \"b\" }", "peer \"b\".labels"),
-        ("[[tunnel]]", "routing_mode = \"route\"", "tunnel \"a-b\".routing_mode"),
         ("[[tunnel]]", "bgp = { local_asn = 1 }", "tunnel \"a-b\".bgp"),
         ("[[tunnel]]", "health_check = { destination = \"10.2.0.1\" }", "tunnel \"a-b\".health_check"),
         ("[[tunnel]]", "group = \"g\"", "tunnel \"a-b\".group"),
@@ -76,6 +75,42 @@ fn what_is_not_built_is_refused_by_name() {
     }
     let said = error(&format!("{GOOD}\n[[group]]\nname = \"g\"\n"));
     assert!(said.contains(": group: is not available in this version"), "{said}");
+}
+
+#[test]
+fn by_route_everything_is_negotiated_and_destinations_are_named() {
+    let by_route = |lines: &str| {
+        let subnets = |line: &&str| !line.starts_with("local_subnets") && !line.starts_with("remote_subnets");
+        let good: String = GOOD.lines().filter(subnets).map(|line| format!("{line}\n")).collect();
+        good.replace("[[tunnel]]\n", &format!("[[tunnel]]\nrouting_mode = \"route\"\n{lines}\n"))
+    };
+    let all = |subnets: &[Subnet]| subnets.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (routes, negotiated) in [
+        ("[\"10.2.0.0/16\", \"10.3.0.0/16\"]", vec!["0.0.0.0/0"]),
+        ("[\"2001:db8:2::/48\"]", vec!["::/0"]),
+        ("[\"2001:db8:2::/48\", \"10.2.0.0/16\"]", vec!["0.0.0.0/0", "::/0"]),
+    ] {
+        let t = parse(&by_route(&format!("routes = {routes}"))).unwrap().tunnels.remove(0);
+        assert_eq!((all(&t.local_subnets), all(&t.remote_subnets)), {
+            let negotiated: Vec<String> = negotiated.into_iter().map(str::to_owned).collect();
+            (negotiated.clone(), negotiated)
+        });
+        assert_eq!(t.routes.as_deref(), Some(t.destinations()));
+        assert_eq!(t.pairs().count(), t.destinations().len());
+    }
+    let said_aloud =
+        "routes = \"10.2.0.0/16\"\nlocal_subnets = \"0.0.0.0/0\"\nremote_subnets = \"0.0.0.0/0\"";
+    assert!(parse(&by_route(said_aloud)).is_ok());
+    for (lines, field, words) in [
+        ("", "routes", "required"),
+        ("routes = \"10.2.0.0/16\"\nlocal_subnets = \"10.1.0.0/16\"", "local_subnets", "is everything"),
+        ("routes = \"198.51.100.0/24\"", "routes", "holds the peer's own address"),
+    ] {
+        let said = error(&by_route(lines));
+        assert!(said.contains(&format!("tunnel \"a-b\".{field}: ")) && said.contains(words), "{said}");
+    }
+    let said = error(&with("[[tunnel]]", "routes = \"10.2.0.0/16\""));
+    assert!(said.contains("is of routing_mode route only"), "{said}");
 }
 
 #[test]

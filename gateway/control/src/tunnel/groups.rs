@@ -9,7 +9,7 @@ use crate::{
     config::{self, Subnet},
     spd::{Policy, prefixes},
 };
-use adit_ike::{TrafficSelector, TunnelId, Version};
+use adit_ike::{TrafficSelector, TunnelId};
 use adit_maps::policy::{MAX_POLICIES, PortRange};
 use std::{
     cmp::Reverse,
@@ -101,11 +101,7 @@ pub struct Served {
 impl Groups {
     /// Slots for what a tunnel is configured to protect; `None` when there are not enough, and none is taken.
     pub fn new(tunnel: TunnelId, config: &config::Tunnel, slots: &mut Slots) -> Option<Self> {
-        let pairs: Vec<_> = config.pairs().collect();
-        let groups = match config.ike.version {
-            Version::Ikev2 => vec![pairs],
-            Version::Ikev1 => pairs.into_iter().map(|pair| vec![pair]).collect(),
-        };
+        let groups = config.groups();
         if groups.len() > slots.free.len() {
             return None;
         }
@@ -262,7 +258,18 @@ mod tests {
     }
 
     fn slot(groups: &Groups, from: &str, to: &str, protocol: u8, ports: (u16, u16)) -> Option<u32> {
-        let policies: Vec<_> = groups.policies().flat_map(|(_, policies)| policies).collect();
+        slot_of([groups], from, to, protocol, ports)
+    }
+
+    /// The slot that a flow is for where there are several tunnels.
+    fn slot_of<'a>(
+        groups: impl IntoIterator<Item = &'a Groups>,
+        from: &str,
+        to: &str,
+        protocol: u8,
+        ports: (u16, u16),
+    ) -> Option<u32> {
+        let policies = crate::tunnel::policies(groups.into_iter());
         let tables = InMemory(compile(&policies, &Tables::default()).unwrap());
         let address = |a: &str| Address::from(a.parse::<IpAddr>().unwrap());
         let flow = Flow::new(address(from), address(to), protocol, Some(ports));
@@ -284,6 +291,62 @@ mod tests {
         assert_eq!(slot(&v1, "2001:db8:1::1", "2001:db8:2::1", 6, (1, 2)), Some(3));
         assert_eq!(slot(&v2, "10.1.0.1", "10.3.0.1", 6, (1, 2)), Some(0));
         assert_eq!((slots.owner(3), slots.owner(4), slots.taken()), (Some(TUNNEL), None, 4));
+    }
+
+    #[test]
+    fn by_route_every_source_has_the_slot_of_the_destination() {
+        let text = "[gateway]\nname = \"a\"\naddress = \"192.0.2.1\"\nwan = \"w\"\nlan = [\"l\"]\n\
+                    [[peer]]\nname = \"b\"\naddress = \"198.51.100.1\"\n\
+                    [[tunnel]]\nname = \"t\"\npeer = \"b\"\nrouting_mode = \"route\"\n\
+                    routes = [\"10.2.0.0/16\", \"10.3.0.0/16\", \"2001:db8:2::/48\"]\npsk = \"0123456789abcdef\"\n";
+        for (version, expected, v6) in [("ikev2", vec![0], 0), ("ikev1", vec![0, 1], 1)] {
+            let text = format!("{text}ike.version = \"{version}\"\n");
+            let config = config::Config::parse(std::path::Path::new("t"), &text).unwrap().tunnels.remove(0);
+            let mut slots = Slots::default();
+            let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+            assert_eq!(groups.slots().collect::<Vec<_>>(), expected);
+            let (from, to) = (["192.168.7.7", "10.2.0.9"], ["10.2.0.1", "10.3.0.1"]);
+            for (from, to) in from.into_iter().zip(to) {
+                assert_eq!(slot(&groups, from, to, 6, (1, 2)), Some(0));
+            }
+            assert_eq!(slot(&groups, "10.2.0.1", "10.4.0.1", 6, (1, 2)), None);
+            assert_eq!(slot(&groups, "2001:db8:9::1", "2001:db8:2::1", 6, (1, 2)), Some(v6));
+            let any = [prefix("0.0.0.0/0"), prefix("::/0")];
+            let served = groups.serve(TUNNEL, &any, &any, &mut slots);
+            assert_eq!(served, Ok(Served { slots: expected, changed: false }));
+            // A peer that agrees to less gets that, and what it did not agree to is not sent.
+            let narrowed = groups.serve(TUNNEL, &[prefix("10.1.0.0/16")], &any[..1], &mut slots).unwrap();
+            assert_eq!(slot(&groups, "10.1.0.1", "10.3.0.1", 6, (1, 2)), Some(narrowed.slots[0]));
+            assert_eq!(slot(&groups, "10.2.0.1", "10.3.0.1", 6, (1, 2)), Some(0));
+        }
+    }
+
+    #[test]
+    fn of_policies_that_overlap_the_most_specific_remote_then_local_prefix_decides() {
+        let mut slots = Slots::default();
+        let pairs = [
+            ("10.1.0.0/16", "172.16.0.0/12"),
+            ("10.1.0.0/16", "172.16.2.0/24"),
+            ("10.1.7.0/24", "172.16.2.0/24"),
+            ("10.1.0.0/16", "172.16.0.0/16"),
+        ];
+        let quoted = |s: &str| format!("[\"{s}\"]");
+        let mut tunnels: Vec<Groups> = pairs
+            .iter()
+            .map(|(l, r)| Groups::new(TUNNEL, &config("ikev2", &quoted(l), &quoted(r)), &mut slots).unwrap())
+            .collect();
+        for _ in 0..pairs.len() {
+            for (from, to, expected) in [
+                ("10.1.7.1", "172.16.2.1", 2),
+                ("10.1.8.1", "172.16.2.1", 1),
+                ("10.1.7.1", "172.16.3.1", 3),
+                ("10.1.7.1", "172.17.3.1", 0),
+            ] {
+                assert_eq!(slot_of(&tunnels, from, to, 6, (1, 2)), Some(expected), "{from} to {to}");
+            }
+            // Whatever the order of the configuration is.
+            tunnels.rotate_left(1);
+        }
     }
 
     #[test]

@@ -464,6 +464,7 @@ impl Tunnel {
             local: c.local,
             local_subnets: c.local_subnets.iter().map(ToString::to_string).collect(),
             remote_subnets: c.remote_subnets.iter().map(ToString::to_string).collect(),
+            routes: c.routes.iter().flatten().map(ToString::to_string).collect(),
             version: if ikev1 { "ikev1" } else { "ikev2" }.into(),
             mode: ikev1.then(|| if c.ike.mode == Mode::Main { "main" } else { "aggressive" }.into()),
             ike_since: self.ike.as_ref().map(|i| timestamp(i.since)),

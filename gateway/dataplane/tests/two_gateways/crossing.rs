@@ -10,9 +10,10 @@ use adit_dataplane::{Config, XdpMode};
 use adit_maps::sa::DropCause;
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::atomic::Ordering::Relaxed,
     thread,
+    time::Duration,
 };
 
 pub(crate) fn udp_and_tcp_cross() {
@@ -121,6 +122,65 @@ pub(crate) fn two_queues() {
         assert_eq!(gateway.state(INBOUND, |s| s.packets.load(Relaxed)), 16);
         assert_eq!(drops(gateway, INBOUND, DropCause::Replay), 0);
     }
+}
+
+/// Flows are spread over queues and so over workers; within a flow every datagram arrives, and in its order, and what
+/// the workers' shared SA mixes stays within its window.
+pub(crate) fn flows_in_order() {
+    const FLOWS: usize = 8;
+    const EACH: u32 = 2000;
+    let lab = Lab::with_queues(GCM, 2);
+    let clients: Vec<UdpSocket> = lab
+        .host_a
+        .run(|| (0..FLOWS).map(|n| UdpSocket::bind(("10.1.0.2", 30_000 + n as u16)).unwrap()).collect());
+    let servers: Vec<UdpSocket> = lab
+        .host_b
+        .run(|| (0..FLOWS).map(|n| UdpSocket::bind(("10.2.0.2", 9000 + n as u16)).unwrap()).collect());
+    for (n, (client, server)) in clients.iter().zip(&servers).enumerate() {
+        client.connect(("10.2.0.2", 9000 + n as u16)).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    }
+    // Neighbours are found before it counts.
+    assert!(echo_hosts(&lab));
+    let arrived: Vec<Vec<u32>> = thread::scope(|scope| {
+        let receivers: Vec<_> = servers
+            .iter()
+            .map(|server| {
+                scope.spawn(move || {
+                    let mut buf = [0; 1500];
+                    let number = |buf: &[u8]| u32::from_be_bytes(*buf.first_chunk().unwrap());
+                    (0..EACH).map_while(|_| server.recv(&mut buf).ok().map(|n| number(&buf[..n]))).collect()
+                })
+            })
+            .collect();
+        for number in 0..EACH {
+            for client in &clients {
+                client.send(&[&number.to_be_bytes()[..], &[7; 400]].concat()).unwrap();
+            }
+            // No faster than the debug build of two gateways on two cores takes it.
+            if number % 8 == 7 {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        receivers.into_iter().map(|receiver| receiver.join().unwrap()).collect()
+    });
+    for (flow, numbers) in arrived.iter().enumerate() {
+        let expected: Vec<u32> = (0..EACH).collect();
+        assert!(*numbers == expected, "flow {flow}: {} of {EACH} arrived in order", in_order(numbers));
+    }
+    for gateway in [&lab.a, &lab.b] {
+        let report = gateway.dataplane().report();
+        assert!(report.workers.iter().all(|w| w.packets > u64::from(EACH)), "{report:?}");
+        assert_eq!(drops(gateway, INBOUND, DropCause::Replay), 0);
+    }
+    let sealed = u64::from(EACH) * FLOWS as u64 + 1;
+    assert_eq!(lab.a.state(OUTBOUND, |s| s.last_sequence.load(Relaxed)), sealed);
+    assert_eq!(lab.b.state(INBOUND, |s| s.packets.load(Relaxed)), sealed);
+}
+
+/// How many numbers come in their place before the first that does not.
+fn in_order(numbers: &[u32]) -> usize {
+    numbers.iter().enumerate().take_while(|(at, number)| *at == **number as usize).count()
 }
 
 pub(crate) fn the_gateway_itself() {

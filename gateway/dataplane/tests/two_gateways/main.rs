@@ -16,7 +16,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 26] = [
+    let tests: [(&'static str, fn()); 27] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", crossing::udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", crossing::cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", crossing::chacha_crosses),
@@ -26,6 +26,7 @@ fn main() {
         ("ah_over_ipv6_crosses_padded_to_eight_bytes", crossing::ah_v6_crosses),
         ("generic_mode_carries_the_same", crossing::generic_mode),
         ("two_workers_share_an_sa_over_two_queues", crossing::two_queues),
+        ("flows_over_two_workers_stay_in_order", crossing::flows_in_order),
         ("a_port_that_vanishes_stops_neither_worker_nor_wan", moving::vanishing_port),
         ("replayed_and_corrupted_packets_are_dropped_and_counted", hostile::replay_and_corruption),
         ("what_an_sa_must_not_carry_is_dropped", hostile::forbidden),
