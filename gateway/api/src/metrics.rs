@@ -2,244 +2,350 @@
 //!
 //! Labels are tunnels, interfaces and fixed words, so the number of series is bounded by the configuration. A tunnel is
 //! there as long as it is configured: one that is down has health 0 and its counters stand still.
+//!
+//! With thousands of tunnels the text is tens of megabytes: it is made page by page, while it is sent.
 
 use adit_control::status::{State, Status, TunnelStatus};
-use prometheus::{
-    TextEncoder,
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
-};
+use std::{borrow::Borrow, fmt::Write};
 
-/// Content type of [`render`]'s text.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+/// Content type of the text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// The metrics in Prometheus' text format.
-///
-/// # Errors
-/// When the encoder refuses, which it does for a family without metrics.
-pub fn render(status: &Status) -> Result<String, prometheus::Error> {
-    TextEncoder::new().encode_to_string(&families(status))
+/// Bytes of a page, about.
+const PAGE: usize = 64 << 10;
+
+/// The metrics in Prometheus' text format, whole.
+pub fn render(status: &Status) -> String {
+    Pages::new(status).collect()
 }
 
-fn families(status: &Status) -> Vec<MetricFamily> {
-    use MetricType::{COUNTER, GAUGE};
-    let mut out = Families(Vec::new());
-    let gateway = &status.gateway;
-    out.add(
-        "adit_build_info",
-        "The build that runs; always 1.",
-        GAUGE,
-        [(vec![("version", gateway.version.as_str()), ("gateway", &gateway.name)], 1.0)],
-    );
-    out.add(
-        "adit_start_time_seconds",
-        "When control started, in seconds since 1970.",
-        GAUGE,
-        [(vec![], gateway.started_at as f64)],
-    );
-    out.add(
-        "adit_data_plane_up",
-        "Whether control has found the maps of the data plane.",
-        GAUGE,
-        [(vec![], f64::from(gateway.waiting_for.is_none()))],
-    );
-    out.add(
-        "adit_config_reload_refused",
-        "Whether the last reload of the configuration was refused.",
-        GAUGE,
-        [(vec![], f64::from(gateway.refused_reload.is_some()))],
-    );
+/// The metrics in Prometheus' text format, page by page.
+pub(crate) struct Pages<S> {
+    status: S,
+    /// Where the next page begins: the number of the family, and that of the tunnel in it.
+    family: usize,
+    tunnel: usize,
+    /// Whether the family has a sample yet.
+    begun: bool,
+}
 
-    let tunnels = &status.tunnels;
-    let directions = |t: &TunnelStatus| [("in", t.inbound), ("out", t.outbound)];
-    out.add(
-        "adit_tunnel_bytes_total",
-        "Bytes of inner packets that were opened (in) or sealed (out).",
-        COUNTER,
-        tunnels.iter().flat_map(|t| {
-            directions(t).map(|(d, n)| (vec![("tunnel", t.name.as_str()), ("direction", d)], n.bytes as f64))
+impl<S: Borrow<Status>> Pages<S> {
+    pub(crate) fn new(status: S) -> Self {
+        Pages { status, family: 0, tunnel: 0, begun: false }
+    }
+}
+
+impl<S: Borrow<Status>> Iterator for Pages<S> {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let status = self.status.borrow();
+        let mut text = String::new();
+        while text.len() < PAGE
+            && let Some(family) = FAMILIES.get(self.family)
+        {
+            let mut samples = Samples { family, begun: self.begun, text: &mut text };
+            match (family.source, status.tunnels.get(self.tunnel)) {
+                (Source::Tunnel(write), Some(tunnel)) => {
+                    write(tunnel, &mut samples);
+                    (self.begun, self.tunnel) = (samples.begun, self.tunnel + 1);
+                    continue;
+                }
+                (Source::Tunnel(_), None) => {}
+                (Source::Status(write), _) => write(status, &mut samples),
+            }
+            (self.family, self.tunnel, self.begun) = (self.family + 1, 0, false);
+        }
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Samples of one name.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: &'static str,
+    source: Source,
+}
+
+/// What a family's samples are made of.
+#[derive(Clone, Copy)]
+enum Source {
+    Status(fn(&Status, &mut Samples<'_>)),
+    /// Tunnel after tunnel.
+    Tunnel(fn(&TunnelStatus, &mut Samples<'_>)),
+}
+
+/// Where a family's samples go.
+struct Samples<'a> {
+    family: &'static Family,
+    begun: bool,
+    text: &'a mut String,
+}
+
+impl Samples<'_> {
+    /// Adds a sample, after the family's head where it is the first: the format has no place for an empty family.
+    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        // Writing into a string does not fail.
+        let _ = self.try_add(labels, value);
+    }
+
+    fn try_add(&mut self, labels: &[(&str, &str)], value: f64) -> std::fmt::Result {
+        let Family { name, help, kind, .. } = self.family;
+        if !std::mem::replace(&mut self.begun, true) {
+            writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+        }
+        self.text.write_str(name)?;
+        for (i, (label, value)) in labels.iter().enumerate() {
+            write!(self.text, "{}{label}=\"", if i == 0 { '{' } else { ',' })?;
+            for c in value.chars() {
+                match c {
+                    '\n' => self.text.push_str("\\n"),
+                    '\\' | '"' => self.text.extend(['\\', c]),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        writeln!(self.text, "{end} {value}")
+    }
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+/// Every family, in the order of the text.
+static FAMILIES: [Family; 20] = [
+    Family {
+        name: "adit_build_info",
+        help: "The build that runs; always 1.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            let gateway = &status.gateway;
+            out.add(&[("version", &gateway.version), ("gateway", &gateway.name)], 1.0);
         }),
-    );
-    out.add(
-        "adit_tunnel_packets_total",
-        "Inner packets that were opened (in) or sealed (out).",
-        COUNTER,
-        tunnels.iter().flat_map(|t| {
-            directions(t)
-                .map(|(d, n)| (vec![("tunnel", t.name.as_str()), ("direction", d)], n.packets as f64))
+    },
+    Family {
+        name: "adit_start_time_seconds",
+        help: "When control started, in seconds since 1970.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| out.add(&[], status.gateway.started_at as f64)),
+    },
+    Family {
+        name: "adit_data_plane_up",
+        help: "Whether control has found the maps of the data plane.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| out.add(&[], f64::from(status.gateway.waiting_for.is_none()))),
+    },
+    Family {
+        name: "adit_config_reload_refused",
+        help: "Whether the last reload of the configuration was refused.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            out.add(&[], f64::from(status.gateway.refused_reload.is_some()))
         }),
-    );
-    out.add(
-        "adit_tunnel_health",
-        "1 when packets can pass, 0 when not.",
-        GAUGE,
-        tunnels.iter().map(|t| (vec![("tunnel", t.name.as_str())], f64::from(t.state == State::Connected))),
-    );
-    let states = State::ALL.map(|s| (s, s.to_string()));
-    out.add(
-        "adit_tunnel_state",
-        "1 for the state the tunnel is in, 0 for the others.",
-        GAUGE,
-        tunnels.iter().flat_map(|t| {
-            states.iter().map(move |(s, word)| {
-                (vec![("tunnel", t.name.as_str()), ("state", word.as_str())], f64::from(t.state == *s))
-            })
+    },
+    Family {
+        name: "adit_tunnel_bytes_total",
+        help: "Bytes of inner packets that were opened (in) or sealed (out).",
+        kind: COUNTER,
+        source: Source::Tunnel(|t, out| {
+            out.add(&[("tunnel", &t.name), ("direction", "in")], t.inbound.bytes as f64);
+            out.add(&[("tunnel", &t.name), ("direction", "out")], t.outbound.bytes as f64);
         }),
-    );
-    out.add(
-        "adit_tunnel_drops_total",
-        "Packets of the tunnel that were dropped, by cause.",
-        COUNTER,
-        tunnels.iter().flat_map(|t| {
+    },
+    Family {
+        name: "adit_tunnel_packets_total",
+        help: "Inner packets that were opened (in) or sealed (out).",
+        kind: COUNTER,
+        source: Source::Tunnel(|t, out| {
+            out.add(&[("tunnel", &t.name), ("direction", "in")], t.inbound.packets as f64);
+            out.add(&[("tunnel", &t.name), ("direction", "out")], t.outbound.packets as f64);
+        }),
+    },
+    Family {
+        name: "adit_tunnel_health",
+        help: "1 when packets can pass, 0 when not.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            out.add(&[("tunnel", &t.name)], f64::from(t.state == State::Connected))
+        }),
+    },
+    Family {
+        name: "adit_tunnel_state",
+        help: "1 for the state the tunnel is in, 0 for the others.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            for state in State::ALL {
+                out.add(&[("tunnel", &t.name), ("state", state.label())], f64::from(t.state == state));
+            }
+        }),
+    },
+    Family {
+        name: "adit_tunnel_drops_total",
+        help: "Packets of the tunnel that were dropped, by cause.",
+        kind: COUNTER,
+        source: Source::Tunnel(|t, out| {
             t.drops
                 .iter()
-                .map(|(cause, n)| (vec![("tunnel", t.name.as_str()), ("cause", cause.as_str())], *n as f64))
+                .for_each(|(cause, n)| out.add(&[("tunnel", &t.name), ("cause", cause)], *n as f64));
         }),
-    );
-    out.add(
-        "adit_tunnel_handshake_seconds",
-        "How long the last negotiation took; absent while no IKE SA is up.",
-        GAUGE,
-        tunnels.iter().filter_map(|t| Some((vec![("tunnel", t.name.as_str())], t.handshake_ms? / 1e3))),
-    );
-    out.add(
-        "adit_tunnel_child_sas",
-        "Pairs of Child SAs that are installed.",
-        GAUGE,
-        tunnels.iter().map(|t| (vec![("tunnel", t.name.as_str())], t.children.len() as f64)),
-    );
-    out.add(
-        "adit_tunnel_mtu_bytes",
-        "Longest packet that fits into the tunnel, the least of its Child SAs; absent while it is not known.",
-        GAUGE,
-        tunnels.iter().filter_map(|t| {
-            let least = t.children.iter().filter_map(|c| c.mtu).min()?;
-            Some((vec![("tunnel", t.name.as_str())], f64::from(least)))
+    },
+    Family {
+        name: "adit_tunnel_handshake_seconds",
+        help: "How long the last negotiation took; absent while no IKE SA is up.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            t.handshake_ms.into_iter().for_each(|ms| out.add(&[("tunnel", &t.name)], ms / 1e3));
         }),
-    );
-    out.add(
-        "adit_tunnel_path_mtu_bytes",
-        "Longest sealed packet that fits the path to the peer; absent while it is not known.",
-        GAUGE,
-        tunnels.iter().filter_map(|t| {
-            let least = t.children.iter().filter_map(|c| c.path_mtu).min()?;
-            Some((vec![("tunnel", t.name.as_str())], f64::from(least)))
+    },
+    Family {
+        name: "adit_tunnel_child_sas",
+        help: "Pairs of Child SAs that are installed.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| out.add(&[("tunnel", &t.name)], t.children.len() as f64)),
+    },
+    Family {
+        name: "adit_tunnel_ike_sa_start_timestamp_seconds",
+        help: "Since when the IKE SA is up, in seconds since 1970; absent while there is none.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            t.ike_since.into_iter().for_each(|since| out.add(&[("tunnel", &t.name)], since as f64));
         }),
-    );
-    let ike_since = |t: &TunnelStatus| t.ike_since.map(|since| since as f64);
-    out.add(
-        "adit_tunnel_ike_sa_start_timestamp_seconds",
-        "Since when the IKE SA is up, in seconds since 1970; absent while there is none.",
-        GAUGE,
-        tunnels.iter().filter_map(|t| Some((vec![("tunnel", t.name.as_str())], ike_since(t)?))),
-    );
-    out.add(
-        "adit_tunnel_rekeys_total",
-        "SAs that others have taken the place of.",
-        COUNTER,
-        tunnels.iter().flat_map(|t| {
-            [("ike", t.rekeys.ike), ("child", t.rekeys.child)]
-                .map(|(sa, n)| (vec![("tunnel", t.name.as_str()), ("sa", sa)], n as f64))
+    },
+    Family {
+        name: "adit_tunnel_rekeys_total",
+        help: "SAs that others have taken the place of.",
+        kind: COUNTER,
+        source: Source::Tunnel(|t, out| {
+            out.add(&[("tunnel", &t.name), ("sa", "ike")], t.rekeys.ike as f64);
+            out.add(&[("tunnel", &t.name), ("sa", "child")], t.rekeys.child as f64);
         }),
-    );
-    out.add(
-        "adit_tunnel_sa_expiry_timestamp_seconds",
-        "When the last Child SA ends at the latest, in seconds since 1970; absent while there is none.",
-        GAUGE,
-        tunnels.iter().filter_map(|t| {
-            let last = t.children.iter().map(|c| c.expires_at).max()?;
-            Some((vec![("tunnel", t.name.as_str())], last as f64))
+    },
+    Family {
+        name: "adit_tunnel_sa_expiry_timestamp_seconds",
+        help: "When the last Child SA ends at the latest, in seconds since 1970; absent while there is none.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            let last = t.children.iter().map(|c| c.expires_at).max();
+            last.into_iter().for_each(|at| out.add(&[("tunnel", &t.name)], at as f64));
         }),
-    );
+    },
+    Family {
+        name: "adit_port_verdicts_total",
+        help: "Frames that came in by an interface, by what the XDP program decided.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| {
+            for port in &status.ports {
+                let interface = port.interface.as_str();
+                port.verdicts
+                    .iter()
+                    .for_each(|(v, n)| out.add(&[("interface", interface), ("verdict", v)], *n as f64));
+            }
+        }),
+    },
+    Family {
+        name: "adit_ike_datagrams_received_total",
+        help: "IKE datagrams that came in.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| out.add(&[], status.ike.received as f64)),
+    },
+    Family {
+        name: "adit_ike_datagrams_sent_total",
+        help: "IKE datagrams that went out.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| out.add(&[], status.ike.sent as f64)),
+    },
+    Family {
+        name: "adit_ike_retransmissions_total",
+        help: "IKE requests that were sent again.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| out.add(&[], status.ike.retransmissions as f64)),
+    },
+    Family {
+        name: "adit_ike_datagrams_dropped_total",
+        help: "IKE datagrams that were not acted upon, by cause.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| {
+            status.ike.dropped.iter().for_each(|(cause, n)| out.add(&[("cause", cause)], *n as f64));
+        }),
+    },
+    Family {
+        name: "adit_ike_exchanges_total",
+        help: "IKE exchanges that ended, by kind and result.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| {
+            for e in &status.ike.exchanges {
+                out.add(&[("exchange", &e.exchange), ("result", &e.result)], e.count as f64);
+            }
+        }),
+    },
+];
 
-    out.add(
-        "adit_port_verdicts_total",
-        "Frames that came in by an interface, by what the XDP program decided.",
-        COUNTER,
-        status.ports.iter().flat_map(|p| {
-            p.verdicts
-                .iter()
-                .map(|(v, n)| (vec![("interface", p.interface.as_str()), ("verdict", v.as_str())], *n as f64))
-        }),
-    );
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_control::status::{GatewayStatus, IkeStatus};
 
-    let ike = &status.ike;
-    out.add(
-        "adit_ike_datagrams_received_total",
-        "IKE datagrams that came in.",
-        COUNTER,
-        [(vec![], ike.received as f64)],
-    );
-    out.add(
-        "adit_ike_datagrams_sent_total",
-        "IKE datagrams that went out.",
-        COUNTER,
-        [(vec![], ike.sent as f64)],
-    );
-    out.add(
-        "adit_ike_retransmissions_total",
-        "IKE requests that were sent again.",
-        COUNTER,
-        [(vec![], ike.retransmissions as f64)],
-    );
-    out.add(
-        "adit_ike_datagrams_dropped_total",
-        "IKE datagrams that were not acted upon, by cause.",
-        COUNTER,
-        ike.dropped.iter().map(|(cause, n)| (vec![("cause", cause.as_str())], *n as f64)),
-    );
-    out.add(
-        "adit_ike_exchanges_total",
-        "IKE exchanges that ended, by kind and result.",
-        COUNTER,
-        ike.exchanges.iter().map(|e| {
-            (vec![("exchange", e.exchange.as_str()), ("result", e.result.as_str())], e.count as f64)
-        }),
-    );
-    out.0
-}
-
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    /// Adds a family, unless nothing is in it: the format has no place for an empty one.
-    fn add<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        samples: impl IntoIterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
-    ) {
-        let metrics: Vec<Metric> =
-            samples.into_iter().map(|(labels, value)| metric(kind, labels, value)).collect();
-        if metrics.is_empty() {
-            return;
+    fn status(names: impl IntoIterator<Item = String>) -> Status {
+        let tunnel = |name: String| {
+            let fields = serde_json::json!({
+                "name": name, "state": "connected", "since": 1, "peer": "b", "peer_address": "any",
+                "local": "192.0.2.1", "local_subnets": [], "remote_subnets": [], "version": "ikev2",
+                "children": [], "rekeys": {"ike": 1, "child": 2}, "drops": {"replay": 3},
+                "inbound": {"packets": 4, "bytes": 5}, "outbound": {"packets": 6, "bytes": 7},
+            });
+            serde_json::from_value(fields).unwrap()
+        };
+        Status {
+            gateway: GatewayStatus {
+                name: "g".into(),
+                addresses: Vec::new(),
+                version: "1".into(),
+                started_at: 8,
+                waiting_for: None,
+                refused_reload: None,
+            },
+            tunnels: names.into_iter().map(tunnel).collect(),
+            ike: IkeStatus::default(),
+            ports: Vec::new(),
         }
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
     }
-}
 
-fn metric(kind: MetricType, labels: Vec<(&str, &str)>, value: f64) -> Metric {
-    let pair = |(name, value): (&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
-        pair
-    };
-    let mut metric = Metric::default();
-    metric.set_label(labels.into_iter().map(pair).collect());
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
+    #[test]
+    fn a_value_that_needs_it_is_escaped() {
+        let text = render(&status(["a\"b\\c\nd".to_owned()]));
+        assert!(text.contains("adit_tunnel_health{tunnel=\"a\\\"b\\\\c\\nd\"} 1\n"), "{text}");
+        assert!(
+            text.contains("# HELP adit_start_time_seconds When control started, in seconds since 1970.\n")
+        );
+        assert!(text.contains("# TYPE adit_start_time_seconds gauge\nadit_start_time_seconds 8\n"), "{text}");
     }
-    metric
+
+    #[test]
+    fn a_family_without_samples_is_not_there() {
+        let text = render(&status([]));
+        assert!(!text.contains("adit_tunnel_") && !text.contains("adit_port_"), "{text}");
+        let text = render(&status(["a".to_owned()]));
+        assert!(text.contains("adit_tunnel_bytes_total{tunnel=\"a\",direction=\"out\"} 7\n"), "{text}");
+        assert!(!text.contains("adit_tunnel_handshake_seconds"), "{text}");
+    }
+
+    #[test]
+    fn pages_are_the_whole_text_with_one_head_for_each_family() {
+        let status = status((0..2000).map(|id| format!("tunnel-{id}")));
+        let pages: Vec<_> = Pages::new(&status).collect();
+        assert!(pages.len() > 10 && pages.iter().all(|page| page.len() < 2 * PAGE));
+        let text = pages.concat();
+        assert_eq!(text, render(&status));
+        for family in &FAMILIES {
+            let head = format!("# TYPE {} ", family.name);
+            let samples = text.lines().filter(|l| l.split(['{', ' ']).next() == Some(family.name)).count();
+            assert_eq!(text.matches(&head).count(), usize::from(samples > 0), "{}", family.name);
+            if matches!(family.source, Source::Tunnel(_)) {
+                assert_eq!(samples % 2000, 0, "{}", family.name);
+            }
+        }
+    }
 }

@@ -4,14 +4,17 @@ use crate::{Done, Problem, metrics};
 use adit_control::{Action, ActionError, Control, Rekey, Stopped};
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path as UrlPath, RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use std::{
+    convert::Infallible,
     fs, io,
     net::SocketAddr,
     os::unix::{
@@ -232,10 +235,8 @@ async fn scrape(State(control): State<Control>) -> Response {
         Ok(status) => status,
         Err(e) => return stopped(e),
     };
-    match metrics::render(&status) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(e) => problem(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
-    }
+    let pages = stream::iter(metrics::Pages::new(status).map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Body::from_stream(pages)).into_response()
 }
 
 async fn not_found() -> Response {

@@ -18,6 +18,7 @@
 pub mod config;
 mod daemon;
 pub mod maps;
+mod memory;
 pub mod routes;
 pub mod sadb;
 pub mod spd;

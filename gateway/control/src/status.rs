@@ -3,6 +3,7 @@
 pub use crate::tunnel::State;
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::IpAddr,
     time::{SystemTime, UNIX_EPOCH},
@@ -88,7 +89,7 @@ pub struct TunnelStatus {
     /// Packets sealed since the tunnel was configured.
     pub outbound: Traffic,
     /// Packets dropped in both directions, by cause; every cause is there.
-    pub drops: BTreeMap<String, u64>,
+    pub drops: BTreeMap<Cow<'static, str>, u64>,
     /// What went wrong last, until a negotiation succeeds.
     pub last_error: Option<Failure>,
 }

@@ -28,7 +28,7 @@ use tokio::{
 pub struct Options {
     /// The configuration file, read again at every reload.
     pub file: PathBuf,
-    /// What it says now.
+    /// What it says now. Once `control` runs, each tunnel has its own part of it, and this has none.
     pub config: Config,
     /// Where the data plane pins its maps.
     pub bpf_dir: PathBuf,

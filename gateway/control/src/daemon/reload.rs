@@ -3,6 +3,7 @@
 use super::{ControlError, Reloaded, run::Daemon};
 use crate::{
     config::{Config, ConfigError},
+    memory,
     routes::Wanted,
     spd::{CompileError, Tables, compile},
     tunnel::{Groups, Tunnel, policies},
@@ -46,10 +47,12 @@ impl Daemon {
             Err(e) => tracing::error!("reload refused: {e}"),
         }
         self.refused_reload = result.as_ref().err().map(ToString::to_string);
+        // Reading a file of thousands of tunnels takes many times its size for a moment.
+        drop(tokio::task::spawn_blocking(memory::give_back));
         result
     }
 
-    async fn apply(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+    async fn apply(&mut self, mut config: Config) -> Result<Reloaded, ReloadError> {
         if let Some(fields) = needs_restart(&self.options.config, &config) {
             return Err(ReloadError::Restart(fields));
         }
@@ -61,18 +64,19 @@ impl Daemon {
         // Whatever can be refused is refused before anything is touched.
         let mut slots = self.slots.clone();
         let mut next = Vec::new();
-        for tunnel in &config.tunnels {
+        let routed = Wanted::of(&config);
+        for tunnel in std::mem::take(&mut config.tunnels) {
             let running = self.tunnels.named(&tunnel.name).and_then(|id| self.tunnels.get(id));
-            let kept = running.filter(|r| r.config().is_same_traffic(tunnel));
+            let kept = running.filter(|r| r.config().is_same_traffic(&tunnel));
             let (id, groups) = match (running.map(Tunnel::id), kept) {
                 (Some(id), Some(kept)) => (id, kept.groups().clone()),
                 (known, _) => {
                     let id = known.unwrap_or_else(|| self.new_id());
-                    let groups = Groups::new(id, tunnel, &mut slots).ok_or(CompileError::TooManySlots)?;
+                    let groups = Groups::new(id, &tunnel, &mut slots).ok_or(CompileError::TooManySlots)?;
                     (id, groups)
                 }
             };
-            next.push(Tunnel::new(id, tunnel.clone(), groups));
+            next.push(Tunnel::new(id, tunnel, groups));
         }
         let wanted = policies(next.iter().map(Tunnel::groups));
         match &self.data_plane {
@@ -118,8 +122,7 @@ impl Daemon {
         }
         self.order = order;
         self.options.config = config;
-        let wanted = Wanted::of(&self.options.config);
-        self.wanted.send_replace(wanted);
+        self.wanted.send_replace(routed);
         let protected = self.protect().await;
         if protected.is_ok() {
             for id in std::mem::take(&mut self.gone) {

@@ -5,6 +5,7 @@ use super::{
     tunnels::Tunnels,
 };
 use crate::{
+    memory,
     routes::{self, Interfaces, Wanted},
     sadb::Totals,
     spd::{CompileError, Policy, Tables, compile},
@@ -107,13 +108,15 @@ impl Daemon {
             finished,
             options,
         };
-        for config in daemon.options.config.tunnels.clone() {
+        // Each tunnel has its own from here on.
+        for config in std::mem::take(&mut daemon.options.config.tunnels) {
             let id = daemon.new_id();
             let groups = Groups::new(id, &config, &mut daemon.slots).ok_or(CompileError::TooManySlots)?;
             daemon.tunnels.insert(Tunnel::new(id, config, groups));
             daemon.order.push(id);
         }
         compile(&daemon.policies(), &Tables::default())?;
+        memory::give_back();
         Ok(daemon)
     }
 
@@ -344,7 +347,16 @@ impl Daemon {
     fn status(&self) -> Status {
         let gateway = &self.options.config.gateway;
         let data_plane = self.data_plane.as_ref();
-        let totals = data_plane.map_or_else(|| self.totals.clone(), |d| d.sadb.totals(&d.maps));
+        let known = data_plane.map(|d| d.sadb.totals_of(&d.maps));
+        let totals = |id| match &known {
+            Some(totals_of) => totals_of(id),
+            None => self.totals.get(&id).copied().unwrap_or_default(),
+        };
+        let mut tunnels = Vec::with_capacity(self.order.len());
+        tunnels.extend(self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(|t| {
+            let children = data_plane.map(|d| d.sadb.counters(&d.maps, t.id())).unwrap_or_default();
+            t.status(totals(t.id()), &children)
+        }));
         let ports = data_plane.and_then(|d| d.maps.verdicts().ok()).unwrap_or_default();
         Status {
             gateway: GatewayStatus {
@@ -355,15 +367,7 @@ impl Daemon {
                 waiting_for: self.data_plane.is_none().then(|| self.waiting_for()),
                 refused_reload: self.refused_reload.clone(),
             },
-            tunnels: self
-                .order
-                .iter()
-                .filter_map(|id| self.tunnels.get(*id))
-                .map(|t| {
-                    let children = data_plane.map(|d| d.sadb.counters(&d.maps, t.id())).unwrap_or_default();
-                    t.status(totals.get(&t.id()).copied().unwrap_or_default(), &children)
-                })
-                .collect(),
+            tunnels,
             ike: ike_status(&self.endpoint),
             ports: ports
                 .into_iter()

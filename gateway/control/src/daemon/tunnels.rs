@@ -11,7 +11,7 @@ use std::{
 /// Every tunnel.
 #[derive(Default)]
 pub(super) struct Tunnels {
-    all: BTreeMap<TunnelId, Tunnel>,
+    all: BTreeMap<TunnelId, Box<Tunnel>>,
     names: HashMap<String, TunnelId>,
     due: BTreeSet<(Instant, TunnelId)>,
     attempts: Attempts,
@@ -22,7 +22,7 @@ impl Tunnels {
         self.remove(tunnel.id());
         self.names.insert(tunnel.config().name.clone(), tunnel.id());
         self.due.extend(tunnel.due().map(|at| (at, tunnel.id())));
-        self.all.insert(tunnel.id(), tunnel);
+        self.all.insert(tunnel.id(), Box::new(tunnel));
     }
 
     pub(super) fn remove(&mut self, id: TunnelId) -> Option<Tunnel> {
@@ -32,11 +32,11 @@ impl Tunnels {
             self.due.remove(&(at, id));
         }
         self.attempts.end(id);
-        Some(tunnel)
+        Some(*tunnel)
     }
 
     pub(super) fn get(&self, id: TunnelId) -> Option<&Tunnel> {
-        self.all.get(&id)
+        self.all.get(&id).map(|tunnel| &**tunnel)
     }
 
     /// Does something to a tunnel, if it is there. It keeps its name.
@@ -60,7 +60,7 @@ impl Tunnels {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Tunnel> {
-        self.all.values()
+        self.all.values().map(|tunnel| &**tunnel)
     }
 
     pub(super) fn len(&self) -> usize {

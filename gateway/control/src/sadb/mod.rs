@@ -382,19 +382,28 @@ impl Sadb {
 
     /// What each tunnel's SAs have done since the tunnel came to be.
     pub fn totals(&self, maps: &impl SaMaps) -> HashMap<TunnelId, Totals> {
-        let mut all = self.totals.clone();
-        for ((tunnel, _), pair) in &self.pairs {
-            if let Some(totals) = all.get_mut(tunnel) {
+        let totals_of = self.totals_of(maps);
+        self.totals.keys().map(|tunnel| (*tunnel, totals_of(*tunnel))).collect()
+    }
+
+    /// The same for one tunnel after the other.
+    pub fn totals_of(&self, maps: &impl SaMaps) -> impl Fn(TunnelId) -> Totals {
+        let mut resting: HashMap<TunnelId, Totals> = HashMap::new();
+        for r in &self.resting {
+            *resting.entry(r.tunnel).or_default().side(r.inbound) += maps.counters(r.index);
+        }
+        move |tunnel| {
+            let Some(mut totals) = self.totals.get(&tunnel).copied() else { return Totals::default() };
+            if let Some(resting) = resting.get(&tunnel) {
+                totals.inbound += resting.inbound;
+                totals.outbound += resting.outbound;
+            }
+            for (_, pair) in self.pairs_of(tunnel) {
                 totals.inbound += maps.counters(pair.inbound.index);
                 totals.outbound += maps.counters(pair.outbound.index);
             }
+            totals
         }
-        for resting in &self.resting {
-            if let Some(totals) = all.get_mut(&resting.tunnel) {
-                *totals.side(resting.inbound) += maps.counters(resting.index);
-            }
-        }
-        all
     }
 
     /// Begins to keep the totals of a tunnel.

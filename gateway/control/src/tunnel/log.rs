@@ -21,7 +21,7 @@ pub(super) fn line(text: &str) -> String {
 
 /// The last [`KEPT`] events of a tunnel.
 #[derive(Debug, Default)]
-pub struct Log(VecDeque<(SystemTime, String)>);
+pub struct Log(VecDeque<(SystemTime, Box<str>)>);
 
 impl Log {
     /// Adds an event, and lets the oldest go when there is no room.
@@ -29,12 +29,12 @@ impl Log {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
-        self.0.push_back((at, text));
+        self.0.push_back((at, text.into()));
     }
 
     /// The events, oldest first.
     pub fn entries(&self) -> Vec<LogEntry> {
-        self.0.iter().map(|(at, text)| LogEntry { at: timestamp(*at), text: text.clone() }).collect()
+        self.0.iter().map(|(at, text)| LogEntry { at: timestamp(*at), text: text.to_string() }).collect()
     }
 }
 

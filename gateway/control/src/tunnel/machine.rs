@@ -60,16 +60,23 @@ impl State {
     ];
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl State {
+    /// The word for it.
+    pub fn label(self) -> &'static str {
+        match self {
             State::Connecting => "connecting",
             State::Connected => "connected",
             State::Phase1Failed => "phase1-failed",
             State::Phase2Failed => "phase2-failed",
             State::Idle => "idle",
             State::Disabled => "disabled",
-        })
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
     }
 }
 

@@ -13,10 +13,11 @@ use crate::{
     maps::Counters,
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
-    status::{ChildStatus, Failure, LogEntry, Rekeys, Traffic, TunnelStatus, timestamp},
+    status::{ChildStatus, Failure, LogEntry, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
 };
 use adit_ike::{
-    ChildSa, DownReason, Mode, Nat, Path, Phase, Protocol, TrafficSelector, TunnelConfig, TunnelId, Version,
+    ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, TrafficSelector, TunnelConfig, TunnelId,
+    Version,
 };
 use adit_maps::sa::DropCause;
 use std::{
@@ -46,7 +47,8 @@ pub struct Tunnel {
     since: SystemTime,
     log: Log,
     ike: Option<Ike>,
-    children: BTreeMap<u32, Child>,
+    /// By inbound SPI.
+    children: BTreeMap<u32, Box<Child>>,
     remote: Option<IpAddr>,
     last_error: Option<Failure>,
     rekeys: Rekeys,
@@ -66,10 +68,55 @@ struct Ike {
     initiator: bool,
 }
 
+/// A pair of Child SAs. There are thousands: its words are made when somebody asks.
 struct Child {
-    status: ChildStatus,
-    local: Vec<TrafficSelector>,
-    remote: Vec<TrafficSelector>,
+    outbound_spi: u32,
+    protocol: Protocol,
+    suite: Box<str>,
+    pfs: Option<Group>,
+    esn: bool,
+    encapsulated: bool,
+    local: Box<[TrafficSelector]>,
+    remote: Box<[TrafficSelector]>,
+    installed_at: Timestamp,
+    expires_at: Timestamp,
+    lifetime_bytes: Option<u64>,
+}
+
+impl Child {
+    fn status(
+        &self,
+        inbound_spi: u32,
+        lifetime_packets: Option<u64>,
+        counters: [Counters; 2],
+    ) -> ChildStatus {
+        let mtu = counters[1].mtu.filter(|mtu| mtu.outer != 0);
+        let [inbound, outbound] = counters.map(traffic);
+        let words = |side: &[TrafficSelector]| side.iter().map(ToString::to_string).collect();
+        ChildStatus {
+            inbound_spi: spi(inbound_spi),
+            outbound_spi: spi(self.outbound_spi),
+            protocol: if self.protocol == Protocol::Ah { "ah" } else { "esp" }.into(),
+            suite: self.suite.to_string(),
+            pfs: self.pfs.map(|group| group.to_string()),
+            esn: self.esn,
+            encapsulated: self.encapsulated,
+            local: words(&self.local),
+            remote: words(&self.remote),
+            installed_at: self.installed_at,
+            expires_at: self.expires_at,
+            lifetime_bytes: self.lifetime_bytes,
+            lifetime_packets,
+            mtu: mtu.map(|mtu| mtu.inner),
+            path_mtu: mtu.map(|mtu| mtu.outer),
+            inbound,
+            outbound,
+        }
+    }
+}
+
+fn traffic(counters: Counters) -> Traffic {
+    Traffic { packets: counters.packets, bytes: counters.bytes }
 }
 
 impl Tunnel {
@@ -354,31 +401,21 @@ impl Tunnel {
         ));
         self.rekeys.child += u64::from(child.replaces.is_some());
         let now = SystemTime::now();
-        let words = |side: &[TrafficSelector]| side.iter().map(ToString::to_string).collect();
-        let status = ChildStatus {
-            inbound_spi: inbound,
-            outbound_spi: outbound,
-            protocol: if child.protocol == Protocol::Ah { "ah" } else { "esp" }.into(),
-            suite,
-            pfs: child.pfs.map(|group| group.to_string()),
+        let limits = [self.config.ipsec.lifetime_bytes, child.lifetime_bytes];
+        let known = Child {
+            outbound_spi: child.outbound.spi,
+            protocol: child.protocol,
+            suite: suite.into(),
+            pfs: child.pfs,
             esn: child.esn,
             encapsulated: child.encapsulation.is_some(),
-            local: words(&child.local_ts),
-            remote: words(&child.remote_ts),
+            local: child.local_ts.as_slice().into(),
+            remote: child.remote_ts.as_slice().into(),
             installed_at: timestamp(now),
             expires_at: timestamp(now + child.lifetime),
-            lifetime_bytes: [self.config.ipsec.lifetime_bytes, child.lifetime_bytes]
-                .into_iter()
-                .flatten()
-                .min(),
-            lifetime_packets: self.config.lifetime_packets,
-            mtu: None,
-            path_mtu: None,
-            inbound: Traffic::default(),
-            outbound: Traffic::default(),
+            lifetime_bytes: limits.into_iter().flatten().min(),
         };
-        let (local, remote) = (child.local_ts.clone(), child.remote_ts.clone());
-        self.children.insert(child.inbound.spi, Child { status, local, remote });
+        self.children.insert(child.inbound.spi, Box::new(known));
         self.ask = None;
         self.last_error = None;
         self.step(|m| m.child_up(child.inbound.spi));
@@ -388,7 +425,7 @@ impl Tunnel {
     pub fn child_moved(&mut self, inbound_spi: u32, peer: IpAddr, encapsulated: bool) {
         self.remote = Some(peer);
         if let Some(child) = self.children.get_mut(&inbound_spi) {
-            child.status.encapsulated = encapsulated;
+            child.encapsulated = encapsulated;
         }
         self.note(format!("the peer is now at {peer}"));
     }
@@ -453,7 +490,6 @@ impl Tunnel {
         let ikev1 = c.ike.version == Version::Ikev1;
         let mut drops = totals.inbound;
         drops += totals.outbound;
-        let traffic = |c: Counters| Traffic { packets: c.packets, bytes: c.bytes };
         TunnelStatus {
             name: c.name.clone(),
             state: self.state(),
@@ -477,21 +513,13 @@ impl Tunnel {
                 .iter()
                 .map(|(spi, child)| {
                     let counters = children.get(spi).copied().unwrap_or_default();
-                    let mtu = counters[1].mtu.filter(|mtu| mtu.outer != 0);
-                    let [inbound, outbound] = counters.map(traffic);
-                    ChildStatus {
-                        mtu: mtu.map(|mtu| mtu.inner),
-                        path_mtu: mtu.map(|mtu| mtu.outer),
-                        inbound,
-                        outbound,
-                        ..child.status.clone()
-                    }
+                    child.status(*spi, c.lifetime_packets, counters)
                 })
                 .collect(),
             rekeys: self.rekeys,
             inbound: traffic(totals.inbound),
             outbound: traffic(totals.outbound),
-            drops: DropCause::ALL.iter().map(|c| (c.label().to_owned(), drops.drops[*c as usize])).collect(),
+            drops: DropCause::ALL.iter().map(|c| (c.label().into(), drops.drops[*c as usize])).collect(),
             last_error: self.last_error.clone(),
         }
     }
