@@ -141,6 +141,8 @@ impl Endpoint {
                 Some(_) => header.exchange == ExchangeType::IkeIntermediate,
                 None => header.exchange == ExchangeType::IkeAuth,
             },
+            // Who has not proved who it is was told all there is to tell, and is only answered again.
+            State::Closing(_) if self.half_open.contains_key(&sa.spi) => false,
             State::Established(_) | State::Closing(_) => {
                 matches!(
                     header.exchange,
@@ -223,6 +225,9 @@ impl Endpoint {
     fn broken(&mut self, now: Instant, mut sa: IkeSa) -> Option<IkeSa> {
         self.down(&mut sa, DownReason::Broken);
         self.timers.stop_all(sa.spi);
+        // The peer has forgotten what it was asked, too.
+        sa.window.outstanding = None;
+        sa.window.queue.clear();
         sa.state = match sa.state {
             State::HalfOpen(handshake) => State::Closing(handshake.into_channel()),
             State::Established(established) => State::Closing(established.channel),

@@ -36,7 +36,9 @@ impl Endpoint {
                         answer.push(Payload::Delete { protocol: *protocol, spis: deleted });
                     }
                 }
-                Payload::Notify(notify) if notify.kind == NotifyType::AUTHENTICATION_FAILED => {
+                Payload::Notify(notify)
+                    if notify.kind == NotifyType::AUTHENTICATION_FAILED && sa.established().is_some() =>
+                {
                     if let Some(cause) = sa.tunnel.as_ref().map(|tunnel| authentication_failed(tunnel, true))
                     {
                         self.report_failure(&sa, Phase::One, ExchangeType::IkeAuth, cause);
@@ -98,6 +100,8 @@ impl Endpoint {
 
     /// The peer has closed the SA. It stays to answer a DELETE that comes again.
     fn closed_by_peer(&mut self, now: Instant, mut sa: IkeSa, reason: DownReason) -> Option<IkeSa> {
+        // What is closed is not kept the longer for being closed again.
+        let closed_at = self.timers.get(sa.spi, TimerKind::Linger);
         self.take_back(now, &mut sa);
         self.down(&mut sa, reason);
         sa.state = match sa.state {
@@ -108,7 +112,7 @@ impl Endpoint {
         self.timers.stop_all(sa.spi);
         sa.window.outstanding = None;
         sa.window.queue.clear();
-        self.timers.set(sa.spi, TimerKind::Linger, now + self.config.linger);
+        self.timers.set(sa.spi, TimerKind::Linger, closed_at.unwrap_or(now + self.config.linger));
         Some(sa)
     }
 

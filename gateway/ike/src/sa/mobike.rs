@@ -4,7 +4,7 @@
 //! Where the request comes from is what counts, not what it says. A NAT may change it on its way, so the initiator is
 //! told what was seen where it asks for that, and refused where it allows no NAT.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, ops::RangeInclusive, time::Instant};
 
 use super::{
     IkeSa, Role,
@@ -18,6 +18,9 @@ use crate::{
     timer::TimerKind,
     wire::{Notify, NotifyType, Payload},
 };
+
+/// Octets that the data of COOKIE2 may have (RFC 4555 section 4.2.5).
+const COOKIE2_LEN: RangeInclusive<usize> = 8..=64;
 
 /// What NO_NATS_ALLOWED says for a path: the addresses and ports as their sender sees them.
 fn addresses(path: Path) -> Vec<u8> {
@@ -65,7 +68,8 @@ impl Endpoint {
         let mut answer: Vec<_> =
             answer.into_iter().map(|kind| Payload::Notify(Notify::new(kind, []))).collect();
         // Return routability: whoever gets this answer receives where the request came from.
-        if let Some(cookie) = data_of(payloads, NotifyType::COOKIE2) {
+        let cookie = data_of(payloads, NotifyType::COOKIE2);
+        if let Some(cookie) = cookie.filter(|cookie| COOKIE2_LEN.contains(&cookie.len())) {
             answer.push(Payload::Notify(Notify::new(NotifyType::COOKIE2, cookie)));
         }
         if says(payloads, NotifyType::NAT_DETECTION_SOURCE_IP) && tunnel.nat_t != NatT::Off {

@@ -18,6 +18,8 @@ mod create_child_sa_response;
 mod extensions;
 mod fragment;
 mod handshake;
+#[cfg(test)]
+mod hostile_tests;
 mod ike_auth;
 mod ike_followup_ke;
 mod ike_intermediate;

@@ -111,7 +111,7 @@ impl Pair {
         pair.go_on(messages)
     }
 
-    fn go_on(self, messages: usize) -> (Self, Vec<Vec<u8>>) {
+    pub(super) fn go_on(self, messages: usize) -> (Self, Vec<Vec<u8>>) {
         let mut pair = self;
         pair.ends[0].connect(pair.now, TunnelId(1), ADDRESSES[1].parse().unwrap());
         let mut flight = pair.sent(0);
