@@ -268,7 +268,7 @@ impl Endpoint {
         let Some(mut task) = sa.established_mut().and_then(|e| e.agenda.task.take()) else { return Some(sa) };
         let payloads = match payloads {
             Ok(payloads) => payloads,
-            Err(error) => return self.task_failed(now, sa, *task, Cause::Undecodable(error)),
+            Err(error) => return self.answer_is_lost(now, sa, &tunnel, *task, Cause::Undecodable(error)),
         };
         let error = payloads.iter().find_map(|p| match p {
             Payload::Notify(notify) if notify.kind.is_error() => Some(notify),
@@ -279,14 +279,7 @@ impl Endpoint {
         }
         let (made, public) = match read_answer(&tunnel, &task, payloads) {
             Ok(read) => read,
-            Err(cause) => {
-                // The peer holds for made what is not.
-                if task.goal == Goal::RekeyIke {
-                    return self.close_sa(now, sa, DownReason::Broken);
-                }
-                self.delete_unmade(now, &mut sa, &tunnel, &task);
-                return self.task_failed(now, sa, *task, cause);
-            }
+            Err(cause) => return self.answer_is_lost(now, sa, &tunnel, *task, cause),
         };
         if let Made::Ike(agreement, _) = &made
             && let Some(group) = agreement.suite.additional
@@ -343,12 +336,8 @@ impl Endpoint {
                     self.task_done(now, sa, *task, *made, secrets)
                 }
             },
-            (Err(InvalidPublic), _) if task.goal == Goal::RekeyIke => {
-                self.close_sa(now, sa, DownReason::Broken)
-            }
             (Err(InvalidPublic), Some(group)) => {
-                self.delete_unmade(now, &mut sa, &tunnel, &task);
-                self.task_failed(now, sa, *task, Cause::InvalidPublicValue { group })
+                self.answer_is_lost(now, sa, &tunnel, *task, Cause::InvalidPublicValue { group })
             }
             (Err(InvalidPublic), None) => Some(sa),
         };
@@ -439,11 +428,23 @@ impl Endpoint {
         self.no_longer_childless(now, sa);
     }
 
-    /// Has the peer delete what it made by an answer that we cannot take.
-    fn delete_unmade(&mut self, now: Instant, sa: &mut IkeSa, tunnel: &TunnelConfig, task: &Task) {
-        if let Some(spi) = task.child_spi {
-            self.delete_spis(now, sa, tunnel.ipsec.protocol, spi, 0);
+    /// The peer has answered what we cannot take, and may hold for made what is not: it is to delete that Child SA. Where
+    /// it was an IKE SA, our Child SAs may have moved to it, and nothing is left to go on with.
+    pub(super) fn answer_is_lost(
+        &mut self,
+        now: Instant,
+        mut sa: IkeSa,
+        tunnel: &TunnelConfig,
+        task: Task,
+        cause: Cause,
+    ) -> Option<IkeSa> {
+        if task.goal == Goal::RekeyIke && !sa.is_closing() {
+            return self.close_sa(now, sa, DownReason::Broken);
         }
+        if let Some(spi) = task.child_spi {
+            self.delete_spis(now, &mut sa, tunnel.ipsec.protocol, spi, 0);
+        }
+        self.task_failed(now, sa, task, cause)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::{
 
 /// More pairs of Child SAs than any tunnel has use for.
 const MAX_CHILDREN: usize = 256;
+/// More than there are while every one of them is being replaced.
+const MAX_CHILDREN_IN_REKEYS: usize = 2 * MAX_CHILDREN;
 
 /// A request that waits for its key exchange.
 #[derive(Debug)]
@@ -273,6 +275,10 @@ fn judge(sa: &mut IkeSa, payloads: &[Payload]) -> Result<Asked, Refusal> {
         .iter()
         .find(|child| Protocol::from(child.protocol) == protocol && child.outbound_spi == spi);
     match old.map(|old| (old.stage, old.inbound_spi)) {
+        // A pair stays until it is deleted, however often it is rekeyed.
+        Some(_) if established.children.len() >= MAX_CHILDREN_IN_REKEYS => {
+            Err(NotifyType::TEMPORARY_FAILURE.into())
+        }
         Some((Stage::Live | Stage::Awaited(_), old)) => {
             established.agenda.withdraw(|goal| *goal == Goal::RekeyChild(old));
             Ok(Asked::Child { old: Some(old) })

@@ -303,6 +303,9 @@ impl Endpoint {
         let Handshake { channel, keys: plain, suite, nat, responder_nonce, .. } = *handshake;
         let keys = keys.unwrap_or(plain);
         sa.state = State::Established(Established::new(now, channel, keys, suite, nat.unwrap_or_default()));
+        if !matches!(agreement, Some(Ok(_))) {
+            self.release_esp_spi(&mut sa, inbound_spi);
+        }
         let accepted = Some(Accepted { path, reply, initial_contact });
         self.establish(now, sa, &responder_nonce, agreement, accepted)
     }

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::{
-    IkeSa, Purpose,
+    IkeSa, Purpose, Standing,
     create_child_sa::{Made, Step, Task},
     extensions::data_of,
     rekey_ike::{IkeAgreement, Secrets},
@@ -35,6 +35,8 @@ pub(super) struct FollowUp {
     shared: Shared,
     /// Our part of the additional key exchange; not here while a job has it.
     secret: Option<Secret>,
+    /// Whether the request is sent.
+    asked: bool,
 }
 
 /// What the responder of a rekey has in hand between the two key exchanges.
@@ -75,7 +77,8 @@ impl Endpoint {
         (group, link): (Group, Vec<u8>),
         shared: Shared,
     ) {
-        task.step = Step::FollowingUp(Box::new(FollowUp { made, group, link, shared, secret: None }));
+        task.step =
+            Step::FollowingUp(Box::new(FollowUp { made, group, link, shared, secret: None, asked: false }));
         let spi = sa.spi;
         if let Some(established) = sa.established_mut() {
             established.agenda.task = Some(task);
@@ -93,6 +96,11 @@ impl Endpoint {
     ) {
         let task = sa.established_mut().and_then(|e| e.agenda.task.as_mut());
         let Some(Step::FollowingUp(follow_up)) = task.map(|task| &mut task.step) else { return };
+        // What was computed for a task that was given up may come this late.
+        if follow_up.asked || follow_up.group != secret.group() {
+            return;
+        }
+        follow_up.asked = true;
         let payloads = vec![
             Payload::KeyExchange { group: secret.group().number(), public },
             Payload::Notify(Notify::new(NotifyType::ADDITIONAL_KEY_EXCHANGE, follow_up.link.clone())),
@@ -108,8 +116,8 @@ impl Endpoint {
         mut sa: IkeSa,
         payloads: Result<&[Payload], WireError>,
     ) -> Option<IkeSa> {
-        let spi = sa.spi;
-        let Some(established) = sa.established_mut() else { return Some(sa) };
+        let (spi, tunnel) = (sa.spi, sa.tunnel.clone());
+        let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return Some(sa) };
         let following_up = |task: &mut Box<Task>| matches!(task.step, Step::FollowingUp(_));
         let Some(mut task) = established.agenda.task.take_if(following_up) else { return Some(sa) };
         let Step::FollowingUp(follow_up) = &mut task.step else { return Some(sa) };
@@ -126,23 +134,26 @@ impl Endpoint {
                         self.jobs.push_back(Job { sa: spi, secret, work: Work::Agree(public) });
                         return Some(sa);
                     }
-                    (Some(notify), ..) => Cause::PeerRefused { notify },
+                    (Some(notify), ..) => {
+                        return self.task_failed(now, sa, *task, Cause::PeerRefused { notify });
+                    }
                     _ => Cause::Malformed { what: "KE is missing in IKE_FOLLOWUP_KE, or of another group" },
                 }
             }
         };
-        self.task_failed(now, sa, *task, cause)
+        self.answer_is_lost(now, sa, &tunnel, *task, cause)
     }
 
     /// The secret of the additional key exchange is computed: the rekey is done.
     pub(super) fn follow_up_agreed(
         &mut self,
         now: Instant,
-        mut sa: IkeSa,
+        sa: IkeSa,
         mut task: Box<Task>,
         follow_up: FollowUp,
         additional: Result<Shared, InvalidPublic>,
     ) -> Option<IkeSa> {
+        let Some(tunnel) = sa.tunnel.clone() else { return Some(sa) };
         task.step = Step::Sent;
         let FollowUp { made, group, shared, .. } = follow_up;
         let sa = match additional {
@@ -152,8 +163,7 @@ impl Endpoint {
                 self.task_done(now, sa, *task, *made, secrets)
             }
             Err(InvalidPublic) => {
-                sa = self.task_failed(now, sa, *task, Cause::InvalidPublicValue { group })?;
-                Some(sa)
+                self.answer_is_lost(now, sa, &tunnel, *task, Cause::InvalidPublicValue { group })
             }
         };
         let mut sa = sa?;
@@ -194,7 +204,8 @@ impl Endpoint {
     ) -> Option<IkeSa> {
         let spi = sa.spi;
         let link = data_of(payloads, NotifyType::ADDITIONAL_KEY_EXCHANGE);
-        let pending = sa.established_mut().and_then(|e| e.pending.as_mut());
+        let in_use = sa.established_mut().filter(|e| e.standing == Standing::InUse);
+        let pending = in_use.and_then(|e| e.pending.as_mut());
         let Some(pending) = pending.filter(|pending| link == Some(&pending.link[..])) else {
             return self.refuse_follow_up(sa, path, Notify::new(NotifyType::STATE_NOT_FOUND, []));
         };
@@ -214,12 +225,17 @@ impl Endpoint {
         mut sa: IkeSa,
         result: Result<(Vec<u8>, Shared), InvalidPublic>,
     ) -> Option<IkeSa> {
+        let sent_to = sa.path;
         let Some(established) = sa.established_mut() else { return Some(sa) };
         let Some(pending) = established.pending.take_if(|pending| pending.computing.is_some()) else {
             return Some(sa);
         };
         let Pending { spi, agreement, nonces, shared, group, computing, .. } = *pending;
-        let path = computing.unwrap_or(sa.path);
+        let path = computing.unwrap_or(sent_to);
+        // Closed or replaced while it was computed.
+        if established.standing != Standing::InUse {
+            return self.refuse_follow_up(sa, path, Notify::new(NotifyType::TEMPORARY_FAILURE, []));
+        }
         let Ok((public, additional)) = result else {
             let cause = Cause::InvalidPublicValue { group };
             let notify = cause.to_notify();
