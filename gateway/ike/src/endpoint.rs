@@ -170,11 +170,14 @@ impl Endpoint {
         }
     }
 
-    /// Rekeys a tunnel's IKE SA, which keeps its Child SAs (RFC 7296 section 1.3.2). Does nothing for a tunnel that is
-    /// not up.
+    /// Rekeys a tunnel's IKE SA, which keeps its Child SAs (RFC 7296 section 1.3.2), or authenticates it anew where that
+    /// is how the tunnel is renewed. Does nothing for a tunnel that is not up.
     pub fn rekey_ike(&mut self, now: Instant, id: TunnelId) {
         self.v1_rekey_ike(now, id);
-        self.with_established(id, |endpoint, sa| endpoint.want(now, sa, Goal::RekeyIke));
+        self.with_established(id, |endpoint, sa| match &sa.tunnel {
+            Some(tunnel) if tunnel.ike.reauthenticate && tunnel.initiates => endpoint.renew(now, sa),
+            _ => endpoint.want(now, sa, Goal::RekeyIke),
+        });
     }
 
     /// Rekeys one pair of Child SAs, named by its inbound SPI (RFC 7296 section 1.3.3): where bytes, packets or

@@ -53,6 +53,14 @@ pub enum Cause {
         /// What we offer.
         ours: Vec<String>,
     },
+    /// The peer refused the first Child SA with NO_PROPOSAL_CHOSEN, which does not say what it would take, not even
+    /// whether that is ESP or AH.
+    NoChildChosen {
+        /// What protects packets here.
+        protocol: Protocol,
+        /// What we offer.
+        ours: Vec<String>,
+    },
     /// Several tunnels have these addresses, and the IKE SA was given algorithms of another one than the peer then
     /// turned out to want (responder). The next attempt is given those of the right one.
     NotOurAlgorithms {
@@ -258,6 +266,7 @@ impl Cause {
             Self::AuthenticationFailed { .. }
             | Self::NotOurAlgorithms { .. }
             | Self::NothingChosen { .. }
+            | Self::NoChildChosen { .. }
             | Self::NatRefused { .. }
             | Self::NoPpk { .. }
             | Self::PpkIdMismatch { .. }
@@ -285,6 +294,7 @@ impl Cause {
             Self::NoProposal { .. }
             | Self::NotOurAlgorithms { .. }
             | Self::NothingChosen { .. }
+            | Self::NoChildChosen { .. }
             | Self::ProtocolMismatch { .. }
             | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }

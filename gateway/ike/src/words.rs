@@ -61,10 +61,24 @@ impl Display for Cause {
             }
             Self::NothingChosen { ours } => write!(
                 f,
-                "no proposal in common; we offer {}; the peer refused it without saying what it takes \
-                 (NO_PROPOSAL_CHOSEN): it takes others, or has no tunnel to this address, or one of IKEv1",
+                "no proposal in common; we offer IKEv2 with {}; the peer refused it without saying what it takes \
+                 (NO_PROPOSAL_CHOSEN): compare ike.encryption, ike.integrity, ike.prf and ike.dh with the peer's; it also \
+                 refuses so where it has no tunnel to this address, or one of IKEv1 (ike.version)",
                 ours.join(", ")
             ),
+            Self::NoChildChosen { protocol, ours } => {
+                let (other, cipher) = match protocol {
+                    Protocol::Esp => (Protocol::Ah, "ipsec.encryption, "),
+                    Protocol::Ah => (Protocol::Esp, ""),
+                };
+                write!(
+                    f,
+                    "no proposal in common for packets; we offer {protocol} with {}; the peer refused it without saying what \
+                     it takes (NO_PROPOSAL_CHOSEN): compare {cipher}ipsec.integrity and ipsec.esn with the peer's, and \
+                     ipsec.protocol, for it may use {other}",
+                    ours.join(", ")
+                )
+            }
             Self::NotOurAlgorithms { ours, chosen } => write!(
                 f,
                 "several tunnels have these addresses, and the peer was given the algorithms of another one, {chosen}; \

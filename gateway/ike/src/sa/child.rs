@@ -1,6 +1,6 @@
 //! Child SAs: what is offered for one, how a responder narrows it, what comes of it, and what is kept of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{IkeSa, ike_sa_init::no_proposal};
 use crate::{
@@ -13,6 +13,11 @@ use crate::{
     selector::{MAX_SELECTORS, TrafficSelector, is_subset, narrow},
     wire::{NotifyType, Payload, Proposal},
 };
+
+/// How long the peer's word is waited for that it has a pair for what an older one is still there for, where none of the
+/// two says that it replaces the other: until a peer that missed the answer has asked for it again, and no longer, since
+/// one that was restarted without saying so has the new pair alone.
+pub(super) const NEWS: Duration = Duration::from_secs(5);
 
 /// A pair of Child SAs that the caller has installed.
 #[derive(Debug)]
@@ -79,6 +84,11 @@ impl Child {
     /// Whether a flow between these selectors goes through it.
     pub(crate) fn covers(&self, flow: &Flow) -> bool {
         covers([&self.local_ts, &self.remote_ts], flow)
+    }
+
+    /// Whether all that was agreed on goes through it.
+    pub(super) fn covers_all(&self, agreement: &Agreement) -> bool {
+        is_subset(&agreement.local_ts, &self.local_ts) && is_subset(&agreement.remote_ts, &self.remote_ts)
     }
 
     /// Whether it protects just what was agreed on.
@@ -149,8 +159,9 @@ pub(super) struct Making<'a> {
     /// The secret of its own key exchange, empty where it had none.
     pub(super) shared: &'a [u8],
     pub(super) replaces: Option<Replaces>,
-    /// Whether there is another pair for the same, to go on with until the peer is known to have this one.
-    pub(super) awaited: bool,
+    /// For how long a responder goes on with another pair for the same, if there is one, unless the peer is known to have
+    /// this one before.
+    pub(super) awaited: Option<Duration>,
 }
 
 /// The payloads that negotiate a Child SA, as far as a message has them.
@@ -279,10 +290,9 @@ fn refusal(tunnel: &TunnelConfig, payloads: &[Payload], pfs: Option<&[Group]>) -
         (Some(NotifyType::NO_PROPOSAL_CHOSEN), Some(pfs)) => {
             Cause::PfsMismatch { ours: pfs.to_vec(), theirs: None }
         }
-        (Some(NotifyType::NO_PROPOSAL_CHOSEN), None) => Cause::NoProposal {
+        (Some(NotifyType::NO_PROPOSAL_CHOSEN), None) => Cause::NoChildChosen {
+            protocol: tunnel.ipsec.protocol,
             ours: offer_child(&tunnel.ipsec, 0, &[]).iter().map(in_words).collect(),
-            theirs: None,
-            first_difference: None,
         },
         (Some(notify), _) => Cause::PeerRefused { notify },
         (None, _) => Cause::Malformed { what: "SA or traffic selectors are missing" },
@@ -300,8 +310,8 @@ fn selectors(tunnel: &TunnelConfig, theirs: Option<(Vec<TrafficSelector>, Vec<Tr
 impl Endpoint {
     /// Has the caller install the pair that was agreed on, and begins its lifetimes.
     ///
-    /// Who began the exchange sends with it from now on. A responder whose pair takes the place of another goes on
-    /// with that until the peer is known to have the new one (RFC 7296 section 2.8).
+    /// Who began the exchange sends with it from now on. A responder whose pair takes the place of another, in a rekey or
+    /// by reauthentication, goes on with that until the peer is known to have the new one (RFC 7296 section 2.8).
     pub(super) fn install(
         &mut self,
         now: Instant,
@@ -309,7 +319,6 @@ impl Endpoint {
         agreement: Agreement,
         making: &Making<'_>,
     ) {
-        let give_up_after = self.config.give_up_after();
         let permille = 850 + self.rng.next_u32() % 50 + if making.initiator { 0 } else { 70 };
         let nat_t_port = self.config.nat_t_port;
         let path = sa.path;
@@ -323,7 +332,8 @@ impl Endpoint {
         } else {
             (from_initiator, from_responder)
         };
-        let switch_outbound = making.initiator || !making.awaited;
+        let awaited = making.awaited.filter(|_| !making.initiator);
+        let switch_outbound = awaited.is_none();
         let lifetime = tunnel.ipsec.lifetime;
         // Without a NAT a peer may use the NAT traversal port and yet take no ESP in UDP.
         let encapsulated = established.nat.any() && path.local.port() == nat_t_port;
@@ -338,7 +348,7 @@ impl Endpoint {
             initiator: making.initiator,
             nonce: ni.min(nr).to_vec(),
             replaces: making.replaces,
-            stage: if switch_outbound { Stage::Live } else { Stage::Awaited(now + give_up_after) },
+            stage: awaited.map_or(Stage::Live, |patience| Stage::Awaited(now + patience)),
             soft: now + lifetime * permille / 1000,
             hard: now + lifetime,
         });

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! The peer is known to have a pair when it deletes the one that went before, when it sends with the new one, or when
-//! it would have given up asking for it.
+//! it would have given up asking for it. So it is in a reauthentication, where the two are of different IKE SAs.
 
 use std::time::Instant;
 
-use super::{Goal, IkeSa, Purpose, Stage, Standing};
+use super::{Child, Goal, IkeSa, Purpose, Stage, Standing, child::Agreement};
 use crate::{
-    config,
+    TunnelId, config,
     endpoint::Endpoint,
     event::{DownReason, Event},
     timer::TimerKind,
@@ -144,6 +144,42 @@ impl Endpoint {
         }
     }
 
+    /// Whether another IKE SA of the tunnel, whose peer is not in doubt, has a pair for all of this: the peer
+    /// authenticates anew.
+    pub(super) fn is_served_elsewhere(&self, sa: &IkeSa, agreement: &Agreement) -> bool {
+        let Some(tunnel) = sa.tunnel_id() else { return false };
+        let others = self.others(tunnel, sa.spi);
+        let mut others = others.iter().filter_map(|spi| self.sas.get(spi)?.established());
+        others.any(|e| {
+            e.probed.is_none() && e.children.iter().any(|c| c.is_usable() && c.covers_all(agreement))
+        })
+    }
+
+    /// The peer sends no more with the pairs of an IKE SA, or will not for long: those of the tunnel's others are in use
+    /// there, and from now on here.
+    pub(super) fn switch_elsewhere(&mut self, tunnel: TunnelId, spi: u64) {
+        let mut others = self.others(tunnel, spi);
+        let in_use = |sa: &IkeSa| sa.established().is_some_and(|e| e.standing == Standing::InUse);
+        others.sort_by_key(|other| self.sas.get(other).is_some_and(in_use));
+        for other in others {
+            self.with_sa(other, |endpoint, mut other| {
+                let children = other.established_mut().map(|e| &mut e.children[..]).unwrap_or_default();
+                let ready = |c: &&mut Child| match c.stage {
+                    Stage::Live => true,
+                    Stage::Awaited(_) => c.replaces.is_none(),
+                    Stage::Redundant(_) | Stage::Deleting | Stage::Draining(_) => false,
+                };
+                for child in children.iter_mut().filter(ready) {
+                    child.stage = Stage::Live;
+                    let inbound_spi = child.inbound_spi;
+                    endpoint.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
+                }
+                endpoint.schedule_children(&other);
+                Some(other)
+            });
+        }
+    }
+
     /// Has the peer delete a pair that another has taken the place of.
     pub(super) fn retire_child(&mut self, now: Instant, sa: &mut IkeSa, inbound_spi: u32) {
         let Some(child) = sa.established_mut().and_then(|e| e.child_mut(inbound_spi)) else { return };
@@ -201,6 +237,7 @@ impl Endpoint {
         if matches!(stage, Stage::Live | Stage::Awaited(_) | Stage::Redundant(_)) {
             let child = established.children.remove(at);
             let (protocol, outbound_spi) = (child.protocol, child.outbound_spi);
+            self.switch_elsewhere(tunnel, spi);
             let reason = self.down_reason(tunnel, spi, reason);
             self.child_down(tunnel, &child, reason);
             self.delete_spis(now, sa, protocol, inbound_spi, outbound_spi);
@@ -244,6 +281,9 @@ impl Endpoint {
         let (Some(established), Some(tunnel)) = (sa.established_mut(), tunnel) else { return };
         let Some(at) = established.children.iter().position(|c| c.inbound_spi == inbound_spi) else { return };
         let child = established.children.remove(at);
+        if child.is_usable() {
+            self.switch_elsewhere(tunnel, spi);
+        }
         let reason = self.down_reason(tunnel, spi, reason);
         self.child_down(tunnel, &child, reason);
         self.release_esp_spi(sa, inbound_spi);

@@ -16,10 +16,13 @@
 //! established here when the sender's first message came, for that one may just be on its way; every other
 //! goes at once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{IkeSa, Role, Standing, State};
 use crate::{TunnelId, endpoint::Endpoint, event::DownReason, timer::TimerKind};
+
+/// How often it is looked whether an SA that is wound up has lost its last pair of Child SAs.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What becomes of another SA of the same tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +123,7 @@ impl Endpoint {
             Standing::Closing => return Some(sa),
             Standing::Rekeyed => return self.close_sa(now, sa, DownReason::Replaced),
             Standing::Superseded if self.has_usable(tunnel.id, spi) => {
-                return self.close_sa(now, sa, DownReason::Replaced);
+                return self.wind_up(now, sa, tunnel.id);
             }
             // What was to take its place is gone: it is needed after all.
             Standing::Superseded => {
@@ -131,6 +134,20 @@ impl Endpoint {
             Standing::InUse if established.is_usable() => {}
             Standing::InUse => return self.close_sa(now, sa, DownReason::NoChild),
         }
+        Some(sa)
+    }
+
+    /// Closes an SA that another is in use instead of. Its pairs of Child SAs go first, one by one: the peer may still
+    /// send with them until it is told, and what is on its way then is still to be taken.
+    fn wind_up(&mut self, now: Instant, mut sa: IkeSa, tunnel: TunnelId) -> Option<IkeSa> {
+        let children = sa.established().map(|e| &e.children[..]).unwrap_or_default();
+        let pairs: Vec<u32> = children.iter().map(|child| child.inbound_spi).collect();
+        if pairs.is_empty() {
+            return self.close_sa(now, sa, DownReason::Replaced);
+        }
+        self.switch_elsewhere(tunnel, sa.spi);
+        pairs.into_iter().for_each(|spi| self.retire_child(now, &mut sa, spi));
+        self.timers.set(sa.spi, TimerKind::Superseded, now + LOOK_AGAIN);
         Some(sa)
     }
 

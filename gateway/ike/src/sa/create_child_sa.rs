@@ -9,7 +9,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use super::{
-    IkeSa, Purpose, Stage,
+    IkeSa, Purpose, Role, Stage,
     child::{self, Agreement, Flow, Making, Replaces},
     ike_followup_ke::{FollowUp, link_of},
     rekey_ike::{IkeAgreement, Secrets},
@@ -420,7 +420,7 @@ impl Endpoint {
         }
         let replaces = replaces.map(|inbound_spi| Replaces { inbound_spi, deleted_by_us: old.is_some() });
         let making =
-            Making { initiator: true, nonces: [&task.nonce, nonce], shared, replaces, awaited: false };
+            Making { initiator: true, nonces: [&task.nonce, nonce], shared, replaces, awaited: None };
         self.install(now, sa, agreement, &making);
         if let Some(old) = old {
             self.retire_child(now, sa, old);
@@ -564,10 +564,15 @@ impl Endpoint {
         Some(sa)
     }
 
-    /// The peer could not do it at the time: it is asked again, after a wait that seldom is the one that it takes
-    /// itself (RFC 7296 section 2.25).
+    /// The peer could not do it at the time: it is asked again, after a wait that is not the one that it takes itself
+    /// where both have refused each other (RFC 7296 section 2.25): the responder's begins when the initiator's is long
+    /// over.
     fn try_again(&mut self, now: Instant, sa: &mut IkeSa, goal: Goal) {
-        let at = now + self.config.retransmission.initial * 2 * (100 + self.rng.next_u32() % 400) / 100;
+        let percent = match sa.role {
+            Role::Initiator => 100 + self.rng.next_u32() % 100,
+            Role::Responder => 300 + self.rng.next_u32() % 200,
+        };
+        let at = now + self.config.retransmission.initial * 2 * percent / 100;
         if let Some(established) = sa.established_mut()
             && established.is_attainable(&goal)
         {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{
     Goal, IkeSa, Purpose, Stage, Standing,
-    child::{self, Making, Replaces},
+    child::{self, Making, NEWS, Replaces},
     create_child_sa::NONCE_LEN,
     rekey_ike::{IkeAgreement, Secrets},
 };
@@ -156,7 +156,11 @@ impl Endpoint {
             .established()
             .filter(|_| old.is_none())
             .and_then(|e| e.children.iter().find(|c| c.initiator && c.is_usable() && c.is_for(&agreement)));
-        let awaited = old.is_some() || twin.is_some();
+        let awaited = if old.is_some() || twin.is_some() {
+            Some(self.config.give_up_after())
+        } else {
+            self.is_served_elsewhere(sa, &agreement).then_some(NEWS)
+        };
         let replaces = match (old, twin) {
             (Some(inbound_spi), _) => Some(Replaces { inbound_spi, deleted_by_us: false }),
             (None, Some(twin)) if twin.nonce.as_slice() < lower => {

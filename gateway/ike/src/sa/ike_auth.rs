@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Established, Extensions, Flow, Goal, Handshake, IkeSa, Purpose, Role, State,
-    child::{self, Agreement, Making},
+    child::{self, Agreement, Making, NEWS},
     extensions::says,
     mobike::is_nat_refused,
     ppk::{self, Proof},
@@ -88,6 +88,11 @@ impl Endpoint {
         let ppk = tunnel.ppk.as_ref().filter(|_| extensions.ppk);
         let auth = |keys: &SaKeys| handshake.auth(keys, true, tunnel.psk.as_bytes(), &body).to_vec();
         let mut payloads = vec![Payload::IdInitiator { kind, data }];
+        // The address says nothing that the peer, which may have several identities there, does not know.
+        if tunnel.peer.is_none_or(|peer| tunnel.peer_id != Id::from(peer)) {
+            let (kind, data) = tunnel.peer_id.to_wire();
+            payloads.push(Payload::IdResponder { kind, data });
+        }
         if self.is_initial_contact(tunnel) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, [])));
         }
@@ -434,6 +439,7 @@ impl Endpoint {
             return None;
         };
         let initiator = sa.role == Role::Initiator;
+        let initial_contact = accepted.as_ref().is_some_and(|a| a.initial_contact);
         self.events.push_back(Event::IkeUp {
             tunnel: tunnel.id,
             path: sa.path,
@@ -449,12 +455,10 @@ impl Endpoint {
             Some(Ok(agreement)) => {
                 let ni = sa.initiator_nonce.clone();
                 let nonces = [ni.as_slice(), responder_nonce];
-                self.install(
-                    now,
-                    &mut sa,
-                    agreement,
-                    &Making { initiator, nonces, shared: &[], replaces: None, awaited: false },
-                );
+                let elsewhere = !initial_contact && self.is_served_elsewhere(&sa, &agreement);
+                let awaited = elsewhere.then_some(NEWS);
+                let making = Making { initiator, nonces, shared: &[], replaces: None, awaited };
+                self.install(now, &mut sa, agreement, &making);
             }
             Some(Err(cause)) => failure = Some(cause),
             None => {}
@@ -463,7 +467,6 @@ impl Endpoint {
         if let Some(cause) = failure {
             self.report_failure(&sa, Phase::Two, ExchangeType::IkeAuth, cause);
         }
-        let initial_contact = accepted.as_ref().is_some_and(|a| a.initial_contact);
         if let Some(Accepted { path, reply, .. }) = accepted {
             self.answer(&mut sa, path, ExchangeType::IkeAuth, &reply);
         }

@@ -85,8 +85,10 @@ impl Endpoint {
             deleted.push(inbound_spi);
             let replaced =
                 matches!(child.stage, Stage::Redundant(_)) || established.successor(inbound_spi).is_some();
-            if replaced {
+            let tunnel = sa.tunnel_id().filter(|tunnel| self.has_usable(*tunnel, sa.spi));
+            if replaced || tunnel.is_some() {
                 self.switch_from(now, sa, inbound_spi);
+                tunnel.into_iter().for_each(|tunnel| self.switch_elsewhere(tunnel, sa.spi));
                 self.drain_child(now, sa, inbound_spi);
             } else {
                 self.remove_child(sa, inbound_spi, DownReason::ClosedByPeer);
@@ -180,6 +182,7 @@ impl Endpoint {
             return;
         }
         let children = std::mem::take(&mut established.children);
+        self.switch_elsewhere(tunnel, spi);
         let reason = self.down_reason(tunnel, spi, reason);
         for child in &children {
             let reason = if child.is_usable() { reason } else { DownReason::Replaced };

@@ -54,7 +54,7 @@ impl Endpoint {
 
     /// Begins another IKE SA, with Child SAs of its own, that takes the place of this one; if we may, and are not at it
     /// already.
-    pub(super) fn renew(&mut self, now: Instant, sa: &IkeSa) {
+    pub(crate) fn renew(&mut self, now: Instant, sa: &IkeSa) {
         let (Some(established), Some(old)) = (sa.established(), &sa.tunnel) else { return };
         // As the tunnel is configured now, not as it was then.
         let Some(tunnel) = self.tunnels.get(&old.id).filter(|tunnel| tunnel.initiates).cloned() else {

@@ -198,8 +198,9 @@ impl Endpoint {
         to.children.append(&mut from.children);
         to.deleting.append(&mut from.deleting);
         to.agenda.goals.extend(task.map(|task| task.goal));
-        to.agenda.goals.append(&mut from.agenda.goals);
-        to.agenda.later.append(&mut from.agenda.later);
+        // The rekey that was wanted is this one, whoever began it.
+        to.agenda.goals.extend(from.agenda.goals.drain(..).filter(|goal| *goal != Goal::RekeyIke));
+        to.agenda.later.extend(from.agenda.later.drain(..).filter(|(_, goal)| *goal != Goal::RekeyIke));
         to.heard = to.heard.max(from.heard);
     }
 

@@ -59,6 +59,47 @@ fn both_at_once_end_in_one() {
     }
 }
 
+/// ```text
+///      A                                            B
+///   rekey ──SA, Ni1, KEi──▶           ◀──SA, Ni2, KEi── rekey
+///         ◀──TEMPORARY_FAILURE──   ──TEMPORARY_FAILURE──▶
+///   waits 1 to 2 s                                 waits 3 to 5 s
+///         ──SA, Ni, KEi──▶
+///         ◀──Nr, KEr, link──
+///         ──link, KEi(1)──▶
+///         ◀──KEr(1)──                              has nothing left to wait for
+/// ```
+#[test]
+fn two_that_cross_are_both_refused_and_the_initiator_s_retry_is_the_one_that_is_done() {
+    for seed in 0..100 {
+        let mut world = up(seed, with_additional());
+        let before = world.wire.len();
+        world.hold();
+        world.rekey_ike(A);
+        world.rekey_ike(B);
+        world.let_go(Vec::new());
+        world.faults.delay = (Duration::from_millis(1), Duration::from_millis(200));
+        for _ in 0..100 {
+            world.send_packet(A);
+            world.send_packet(B);
+            world.run(Duration::from_millis(100));
+        }
+        let exchanges: Vec<_> =
+            world.wire[before..].iter().map(|(side, m)| (*side, m[18])).filter(|(_, e)| *e != 37).collect();
+        let create = |side| (side, 36);
+        let crossed = [create(A), create(B), create(B), create(A)];
+        let retried = [create(A), create(B), (A, 44), (B, 44)];
+        assert_eq!(exchanges[4..], retried, "{}", world.story());
+        assert!(crossed.iter().all(|message| exchanges[..4].contains(message)), "{}", world.story());
+        world.seconds(60);
+        world.assert_up();
+        world.assert_no_leak();
+        for end in &world.ends {
+            assert_eq!((end.ups.len(), end.drops, end.failures.len()), (2, 0, 0), "{}", world.story());
+        }
+    }
+}
+
 #[test]
 fn whatever_comes_in_between_both_ends_agree() {
     for seed in 0..300 {

@@ -12,6 +12,7 @@ mod lifecycle;
 mod mismatch;
 mod ppk;
 mod protocols;
+mod reauthentication;
 mod rekey;
 mod schedules;
 mod strangers;

@@ -63,8 +63,9 @@ fn no_ike_proposal_in_common() {
     assert_eq!(
         a,
         [
-            "One IKE_SA_INIT: no proposal in common; we offer aes256gcm16-prfsha256-x25519; the peer refused it without \
-          saying what it takes (NO_PROPOSAL_CHOSEN): it takes others, or has no tunnel to this address, or one of IKEv1"
+            "One IKE_SA_INIT: no proposal in common; we offer IKEv2 with aes256gcm16-prfsha256-x25519; the peer refused it \
+          without saying what it takes (NO_PROPOSAL_CHOSEN): compare ike.encryption, ike.integrity, ike.prf and ike.dh \
+          with the peer's; it also refuses so where it has no tunnel to this address, or one of IKEv1 (ike.version)"
         ]
     );
     assert_eq!(
@@ -82,8 +83,9 @@ fn no_esp_proposal_in_common() {
     assert_eq!(
         a,
         [
-            "Two IKE_AUTH: no proposal in common; we offer aes256gcm16-esn|noesn; the peer refused it without saying what \
-          it takes (NO_PROPOSAL_CHOSEN)"
+            "Two IKE_AUTH: no proposal in common for packets; we offer ESP with aes256gcm16-esn|noesn; the peer refused it \
+          without saying what it takes (NO_PROPOSAL_CHOSEN): compare ipsec.encryption, ipsec.integrity and ipsec.esn with \
+          the peer's, and ipsec.protocol, for it may use AH"
         ]
     );
     assert_eq!(
