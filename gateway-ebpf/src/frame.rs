@@ -1,12 +1,13 @@
 //! The frame under the program, as `adit_maps::decode` reads it.
 
 use adit_maps::decode::Frame;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 /// Offsets beyond this are refused: headers never lie so far, and the verifier wants a bound.
 const MAX_OFFSET: usize = 0x3fff;
 
-/// A frame whose reads the verifier can follow.
+/// A frame whose reads the verifier can follow. Of one that lies in several buffers only what is in the first can be read:
+/// no header lies beyond.
 pub(crate) struct XdpFrame<'a> {
     ctx: &'a XdpContext,
     start: usize,
@@ -39,8 +40,8 @@ fn bounds(ctx: &XdpContext) -> (usize, usize) {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        let (start, end) = bounds(self.ctx);
-        end - start
+        // SAFETY: the helper takes the context this program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 
     #[inline(always)]

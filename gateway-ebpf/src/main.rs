@@ -23,8 +23,9 @@ use aya_ebpf::{
 };
 use classify::{Decision, classify};
 
-/// The program: attached to every WAN and LAN interface, in driver or generic mode.
-#[xdp]
+/// The program: attached to every WAN and LAN interface, in driver or generic mode. It takes
+/// frames that lie in several buffers.
+#[xdp(frags)]
 pub(crate) fn adit_xdp(ctx: XdpContext) -> u32 {
     let Some(port) = tables::port(ctx.ingress_ifindex() as u32) else {
         return xdp_action::XDP_PASS;

@@ -307,6 +307,17 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&udp6("2001:db8:1::2", "2001:db8:2::2", (1, 2), &[])[..40], XDP_DROP, Verdict::Malformed)
             .map(drop)
     }),
+    ("frames_in_several_buffers_are_judged_as_others", |p| {
+        let jumbo = |source, destination| udp(source, destination, (1, 2), &[7; 8900]);
+        let worker = socket()?;
+        p.xsks.set(SLOT, 0, &worker)?;
+        p.expect(&jumbo(SITE_A, [203, 0, 113, 9]), XDP_PASS, Verdict::Unprotected)?;
+        p.expect(&jumbo(SITE_A, SITE_B), XDP_REDIRECT, Verdict::Hold)?;
+        p.expect(&jumbo(SITE_A, SITE_B)[..8000], XDP_DROP, Verdict::Malformed)?;
+        p.role(role::WAN)?;
+        p.expect(&jumbo(SITE_B, SITE_A), XDP_DROP, Verdict::ClearOnWan)?;
+        p.expect(&udp(PEER, GATEWAY, (4500, 4500), &[1; 8900]), XDP_DROP, Verdict::UnknownSpi).map(drop)
+    }),
     ("ike_on_500_and_4500_and_keepalives_pass", |p| {
         p.role(role::WAN)?;
         for (port, payload) in

@@ -56,13 +56,18 @@ use std::{
 use sys::Waker;
 use tun::Tun;
 use worker::{Shared, SlowPath, Wire, Worker};
-use xsk::{Bind, RING, Umem};
+use xsk::{Bind, RING, SHORT_PACKET, Umem};
 
 /// Name of the TUN device unless told otherwise.
 pub const DEFAULT_TUN: &str = "adit0";
 
 /// Frames of a worker beyond those in its rings: batches under work and packets that wait for a neighbour.
 const SPARE_FRAMES: u32 = 2048;
+
+/// Frames of a worker for packets that are longer than a chunk, where an interface takes such; and where none does, for
+/// what the kernel has put together.
+const LONG_FRAMES: u32 = 2048;
+const REASSEMBLED_FRAMES: u32 = 128;
 
 /// How to run a data plane.
 #[derive(Clone, Debug)]
@@ -261,11 +266,13 @@ fn worker_count(ports: &[Port], wanted: Option<usize>, cpus: usize) -> usize {
 /// Binds worker `id` of `count` to its queues, and directs them to it.
 fn wire(id: usize, count: usize, ports: &[Port], view: View, xsks: &mut Xsks) -> Result<(Wire, bool), Error> {
     let mut binds = Vec::new();
+    let long = ports.iter().any(|port| port.mtu as usize > SHORT_PACKET);
     for port in ports {
         let queues = (0..port.queues).filter(|q| *q as usize % count == id);
-        binds.extend(queues.map(|queue| (port, Bind { ifindex: port.ifindex, queue })));
+        binds.extend(queues.map(|queue| (port, Bind { ifindex: port.ifindex, queue, long })));
     }
-    let umem = Umem::new(binds.len() as u32 * 2 * RING + SPARE_FRAMES)
+    let long_frames = if long { LONG_FRAMES } else { REASSEMBLED_FRAMES };
+    let umem = Umem::new(binds.len() as u32 * 2 * RING + SPARE_FRAMES, long_frames)
         .map_err(Error::system("mapping memory for packets"))?;
     let plain: Vec<Bind> = binds.iter().map(|(_, bind)| *bind).collect();
     let (sockets, is_zero_copy) = xsk::open_all(&plain, &umem).map_err(|(bind, e)| {
@@ -339,7 +346,7 @@ mod tests {
     use super::*;
 
     fn port(queues: u32) -> Port {
-        Port { slot: 0, interface: "eth0".into(), ifindex: 1, roles: 3, queues }
+        Port { slot: 0, interface: "eth0".into(), ifindex: 1, roles: 3, queues, mtu: 1500 }
     }
 
     #[test]

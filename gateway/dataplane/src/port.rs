@@ -3,8 +3,8 @@
 use crate::{PortConfig, error::Error, nexthop, sys};
 use adit_maps::port::{MAX_PORTS, MAX_QUEUES, Port as Entry, role};
 
-/// Largest MTU whose packets fit a chunk with headroom and a page that drivers receive into.
-pub(crate) const MAX_MTU: u32 = 3400;
+/// Largest MTU. Its packets fit a long frame, sealed or not.
+pub(crate) const MAX_MTU: u32 = 9216;
 
 /// An interface that carries the program.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Port {
     pub(crate) roles: u32,
     /// Receive queues that are served.
     pub(crate) queues: u32,
+    /// At the start, in bytes.
+    pub(crate) mtu: u32,
 }
 
 impl Port {
@@ -63,7 +65,14 @@ pub(crate) fn find(configs: &[PortConfig]) -> Result<Vec<Port>, Error> {
                 "has {queues} receive queues, {MAX_QUEUES} are possible: `ethtool -L {name} combined {MAX_QUEUES}`"
             )));
         }
-        ports.push(Port { slot, interface: name.clone(), ifindex: link.index, roles: config.roles, queues });
+        ports.push(Port {
+            slot,
+            interface: name.clone(),
+            ifindex: link.index,
+            roles: config.roles,
+            queues,
+            mtu: link.mtu,
+        });
     }
     Ok(ports)
 }

@@ -94,7 +94,7 @@ counters! {
     no_sa,
     /// Packets that the kernel did not take from the TUN device.
     tun_refused,
-    /// Times that no frame was free to read the TUN device into.
+    /// Times that no frame was free: to read the TUN device into, or to put a packet together in.
     no_frame,
     /// ESP and AH packets that came in fragments and were put together by the kernel.
     reassembled,

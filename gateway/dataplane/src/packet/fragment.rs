@@ -42,6 +42,11 @@ impl Cut {
         self.payload.div_ceil(self.step)
     }
 
+    /// Bytes of the longest fragment.
+    pub(crate) fn longest(&self) -> usize {
+        self.header + self.step.min(self.payload)
+    }
+
     /// Writes fragment `n` of `packet`, the whole IPv4 packet, into `out`; its length, `None` when there is none or no room.
     pub(crate) fn write(&self, packet: &[u8], n: usize, out: &mut [u8]) -> Option<usize> {
         let (header, payload) = packet.get(..self.header + self.payload)?.split_at(self.header);

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn packets_wait_for_their_own_policy_in_order_and_not_for_ever() {
-        let mut umem = Umem::new(8).unwrap();
+        let mut umem = Umem::new(8, 0).unwrap();
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         for (mark, policy) in [(1, 7), (2, 9), (3, 7)] {
             waiting.push(job(&mut umem, mark), policy, now).map_err(drop).unwrap();
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_policy_has_its_share_and_all_have_a_bound() {
-        let mut umem = Umem::new(MAX_WAITING as u32 + 1).unwrap();
+        let mut umem = Umem::new(MAX_WAITING as u32 + 1, 0).unwrap();
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         for n in 0..MAX_WAITING {
             let refused = (n % MAX_PER_POLICY == 0 && n > 0).then(|| {

@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_destination_has_its_share_and_time_runs_out() {
-        let mut umem = Umem::new(80).unwrap();
+        let mut umem = Umem::new(80, 0).unwrap();
         let (mut hold, now) = (Hold::new(), Instant::now());
         for i in 0..MAX_PER_DESTINATION {
             assert_eq!(hold.push(packet(&mut umem, 1), now).map_err(drop), Ok(i == 0));

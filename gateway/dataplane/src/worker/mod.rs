@@ -200,6 +200,10 @@ impl Worker {
             for _ in 0..share.min(BATCH - packets) {
                 let Some(received) = self.wire.receive(number) else { break };
                 packets += 1;
+                let Ok(received) = received else {
+                    count(&self.shared.counters.no_frame);
+                    continue;
+                };
                 let (mut frame, ethernet, end) = (received.frame, received.start, received.end);
                 let meta = ethernet.checked_sub(Meta::SIZE).and_then(|at| {
                     Meta::read_from_bytes(&self.wire.umem.bytes(&mut frame)[at..ethernet]).ok()
@@ -288,7 +292,7 @@ impl Worker {
         }
         let (counters, mut packets) = (&self.shared.counters, 0);
         while packets < TUN_BATCH {
-            let Some(mut frame) = self.wire.umem.take() else {
+            let Some(mut frame) = self.wire.umem.take_long() else {
                 count(&counters.no_frame);
                 break;
             };

@@ -164,7 +164,7 @@ impl Worker {
         };
         let mut pieces = ArrayVec::<(Frame, usize), MAX_FRAGMENTS>::new();
         while pieces.len() < cut.count()
-            && let Some(mut frame) = umem.take()
+            && let Some(mut frame) = umem.take_for(cut.longest())
         {
             let packet = &umem.bytes(&mut job.frame)[job.start..job.end];
             let len = cut.write(packet, pieces.len(), &mut umem.bytes(&mut frame)[HEADROOM..]);

@@ -126,13 +126,13 @@ impl Worker {
     /// Makes the fragments of a packet ready in its place, all or none of them (RFC 4301 section 8.2.1: before sealing,
     /// so that the peer need not put anything together).
     fn fragment(&mut self, mut job: Job, plan: Plan, cut: Cut, ready: &mut Ready) {
-        if self.wire.umem.free() < cut.count() {
+        if self.wire.umem.free_for(cut.longest()) < cut.count() {
             count(&self.shared.counters.no_frame);
             return self.discard(job.frame, job.sa, DropCause::QueueFull);
         }
         let before = ready.jobs.len();
         for n in 0..cut.count() {
-            let Some(mut frame) = self.wire.umem.take() else { break };
+            let Some(mut frame) = self.wire.umem.take_for(cut.longest()) else { break };
             let packet = &self.wire.umem.bytes(&mut job.frame)[job.start..job.end];
             let out = &mut self.wire.umem.bytes(&mut frame)[HEADROOM..];
             let Some(inner_len) = cut.write(packet, n, out) else {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     nexthop::{Hop, Resolution, View},
-    xsk::{Frame, Received, Socket, Umem},
+    xsk::{Frame, Lost, Received, Socket, Umem},
 };
 use adit_maps::{
     address::Address,
@@ -46,8 +46,8 @@ impl Wire {
         self.sockets.iter()
     }
 
-    pub(super) fn receive(&mut self, number: usize) -> Option<Received> {
-        self.sockets[number].receive(&self.umem)
+    pub(super) fn receive(&mut self, number: usize) -> Option<Result<Received, Lost>> {
+        self.sockets[number].receive(&mut self.umem)
     }
 
     /// Takes back what was sent, and sends what has waited for a neighbour that is known by now.
@@ -154,7 +154,7 @@ impl Wire {
         header[6..12].copy_from_slice(&hop.source);
         header[12..].copy_from_slice(&kind.to_be_bytes());
         self.sockets[number]
-            .transmit(&self.umem, frame, ethernet, end)
+            .transmit(&mut self.umem, frame, ethernet, end)
             .map_err(|frame| (frame, DropCause::QueueFull))
     }
 

@@ -95,10 +95,10 @@ impl<T: Copy> Producer<T> {
         Producer { memory, next, consumed }
     }
 
-    /// Entries that can be written now.
-    pub(super) fn room(&mut self) -> u32 {
+    /// Entries that can be written now; at least `wanted`, if there are so many.
+    pub(super) fn room_for(&mut self, wanted: u32) -> u32 {
         let room = self.memory.size - self.next.wrapping_sub(self.consumed);
-        if room > 0 {
+        if room >= wanted {
             return room;
         }
         self.consumed = self.memory.consumer().load(Acquire);
@@ -108,7 +108,7 @@ impl<T: Copy> Producer<T> {
     /// Writes an entry; false when the ring is full. The other side sees it after [`Producer::commit`].
     #[must_use]
     pub(super) fn push(&mut self, entry: T) -> bool {
-        if self.room() == 0 {
+        if self.room_for(1) == 0 {
             return false;
         }
         // SAFETY: a place that the consumer has left and will not look at before the index covers it.
@@ -209,7 +209,7 @@ mod tests {
         assert!(!producer.push(8));
         consumer.release();
         assert_eq!(producer.pending(), 0);
-        assert_eq!(producer.room(), 8);
+        assert_eq!(producer.room_for(1), 8);
     }
 
     #[test]

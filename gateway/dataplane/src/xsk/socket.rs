@@ -2,7 +2,7 @@
 
 use super::{
     ring::{Consumer, Layout, Producer},
-    umem::{CHUNK, Frame, Mapping, Umem},
+    umem::{CHUNK, Frame, LONG_BYTES, Mapping, Umem},
 };
 use std::{
     io,
@@ -21,6 +21,16 @@ const TX_BUDGET: u32 = 256;
 /// Bytes that packets on their way out may take in copy mode; the default holds less than 100 packets.
 const SEND_BUFFER: libc::c_int = 8 << 20;
 
+/// Sockets take and send packets that lie in several chunks (`XDP_USE_SG`), and the mark on every such descriptor but the
+/// last.
+const XDP_USE_SG: u16 = 1 << 4;
+const XDP_PKT_CONTD: u32 = 1;
+
+/// Parts of one packet at most, as the kernel has them (`MAX_SKB_FRAGS` and its head).
+const MAX_PARTS: usize = 18;
+/// Room behind a joined packet for what sealing adds.
+const TAILROOM: usize = 256;
+
 /// Rings of a socket that was closed just now are released a little later.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 
@@ -29,7 +39,13 @@ const BUSY_FOR: Duration = Duration::from_secs(2);
 pub(crate) struct Bind {
     pub(crate) ifindex: u32,
     pub(crate) queue: u32,
+    /// Whether packets may be longer than a chunk.
+    pub(crate) long: bool,
 }
+
+/// A packet that came in and is gone: no frame was free that holds it.
+#[derive(Debug)]
+pub(crate) struct Lost;
 
 /// A frame that came in.
 pub(crate) struct Received {
@@ -51,6 +67,10 @@ pub(crate) struct Socket {
     /// Frames in the transmit ring or beyond it.
     in_flight: u32,
     is_unflushed: bool,
+    /// Whether packets may lie in several chunks.
+    takes_long: bool,
+    /// Of a packet that has not all come yet.
+    parts: Vec<Received>,
 }
 
 /// Binds one socket a queue, all on one UMEM; the first owns it. Zero-copy when every queue can, else copy mode.
@@ -124,10 +144,11 @@ impl Socket {
             (receive, transmit, fill, Consumer::new(m.base(), l, RING, Some(m)))
         };
 
+        let long = if bind.long { XDP_USE_SG } else { 0 };
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
             // With a shared UMEM the mode is that of its owner, and flags for it are refused.
-            sxdp_flags: owner.map_or(mode | libc::XDP_USE_NEED_WAKEUP, |_| libc::XDP_SHARED_UMEM),
+            sxdp_flags: owner.map_or(mode | libc::XDP_USE_NEED_WAKEUP | long, |_| libc::XDP_SHARED_UMEM),
             sxdp_ifindex: bind.ifindex,
             sxdp_queue_id: bind.queue,
             sxdp_shared_umem_fd: owner.map_or(0, |o| o.fd.as_raw_fd() as u32),
@@ -136,18 +157,36 @@ impl Socket {
         crate::sys::check(unsafe {
             libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_xdp>() as u32)
         })?;
-        Ok(Socket { receive, transmit, fill, completion, fd, in_flight: 0, is_unflushed: false })
+        Ok(Socket {
+            receive,
+            transmit,
+            fill,
+            completion,
+            fd,
+            in_flight: 0,
+            is_unflushed: false,
+            takes_long: bind.long,
+            parts: Vec::with_capacity(MAX_PARTS),
+        })
     }
 
     /// The next frame that came in.
     #[inline]
-    pub(crate) fn receive(&mut self, umem: &Umem) -> Option<Received> {
+    pub(crate) fn receive(&mut self, umem: &mut Umem) -> Option<Result<Received, Lost>> {
         loop {
             let descriptor = self.receive.pop()?;
             // SAFETY: the kernel gives back what the fill ring gave it, once.
             let Some((frame, start)) = (unsafe { umem.reclaim(descriptor.addr) }) else { continue };
             let end = (start + descriptor.len as usize).min(CHUNK);
-            return Some(Received { frame, start, end });
+            let part = Received { frame, start, end };
+            let is_last = descriptor.options & XDP_PKT_CONTD == 0;
+            if is_last && self.parts.is_empty() {
+                return Some(Ok(part));
+            }
+            self.parts.push(part);
+            if is_last {
+                return Some(join(&mut self.parts, umem));
+            }
         }
     }
 
@@ -155,7 +194,7 @@ impl Socket {
     pub(crate) fn refill(&mut self, umem: &mut Umem) {
         self.receive.release();
         let mut given = false;
-        while self.fill.room() > 0
+        while self.fill.room_for(1) > 0
             && let Some(frame) = umem.take()
         {
             let address = umem.release(frame, 0);
@@ -184,22 +223,25 @@ impl Socket {
     /// Hands `start..end` of a frame to the transmit ring; sent by [`Socket::flush`].
     ///
     /// # Errors
-    /// The frame, when the ring is full.
+    /// The frame, when the ring is full, or the packet does not lie in one chunk and the socket sends no such.
     #[inline]
     pub(crate) fn transmit(
         &mut self,
-        umem: &Umem,
+        umem: &mut Umem,
         frame: Frame,
         start: usize,
         end: usize,
     ) -> Result<(), Frame> {
-        if self.transmit.room() == 0 {
+        let pieces = umem.pieces(&frame, start, end);
+        if self.transmit.room_for(pieces) < pieces || (pieces > 1 && !self.takes_long) {
             return Err(frame);
         }
-        let addr = umem.release(frame, start);
-        let pushed = self.transmit.push(libc::xdp_desc { addr, len: (end - start) as u32, options: 0 });
-        debug_assert!(pushed, "there was room");
-        self.in_flight += 1;
+        umem.release_to_send(frame, start, end, |addr, len, more| {
+            let options = if more { XDP_PKT_CONTD } else { 0 };
+            let pushed = self.transmit.push(libc::xdp_desc { addr, len: len as u32, options });
+            debug_assert!(pushed, "there was room");
+        });
+        self.in_flight += pieces;
         self.is_unflushed = true;
         Ok(())
     }
@@ -246,7 +288,7 @@ impl Socket {
         let mut any = false;
         while let Some(address) = self.completion.pop() {
             // SAFETY: the kernel gives back what the transmit ring gave it, once.
-            if let Some((frame, _)) = unsafe { umem.reclaim(address) } {
+            if let Some(frame) = unsafe { umem.reclaim_sent(address) } {
                 umem.give(frame);
             }
             self.in_flight -= 1;
@@ -256,6 +298,25 @@ impl Socket {
             self.completion.release();
         }
     }
+}
+
+/// Puts the parts of a packet together in a long frame; what lies before the first part comes with it.
+fn join(parts: &mut Vec<Received>, umem: &mut Umem) -> Result<Received, Lost> {
+    let rest: usize = parts.iter().skip(1).map(|part| part.end - part.start).sum();
+    let start = parts.first().map_or(0, |part| part.start);
+    let end = parts.first().map_or(0, |part| part.end) + rest;
+    let mut long = if end + TAILROOM <= LONG_BYTES { umem.take_long() } else { None };
+    let mut at = 0;
+    for mut part in parts.drain(..) {
+        let from = if at == 0 { 0 } else { part.start };
+        if let Some(frame) = &mut long {
+            let bytes = &umem.bytes(&mut part.frame)[from..part.end];
+            umem.bytes(frame)[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        }
+        umem.give(part.frame);
+    }
+    long.map(|frame| Received { frame, start, end }).ok_or(Lost)
 }
 
 impl AsRawFd for Socket {

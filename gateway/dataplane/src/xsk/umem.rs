@@ -9,6 +9,14 @@ use std::{
 /// Bytes of a chunk: one packet with headroom and tailroom.
 pub(crate) const CHUNK: usize = 4096;
 
+/// Chunks of a long frame, side by side: for packets that one chunk does not hold.
+const LONG: usize = 4;
+/// Bytes of a long frame.
+pub(crate) const LONG_BYTES: usize = LONG * CHUNK;
+
+/// Longest packet that fits a chunk with headroom, tailroom for sealing, and a page that drivers receive into.
+pub(crate) const SHORT_PACKET: usize = 3400;
+
 /// Offset in its chunk where the kernel puts a received frame, and we one that we make: `XDP_PACKET_HEADROOM`. Sealing
 /// takes at most 14 + 40 + 48 of these bytes (Ethernet, IPv6, AH with its longest ICV).
 pub(crate) const HEADROOM: usize = 256;
@@ -62,12 +70,13 @@ impl Drop for Mapping {
     }
 }
 
-/// The right to touch one chunk of one [`Umem`].
+/// The right to touch one chunk of one [`Umem`], or [`LONG`] of them.
 #[derive(Debug)]
 #[must_use = "a frame that is dropped is lost to its UMEM: give it back"]
 pub(crate) struct Frame {
     chunk: u32,
     owner: u32,
+    is_long: bool,
 }
 
 /// The chunks of one worker, and the free ones among them.
@@ -75,16 +84,24 @@ pub(crate) struct Umem {
     memory: Mapping,
     owner: u32,
     free: Vec<Frame>,
+    /// Where long frames begin: behind every other chunk.
+    first_long: u32,
+    free_long: Vec<Frame>,
+    /// Of each long frame, the pieces that the kernel has yet to give back.
+    pieces: Vec<u8>,
 }
 
 impl Umem {
-    /// Maps `chunks` chunks, all free.
-    pub(crate) fn new(chunks: u32) -> io::Result<Self> {
+    /// Maps `chunks` chunks and `long` long frames, all free.
+    pub(crate) fn new(chunks: u32, long: u32) -> io::Result<Self> {
         static OWNERS: AtomicU32 = AtomicU32::new(0);
         let owner = OWNERS.fetch_add(1, Relaxed);
-        let memory = Mapping::anonymous(chunks as usize * CHUNK)?;
-        let free = (0..chunks).rev().map(|chunk| Frame { chunk, owner }).collect();
-        Ok(Umem { memory, owner, free })
+        let memory = Mapping::anonymous(chunks as usize * CHUNK + long as usize * LONG_BYTES)?;
+        let free = (0..chunks).rev().map(|chunk| Frame { chunk, owner, is_long: false }).collect();
+        let place = |n| chunks + n * LONG as u32;
+        let free_long = (0..long).rev().map(|n| Frame { chunk: place(n), owner, is_long: true }).collect();
+        let pieces = vec![0; long as usize];
+        Ok(Umem { memory, owner, free, first_long: chunks, free_long, pieces })
     }
 
     /// A free frame, if there is one.
@@ -92,29 +109,46 @@ impl Umem {
         self.free.pop()
     }
 
+    /// A free long frame, if there is one.
+    pub(crate) fn take_long(&mut self) -> Option<Frame> {
+        self.free_long.pop()
+    }
+
+    /// A free frame that holds a packet of `len` bytes, which has yet to be sealed.
+    pub(crate) fn take_for(&mut self, len: usize) -> Option<Frame> {
+        if len <= SHORT_PACKET { self.take() } else { self.take_long() }
+    }
+
     /// Takes a frame back.
     pub(crate) fn give(&mut self, frame: Frame) {
         debug_assert_eq!(frame.owner, self.owner);
-        self.free.push(frame);
+        if frame.is_long { self.free_long.push(frame) } else { self.free.push(frame) }
     }
 
-    /// Frames that are free.
+    /// Frames of one chunk that are free.
     pub(crate) fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// The bytes of a frame's chunk, as long as the frame is borrowed.
+    /// Frames that are free for packets of `len` bytes, which have yet to be sealed.
+    pub(crate) fn free_for(&self, len: usize) -> usize {
+        if len <= SHORT_PACKET { self.free.len() } else { self.free_long.len() }
+    }
+
+    /// The bytes of a frame, as long as the frame is borrowed.
     ///
     /// # Panics
     /// When the frame is another UMEM's.
     #[inline]
     pub(crate) fn bytes<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
         assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
-        // SAFETY: a Frame of this UMEM names a chunk within the mapping, which lives as long as `self`. There is one
-        // Frame a chunk, borrowed mutably for the result's lifetime, and none while the kernel owns the chunk.
+        let len = if frame.is_long { LONG_BYTES } else { CHUNK };
+        // SAFETY: a Frame of this UMEM names one chunk, or as many as are long, within the mapping, which lives as long
+        // as `self`. There is one Frame a chunk, borrowed mutably for the result's lifetime, and none while the kernel
+        // owns the chunk.
         unsafe {
             let start = self.memory.base().add(frame.chunk as usize * CHUNK);
-            std::slice::from_raw_parts_mut(start.as_ptr(), CHUNK)
+            std::slice::from_raw_parts_mut(start.as_ptr(), len)
         }
     }
 
@@ -123,20 +157,70 @@ impl Umem {
         (self.memory.base().as_ptr() as u64, self.memory.len() as u64)
     }
 
-    /// Gives a frame up to the kernel: its address plus `offset`. Undone by [`Umem::reclaim`].
+    /// Gives a frame of one chunk up to the kernel: its address plus `offset`. Undone by [`Umem::reclaim`].
     pub(super) fn release(&self, frame: Frame, offset: usize) -> u64 {
         assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
+        assert!(!frame.is_long, "the kernel takes one chunk at a time");
         frame.chunk as u64 * CHUNK as u64 + offset as u64
     }
 
-    /// The frame that the kernel gives back by its address, and the offset in it. `None` beyond the memory.
+    /// How many pieces `start..end` of a frame is given up in: none crosses from one chunk to the next.
+    pub(super) fn pieces(&self, frame: &Frame, start: usize, end: usize) -> u32 {
+        if frame.is_long { (end.div_ceil(CHUNK) - start / CHUNK) as u32 } else { 1 }
+    }
+
+    /// Gives a frame up to the kernel to be sent: address and length of each piece of `start..end`, in order, and whether
+    /// others follow. Undone by [`Umem::reclaim_sent`], once for each piece.
+    pub(super) fn release_to_send(
+        &mut self,
+        frame: Frame,
+        start: usize,
+        end: usize,
+        mut piece: impl FnMut(u64, usize, bool),
+    ) {
+        if !frame.is_long {
+            return piece(self.release(frame, start), end - start, false);
+        }
+        assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
+        let pieces = self.pieces(&frame, start, end);
+        self.pieces[(frame.chunk - self.first_long) as usize / LONG] = pieces as u8;
+        let base = frame.chunk as u64 * CHUNK as u64;
+        let mut at = start;
+        while at < end {
+            let next = (at / CHUNK * CHUNK + CHUNK).min(end);
+            piece(base + at as u64, next - at, next < end);
+            at = next;
+        }
+    }
+
+    /// The frame that the kernel gives back after sending, or a piece of it; `None` until the last piece is back, and
+    /// beyond the memory.
+    ///
+    /// # Safety
+    /// `address` is of a piece that was given up by [`Umem::release_to_send`] and has not been reclaimed since.
+    pub(super) unsafe fn reclaim_sent(&mut self, address: u64) -> Option<Frame> {
+        let chunk = u32::try_from(address / CHUNK as u64).ok()?;
+        let Some(behind) = chunk.checked_sub(self.first_long) else {
+            // SAFETY: by the contract of this function.
+            return unsafe { self.reclaim(address) }.map(|(frame, _)| frame);
+        };
+        let n = behind / LONG as u32;
+        let left = self.pieces.get_mut(n as usize)?;
+        *left = left.saturating_sub(1);
+        let chunk = self.first_long + n * LONG as u32;
+        (*left == 0).then_some(Frame { chunk, owner: self.owner, is_long: true })
+    }
+
+    /// The frame of one chunk that the kernel gives back by its address, and the offset in it. `None` beyond those.
     ///
     /// # Safety
     /// `address` lies in a chunk that was given up by [`Umem::release`] and has not been reclaimed since.
     pub(super) unsafe fn reclaim(&self, address: u64) -> Option<(Frame, usize)> {
         let chunk = address / CHUNK as u64;
-        (address < self.memory.len() as u64)
-            .then(|| (Frame { chunk: chunk as u32, owner: self.owner }, (address % CHUNK as u64) as usize))
+        (chunk < u64::from(self.first_long)).then(|| {
+            let frame = Frame { chunk: chunk as u32, owner: self.owner, is_long: false };
+            (frame, (address % CHUNK as u64) as usize)
+        })
     }
 }
 
@@ -146,7 +230,7 @@ mod tests {
 
     #[test]
     fn frames_are_disjoint_and_go_round() {
-        let mut umem = Umem::new(3).unwrap();
+        let mut umem = Umem::new(3, 0).unwrap();
         let mut frames: Vec<Frame> = std::iter::from_fn(|| umem.take()).collect();
         assert_eq!(frames.len(), 3);
         {
@@ -170,9 +254,42 @@ mod tests {
     }
 
     #[test]
+    fn a_long_frame_is_sent_in_pieces_and_is_back_when_the_last_one_is() {
+        let mut umem = Umem::new(2, 2).unwrap();
+        let other = umem.take_long().unwrap();
+        let mut frame = umem.take_long().unwrap();
+        assert!(umem.take_for(SHORT_PACKET + 1).is_none() && umem.free_for(SHORT_PACKET) == 2);
+        assert_eq!(umem.bytes(&mut frame).len(), LONG_BYTES);
+        let base = (2 + LONG) as u64 * CHUNK as u64;
+        for (start, end, expected) in [
+            (HEADROOM, CHUNK, vec![(HEADROOM, CHUNK - HEADROOM, false)]),
+            (
+                HEADROOM,
+                2 * CHUNK + 1,
+                vec![(HEADROOM, CHUNK - HEADROOM, true), (CHUNK, CHUNK, true), (2 * CHUNK, 1, false)],
+            ),
+            (CHUNK, 2 * CHUNK, vec![(CHUNK, CHUNK, false)]),
+        ] {
+            assert_eq!(umem.pieces(&frame, start, end) as usize, expected.len());
+            let mut given = Vec::new();
+            umem.release_to_send(frame, start, end, |at, len, more| given.push((at, len, more)));
+            let expected: Vec<_> =
+                expected.iter().map(|(at, len, m)| (base + *at as u64, *len, *m)).collect();
+            assert_eq!(given, expected);
+            // SAFETY: each piece was just released, and is reclaimed once.
+            let mut back: Vec<_> = given.iter().map(|p| unsafe { umem.reclaim_sent(p.0) }).collect();
+            frame = back.pop().unwrap().unwrap();
+            assert!(back.iter().all(Option::is_none) && frame.chunk as usize == 2 + LONG);
+        }
+        umem.give(frame);
+        umem.give(other);
+        assert_eq!((umem.free(), umem.free_for(LONG_BYTES)), (2, 2));
+    }
+
+    #[test]
     #[should_panic = "another UMEM"]
     fn a_frame_of_another_umem_is_refused() {
-        let (mut one, two) = (Umem::new(1).unwrap(), Umem::new(1).unwrap());
+        let (mut one, two) = (Umem::new(1, 0).unwrap(), Umem::new(1, 0).unwrap());
         let mut frame = one.take().unwrap();
         two.bytes(&mut frame);
     }

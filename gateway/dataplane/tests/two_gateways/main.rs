@@ -16,7 +16,7 @@ fn main() {
     // The cores are few and the timings are real.
     arguments.test_threads = Some(1);
     let usable = lab::isolate().and_then(|()| has_program());
-    let tests: [(&'static str, fn()); 27] = [
+    let tests: [(&'static str, fn()); 29] = [
         ("udp_and_tcp_cross_the_tunnel_both_ways", crossing::udp_and_tcp_cross),
         ("cbc_in_udp_encapsulation_crosses_too", crossing::cbc_crosses),
         ("chacha20_over_ipv6_with_extended_numbers_crosses", crossing::chacha_crosses),
@@ -38,6 +38,8 @@ fn main() {
         ("what_does_not_fit_is_answered", size::too_big),
         ("what_does_not_fit_and_may_be_cut_is_cut", size::cut),
         ("what_comes_in_fragments_is_opened", size::fragmented),
+        ("what_comes_in_fragments_may_be_long", size::long_fragmented),
+        ("jumbo_frames_cross_and_are_cut_where_they_do_not_fit", size::jumbo),
         ("what_is_for_another_mac_address_is_not_sealed", hostile::other_mac),
         ("what_came_to_everybody_on_the_link_is_not_answered", hostile::link_broadcast),
         ("every_frame_comes_back_whatever_became_of_its_packet", moving::frames_come_back),

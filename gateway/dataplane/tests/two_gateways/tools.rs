@@ -18,7 +18,7 @@ pub(crate) fn echo(
         socket.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     }
     client.send_to(payload, server.local_addr().unwrap()).unwrap();
-    let mut buf = [0; 4096];
+    let mut buf = [0; 16_384];
     let Ok((n, sender)) = server.recv_from(&mut buf) else { return false };
     server.send_to(&buf[..n], sender).unwrap();
     client.recv(&mut buf).is_ok_and(|n| &buf[..n] == payload)
