@@ -16,7 +16,7 @@ use crate::{
     event::{DownReason, Event, Path, Transmit},
     half_open::HalfOpen,
     of_tunnel::OfTunnel,
-    sa::{Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Standing, State},
+    sa::{Child, Cookies, Flow, Goal, IkeSa, Opened, Reports, Role, Stage, Standing, State},
     selector::TrafficSelector,
     timer::{TimerKind, Timers},
     tunnels::Tunnels,
@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub(crate) events: VecDeque<Event>,
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) jobs: VecDeque<Job>,
+    /// Tunnels whose records may be others than when they were last asked for.
+    pub(crate) changed: BTreeSet<TunnelId>,
 }
 
 /// How much an endpoint has in its tables. All of it goes back to zero when no tunnel is up or being established.
@@ -103,6 +105,7 @@ impl Endpoint {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             jobs: VecDeque::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -275,12 +278,18 @@ impl Endpoint {
     /// the peer sends with this pair of Child SAs.
     pub fn traffic_seen(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
         self.v1_traffic_seen(now, id, inbound_spi);
-        self.with_established(id, |endpoint, sa| {
-            if let Some(established) = sa.established_mut() {
-                established.heard = established.heard.max(now);
-                endpoint.switch_to(now, sa, inbound_spi);
+        for spi in self.others(id, 0) {
+            let Some(established) = self.sas.get_mut(&spi).and_then(IkeSa::established_mut) else { continue };
+            established.heard = established.heard.max(now);
+            let awaited =
+                |child: &Child| child.inbound_spi == inbound_spi && matches!(child.stage, Stage::Awaited(_));
+            if established.children.iter().any(awaited) {
+                self.with_sa(spi, |endpoint, mut sa| {
+                    endpoint.switch_to(now, &mut sa, inbound_spi);
+                    Some(sa)
+                });
             }
-        });
+        }
     }
 
     /// Takes a UDP payload from one of the two ports. On the NAT traversal port, what is not marked as IKE is
@@ -484,8 +493,10 @@ impl Endpoint {
     pub(crate) fn with_sa(&mut self, spi: u64, f: impl FnOnce(&mut Self, IkeSa) -> Option<IkeSa>) {
         let Some(sa) = self.sas.remove(&spi) else { return };
         let traces = Traces::of(&sa);
+        self.changed.extend(traces.tunnel.as_ref().map(|tunnel| tunnel.id));
         match f(self, sa) {
             Some(sa) => {
+                self.changed.extend(sa.tunnel_id());
                 self.sas.insert(spi, sa);
             }
             None => self.erase(&traces),

@@ -268,7 +268,7 @@ impl Endpoint {
                     return self.attempt_failed(sa, Phase::One, header.exchange, Cause::Undecodable(error));
                 }
                 if header.exchange == ExchangeType::CreateChildSa {
-                    let mut sa = self.create_child_sa_answer(now, sa, Err(error))?;
+                    let mut sa = self.create_child_sa_answer(now, sa, request, Err(error))?;
                     self.next_request(now, &mut sa);
                     return Some(sa);
                 }
@@ -284,7 +284,7 @@ impl Endpoint {
             (ExchangeType::IkeIntermediate, Some(said)) => self.intermediate_answer(sa, &said, &payloads),
             (ExchangeType::IkeAuth, _) => self.auth_answer(now, sa, &payloads),
             (ExchangeType::IkeFollowupKe, _) => self.follow_up_answer(now, sa, Ok(&payloads)),
-            (ExchangeType::CreateChildSa, _) => self.create_child_sa_answer(now, sa, Ok(&payloads)),
+            (ExchangeType::CreateChildSa, _) => self.create_child_sa_answer(now, sa, request, Ok(&payloads)),
             _ => self.informational_answer(now, sa, request.purpose),
         };
         let mut sa = sa?;

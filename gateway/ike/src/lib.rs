@@ -70,6 +70,7 @@
 //! told.
 
 mod algorithm;
+pub mod codec;
 mod config;
 mod counters;
 mod crypto;
@@ -83,6 +84,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod half_open;
+mod kept;
 mod of_tunnel;
 mod proposal;
 mod sa;
@@ -103,6 +105,7 @@ pub use crypto::dh::{Job, JobResult};
 pub use endpoint::{Counts, Endpoint};
 pub use error::{Blame, Cause};
 pub use event::{ChildSa, DirectionKeys, DownReason, Event, Nat, Path, Phase, Transmit};
+pub use kept::{Restored, RestoredChild, RestoredIke};
 pub use selector::TrafficSelector;
 pub use timer::TimerKind;
 pub use v1::wire::NotifyType as Ikev1NotifyType;

@@ -56,14 +56,15 @@ impl Timers {
         self.set.get(&(sa, kind)).copied()
     }
 
+    /// Everything of one IKE SA.
+    pub(crate) fn of(&self, sa: u64) -> Vec<(TimerKind, Instant)> {
+        let all = self.set.range((sa, TimerKind::Retransmit)..=(sa, TimerKind::Linger));
+        all.map(|((_, kind), at)| (*kind, *at)).collect()
+    }
+
     /// Stops everything of one IKE SA.
     pub(crate) fn stop_all(&mut self, sa: u64) {
-        let kinds: Vec<_> = self
-            .set
-            .range((sa, TimerKind::Retransmit)..=(sa, TimerKind::Linger))
-            .map(|(key, _)| key.1)
-            .collect();
-        kinds.into_iter().for_each(|kind| self.stop(sa, kind));
+        self.of(sa).into_iter().for_each(|(kind, _)| self.stop(sa, kind));
     }
 
     /// Stops everything of one IKE SA but these.

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::{aead, cbc, prf::icv};
 use crate::{
     algorithm::{Encryption, Integrity},
+    codec::{Damaged, Field, Reader, Writer},
     wire::{
         HEADER_LEN, Header, Payload, WireError,
         header::set_length,
@@ -254,6 +255,30 @@ impl MessageKey {
 
     fn icv_len(&self) -> usize {
         self.integrity.as_ref().map_or(aead::ICV_LEN, |(integrity, _)| integrity.icv_len())
+    }
+}
+
+/// How far the IV of an AEAD goes on when a key is read again: beyond whatever may have been sealed since it was written.
+const SKIPPED: u64 = 1 << 32;
+
+impl Field for MessageKey {
+    fn write(&self, to: &mut Writer) {
+        let Self { encryption, encryption_key, integrity, sealed } = self;
+        encryption.write(to);
+        encryption_key.write(to);
+        integrity.write(to);
+        sealed.write(to);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let encryption = Encryption::read(from)?;
+        let encryption_key = <Zeroizing<Vec<u8>>>::read(from)?;
+        let integrity = <Option<(Integrity, Zeroizing<Vec<u8>>)>>::read(from)?;
+        let sealed = u64::read(from)?.checked_add(SKIPPED).ok_or(Damaged)?;
+        let fits = encryption != Encryption::Null
+            && encryption_key.len() == encryption.key_len() + encryption.salt_len()
+            && encryption.is_aead() == integrity.is_none()
+            && integrity.as_ref().is_none_or(|(integrity, key)| key.len() == integrity.key_len());
+        if fits { Ok(Self { encryption, encryption_key, integrity, sealed }) } else { Err(Damaged) }
     }
 }
 

@@ -7,9 +7,13 @@ use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use super::{ecp::Curve, mlkem, modp::Modulus};
-use crate::algorithm::Group;
+use crate::{
+    algorithm::Group,
+    codec::{Damaged, Field, Reader, Writer},
+};
 
 /// A private value. Wiped when dropped.
+#[derive(Clone)]
 pub(crate) struct Secret {
     group: Group,
     octets: Zeroizing<Vec<u8>>,
@@ -50,28 +54,51 @@ impl Group {
     }
 }
 
+impl Method {
+    fn secret_len(&self) -> usize {
+        match self {
+            Self::Modp(modulus) => modulus.group().exponent_len(),
+            Self::Ecp(curve) => curve.scalar_len(),
+            Self::X25519 => 32,
+            Self::MlKem => mlkem::SECRET_LEN,
+        }
+    }
+
+    /// Whether as many octets may be a private value.
+    fn is_secret(&self, octets: &[u8]) -> bool {
+        match self {
+            Self::Modp(modulus) => modulus.group().is_exponent(octets),
+            Self::Ecp(curve) => curve.is_scalar(octets),
+            Self::X25519 | Self::MlKem => true,
+        }
+    }
+}
+
+impl Field for Secret {
+    fn write(&self, to: &mut Writer) {
+        self.group.write(to);
+        self.octets.write(to);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let group = Group::read(from)?;
+        let octets = <Zeroizing<Vec<u8>>>::read(from)?;
+        let method = group.method();
+        let fits = octets.len() == method.secret_len() && method.is_secret(&octets);
+        if fits { Ok(Self { group, octets }) } else { Err(Damaged) }
+    }
+}
+
 impl Secret {
     pub(crate) fn random(group: Group, rng: &mut dyn CryptoRng) -> Self {
         let method = group.method();
-        let length = match &method {
-            Method::Modp(modulus) => modulus.group().exponent_len(),
-            Method::Ecp(curve) => curve.scalar_len(),
-            Method::X25519 => 32,
-            Method::MlKem => mlkem::SECRET_LEN,
-        };
-        let mut octets = Zeroizing::new(vec![0; length]);
+        let mut octets = Zeroizing::new(vec![0; method.secret_len()]);
         loop {
             rng.fill_bytes(&mut octets);
+            if let Method::Ecp(curve) = &method {
+                curve.cut_to_size(&mut octets);
+            }
             // Drawn again until it is below the order, so that every value is as likely as any other.
-            let fits = match &method {
-                Method::Modp(modulus) => modulus.group().is_exponent(&octets),
-                Method::Ecp(curve) => {
-                    curve.cut_to_size(&mut octets);
-                    curve.is_scalar(&octets)
-                }
-                Method::X25519 | Method::MlKem => true,
-            };
-            if fits {
+            if method.is_secret(&octets) {
                 return Self { group, octets };
             }
         }

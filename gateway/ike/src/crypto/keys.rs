@@ -12,6 +12,7 @@ use super::{
 use crate::{
     algorithm::Prf,
     event::DirectionKeys,
+    kept,
     proposal::{ChildSuite, IkeSuite},
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct SaKeys {
     /// SK_pr.
     auth_responder: Zeroizing<Vec<u8>>,
 }
+
+kept! { SaKeys { prf, derive, auth_initiator, auth_responder } }
 
 /// The keys of a new IKE SA, and those of its messages from the initiator and from the responder.
 pub(crate) fn derive(

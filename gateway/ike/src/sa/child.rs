@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{IkeSa, ike_sa_init::no_proposal};
 use crate::{
     algorithm::Group,
-    config::{Protocol, TunnelConfig},
+    config::TunnelConfig,
     endpoint::Endpoint,
     error::Cause,
     event::{ChildSa, Event},
@@ -22,14 +22,12 @@ pub(super) const NEWS: Duration = Duration::from_secs(5);
 /// A pair of Child SAs that the caller has installed.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(crate) protocol: Protocol,
+    pub(crate) suite: ChildSuite,
     pub(crate) inbound_spi: u32,
     pub(crate) outbound_spi: u32,
     pub(crate) encapsulated: bool,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
-    /// The group of its own key exchange.
-    pub(crate) group: Option<Group>,
     /// Whether we began the exchange that made it.
     pub(crate) initiator: bool,
     /// The lower of that exchange's nonces, which settles collisions (RFC 7296 section 2.8.1).
@@ -338,13 +336,12 @@ impl Endpoint {
         // Without a NAT a peer may use the NAT traversal port and yet take no ESP in UDP.
         let encapsulated = established.nat.any() && path.local.port() == nat_t_port;
         established.children.push(Child {
-            protocol: agreement.suite.protocol,
+            suite: agreement.suite,
             inbound_spi: agreement.inbound_spi,
             outbound_spi: agreement.outbound_spi,
             encapsulated,
             local_ts: agreement.local_ts.clone(),
             remote_ts: agreement.remote_ts.clone(),
-            group: agreement.suite.group,
             initiator: making.initiator,
             nonce: ni.min(nr).to_vec(),
             replaces: making.replaces,

@@ -28,16 +28,16 @@ const CHILDLESS: std::time::Duration = std::time::Duration::from_secs(10);
 /// A pair that is gone here, or never was, and that the peer was asked to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deleting {
-    protocol: config::Protocol,
-    inbound_spi: u32,
-    outbound_spi: u32,
+    pub(super) protocol: config::Protocol,
+    pub(super) inbound_spi: u32,
+    pub(super) outbound_spi: u32,
 }
 
 impl super::Established {
     /// What protects the packets of a pair that is installed or being deleted.
     pub(super) fn protocol_of(&self, inbound_spi: u32) -> Option<config::Protocol> {
         let mut deleting = self.deleting.iter().filter(|d| d.inbound_spi == inbound_spi).map(|d| d.protocol);
-        deleting.next().or_else(|| self.child(inbound_spi).map(|child| child.protocol))
+        deleting.next().or_else(|| self.child(inbound_spi).map(|child| child.suite.protocol))
     }
 
     /// Whether we have asked the peer to delete the pair that it names so.
@@ -187,7 +187,7 @@ impl Endpoint {
             return;
         }
         child.stage = Stage::Deleting;
-        let protocol = child.protocol;
+        let protocol = child.suite.protocol;
         self.schedule_children(sa);
         self.request_delete(now, sa, protocol, inbound_spi, DownReason::Replaced);
     }
@@ -236,7 +236,7 @@ impl Endpoint {
         let stage = established.children[at].stage;
         if matches!(stage, Stage::Live | Stage::Awaited(_) | Stage::Redundant(_)) {
             let child = established.children.remove(at);
-            let (protocol, outbound_spi) = (child.protocol, child.outbound_spi);
+            let (protocol, outbound_spi) = (child.suite.protocol, child.outbound_spi);
             self.switch_elsewhere(tunnel, spi);
             let reason = self.down_reason(tunnel, spi, reason);
             self.child_down(tunnel, &child, reason);

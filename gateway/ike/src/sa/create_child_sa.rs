@@ -9,7 +9,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use super::{
-    IkeSa, Purpose, Role, Stage,
+    IkeSa, Purpose, Request, Role, Stage,
     child::{self, Agreement, Flow, Making, Replaces},
     ike_followup_ke::{FollowUp, link_of},
     rekey_ike::{IkeAgreement, Secrets},
@@ -54,17 +54,20 @@ pub(crate) struct Task {
     /// Our SPI of the IKE SA that is to be made; drawn when the request is sent.
     pub(super) ike_spi: u64,
     /// Our SPI of the pair of Child SAs that is to be made, once the request is sent.
-    child_spi: Option<u32>,
+    pub(super) child_spi: Option<u32>,
     /// What it makes is to be deleted at once: it was closed in the meantime.
     pub(super) doomed: bool,
     /// SPIs that the peer has deleted and that we know nothing of: that of what it makes may be among them.
     pub(super) gone: Vec<u32>,
-    group: Option<Group>,
+    pub(super) group: Option<Group>,
     /// Our part of the key exchange; not here while a job has it.
-    secret: Option<(Secret, Vec<u8>)>,
-    retries: u32,
+    pub(super) secret: Option<(Secret, Vec<u8>)>,
+    /// The request and our part of the key exchange while the shared secret is computed: what another process has to
+    /// begin with again.
+    pub(super) asked: Option<(Request, Secret)>,
+    pub(super) retries: u32,
     /// The additional key exchange that is to follow, and the peer's link to it.
-    follow_up: Option<(Group, Vec<u8>)>,
+    pub(super) follow_up: Option<(Group, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -155,7 +158,7 @@ impl Endpoint {
         // The group that the peer has taken before saves a round.
         let last = match &goal {
             Goal::RekeyIke => Some(established.suite.group),
-            Goal::RekeyChild(old) => established.child(*old).and_then(|child| child.group),
+            Goal::RekeyChild(old) => established.child(*old).and_then(|child| child.suite.group),
             Goal::Create(_) => None,
         };
         let group = last.filter(|last| groups.contains(last)).or(groups.first().copied());
@@ -172,6 +175,7 @@ impl Endpoint {
             gone: Vec::new(),
             group,
             secret: None,
+            asked: None,
             retries: 0,
             follow_up: None,
         }));
@@ -227,7 +231,7 @@ impl Endpoint {
             };
             let [offer, ts_initiator, ts_responder] = match (old, &task.goal) {
                 (Some(old), _) => {
-                    let about = Some((old.protocol.into(), old.inbound_spi.to_be_bytes().to_vec()));
+                    let about = Some((old.suite.protocol.into(), old.inbound_spi.to_be_bytes().to_vec()));
                     payloads.push(Payload::Notify(Notify {
                         kind: NotifyType::REKEY_SA,
                         about,
@@ -262,6 +266,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         mut sa: IkeSa,
+        request: Request,
         payloads: Result<&[Payload], WireError>,
     ) -> Option<IkeSa> {
         let Some(tunnel) = sa.tunnel.clone() else { return Some(sa) };
@@ -293,6 +298,7 @@ impl Endpoint {
         match (public, task.secret.take()) {
             (Some(public), Some((secret, _))) => {
                 task.step = Step::Agreeing(Box::new(made));
+                task.asked = Some((request, secret.clone()));
                 let job = Job { sa: sa.spi, secret, work: Work::Agree(public) };
                 if let Some(established) = sa.established_mut() {
                     established.agenda.task = Some(task);
@@ -315,6 +321,7 @@ impl Endpoint {
         let agenda = sa.established_mut().map(|e| &mut e.agenda);
         let agreeing = |task: &mut Box<Task>| matches!(task.step, Step::Agreeing(_) | Step::FollowingUp(_));
         let Some(mut task) = agenda.and_then(|a| a.task.take_if(agreeing)) else { return Some(sa) };
+        task.asked = None;
         let made = match std::mem::replace(&mut task.step, Step::Sent) {
             Step::Agreeing(made) => made,
             Step::FollowingUp(follow_up) => {

@@ -277,7 +277,7 @@ fn judge(sa: &mut IkeSa, payloads: &[Payload]) -> Result<Asked, Refusal> {
     let old = established
         .children
         .iter()
-        .find(|child| Protocol::from(child.protocol) == protocol && child.outbound_spi == spi);
+        .find(|child| Protocol::from(child.suite.protocol) == protocol && child.outbound_spi == spi);
     match old.map(|old| (old.stage, old.inbound_spi)) {
         // A pair stays until it is deleted, however often it is rekeyed.
         Some(_) if established.children.len() >= MAX_CHILDREN_IN_REKEYS => {

@@ -72,7 +72,7 @@ impl Endpoint {
             let child = established
                 .children
                 .iter()
-                .find(|child| Protocol::from(child.protocol) == protocol && child.outbound_spi == *spi);
+                .find(|child| Protocol::from(child.suite.protocol) == protocol && child.outbound_spi == *spi);
             let Some(child) = child else {
                 let task = established.agenda.task.as_mut().filter(|task| task.gone.len() < MAX_GONE);
                 task.into_iter().for_each(|task| task.gone.push(*spi));

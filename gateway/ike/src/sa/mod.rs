@@ -26,6 +26,7 @@ mod ike_intermediate;
 mod ike_sa_init;
 mod ike_sa_init_response;
 mod informational;
+mod kept;
 mod lifetime;
 mod mobike;
 mod nat;
@@ -47,6 +48,7 @@ pub(crate) use extensions::Extensions;
 pub(crate) use fragment::{Opened, Reassembly};
 pub(crate) use handshake::Handshake;
 pub(crate) use ike_followup_ke::Pending;
+pub(crate) use kept::Resumed;
 pub(crate) use report::Reports;
 pub(crate) use window::{Purpose, Queued, Request, Turn, Window};
 

@@ -32,8 +32,8 @@ pub(super) struct IkeAgreement {
 /// The IKE SA that another took the place of, and the lower of the nonces of the exchange that made it.
 #[derive(Debug)]
 pub(crate) struct Rekeyed {
-    of: u64,
-    nonce: Vec<u8>,
+    pub(super) of: u64,
+    pub(super) nonce: Vec<u8>,
 }
 
 /// The secrets of the key exchanges that a rekey of an IKE SA, or a Child SA, is made by.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use super::{
     Sa,
     keys::QuickExchanged,
+    proposal::PhaseTwoSuite,
     quick::{Step, Want},
     wire::{Delete, Payload, ProtocolId},
 };
 use crate::{
     TunnelId,
-    config::Protocol,
     crypto::dh::Shared,
     endpoint::Endpoint,
     event::{ChildSa, DownReason, Event},
@@ -24,9 +24,9 @@ pub(super) const REKEY_RETRY: Duration = Duration::from_secs(10);
 /// A pair of Child SAs.
 #[derive(Debug)]
 pub(super) struct Child {
-    local: TrafficSelector,
-    remote: TrafficSelector,
-    pub(super) protocol: Protocol,
+    pub(super) local: TrafficSelector,
+    pub(super) remote: TrafficSelector,
+    pub(super) suite: PhaseTwoSuite,
     pub(super) inbound_spi: u32,
     pub(super) outbound_spi: u32,
     pub(super) encapsulated: bool,
@@ -39,8 +39,10 @@ pub(super) struct Child {
     pub(super) since: Instant,
     /// Whether the peer is known to be ready for what is sent with it.
     pub(super) confirmed: bool,
-    rekey_at: Option<Instant>,
-    expires: Instant,
+    pub(super) rekey_at: Option<Instant>,
+    pub(super) expires: Instant,
+    /// After how many bytes the peer ends it.
+    pub(super) lifetime_bytes: Option<u64>,
     /// When it goes, because another has its place.
     pub(super) retire_at: Option<Instant>,
 }
@@ -109,7 +111,7 @@ impl Endpoint {
         let kept = Child {
             local,
             remote,
-            protocol: suite.protocol,
+            suite,
             inbound_spi: quick.inbound_spi,
             outbound_spi: quick.outbound_spi,
             encapsulated,
@@ -120,6 +122,7 @@ impl Endpoint {
             confirmed: initiator,
             rekey_at: Some(now + lifetime * (least + self.rng.next_u32() % 50) / 1000),
             expires: now + lifetime,
+            lifetime_bytes: quick.lifetime.bytes,
             retire_at: None,
         };
         let inbound_spi = kept.inbound_spi;
@@ -262,7 +265,7 @@ impl Endpoint {
         let outbound_spi = child.outbound_spi;
         self.events.push_back(Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason });
         if let Some(sa) = sa.filter(|_| tell) {
-            let delete = Delete::children(ProtocolId::from(child.protocol), &[inbound_spi]);
+            let delete = Delete::children(ProtocolId::from(child.suite.protocol), &[inbound_spi]);
             self.inform(now, sa, Payload::Delete(delete), true);
         }
         self.arm_children(tunnel);

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::wire::{Chain, Header, Payload, payload};
 use crate::{
     algorithm::{Encryption, Prf},
+    codec::{Damaged, Field, Reader, Writer},
     crypto::{cbc, prf::hash},
     wire::{WireError, header::set_length},
 };
@@ -133,6 +134,42 @@ impl MessageCipher {
     /// Whether an exchange with this message ID is or was there: one that is to begin needs another.
     pub(crate) fn knows(&self, message_id: u32) -> bool {
         self.chains.contains_key(&message_id) || self.spent.contains(&message_id)
+    }
+
+    /// Appends it. Of the chains, those of phase 1 and of the exchanges in `kept`; whatever comes of the others is an old
+    /// message for whoever reads it.
+    pub(super) fn write(&self, kept: impl Fn(u32) -> bool, to: &mut Writer) {
+        let Self { encryption, prf, key, chains, begun, spent } = self;
+        (*encryption, *prf).write(to);
+        key.write(to);
+        let stays = |id: &u32| *id == PHASE_ONE || kept(*id);
+        let ordered = [PHASE_ONE].iter().chain(begun).filter(|id| stays(id));
+        let ordered = ordered.filter_map(|id| chains.get_key_value(id));
+        let ordered: Vec<_> = ordered.map(|(id, chain)| (*id, (chain.iv.clone(), chain.received))).collect();
+        ordered.write(to);
+        let all = spent.iter().chain(begun.iter().filter(|id| !stays(id)));
+        all.copied().collect::<Vec<_>>().write(to);
+    }
+
+    /// Takes one off the front.
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (encryption, prf) = <(Encryption, Prf)>::read(from)?;
+        let key = <Zeroizing<Vec<u8>>>::read(from)?;
+        let ordered = <Vec<(u32, (Vec<u8>, Option<[u8; 32]>))>>::read(from)?;
+        let spent = <VecDeque<u32>>::read(from)?;
+        let fits = !encryption.is_aead()
+            && encryption != Encryption::Null
+            && key.len() == encryption.key_len()
+            && ordered.first().is_some_and(|(id, _)| *id == PHASE_ONE)
+            && ordered.len() <= MAX_CHAINS + 1
+            && ordered.iter().all(|(_, (iv, _))| iv.len() == encryption.block_len());
+        if !fits {
+            return Err(Damaged);
+        }
+        let begun = ordered.iter().map(|(id, _)| *id).filter(|id| *id != PHASE_ONE).collect();
+        let chains =
+            ordered.into_iter().map(|(id, (iv, received))| (id, CbcChain { iv, received })).collect();
+        Ok(Self { encryption, prf, key, chains, begun, spent })
     }
 
     fn iv(&self, message_id: u32) -> Vec<u8> {

@@ -223,7 +223,7 @@ impl Endpoint {
         for spi in delete.child_spis() {
             let Some(family) = self.v1.families.get(&tunnel) else { return };
             let named = family.children.iter().find(|child| {
-                child.outbound_spi == spi && ProtocolId::from(child.protocol) == delete.protocol
+                child.outbound_spi == spi && ProtocolId::from(child.suite.protocol) == delete.protocol
             });
             let Some(inbound_spi) = named.map(|child| child.inbound_spi) else { continue };
             let waiting = sa.established().and_then(|established| {

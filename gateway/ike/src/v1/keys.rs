@@ -18,6 +18,7 @@ use crate::{
     algorithm::Prf,
     crypto::prf::{hash, prf},
     event::DirectionKeys,
+    kept,
 };
 
 /// What both sides know after the key exchange of phase 1, apart from the shared secret: bodies of payloads as they
@@ -59,6 +60,8 @@ pub(crate) struct SaKeys {
     /// SKEYID_a.
     authenticate: Zeroizing<Vec<u8>>,
 }
+
+kept! { SaKeys { prf, root, derive, authenticate } }
 
 /// The keys of a new ISAKMP SA with a pre-shared key, and the cipher of its messages; `shared` is g^xy.
 pub(crate) fn derive(

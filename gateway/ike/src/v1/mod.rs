@@ -22,6 +22,7 @@ pub(crate) mod forge;
 pub(crate) mod fragment;
 pub(crate) mod id;
 mod informational;
+mod kept;
 pub(crate) mod keys;
 mod lifetime;
 mod main_mode;
@@ -40,6 +41,7 @@ use std::{
     time::Instant,
 };
 
+pub(crate) use self::kept::ResumedFamily;
 use self::{
     children::Child,
     cipher::MessageCipher,
@@ -357,11 +359,12 @@ impl Endpoint {
     }
 
     pub(crate) fn v1_traffic_seen(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
-        if let Some(cookie) = self.v1.current(id) {
+        let Some(cookie) = self.v1.current(id) else { return };
+        let Some(established) = self.v1.sas.get_mut(&cookie).and_then(Sa::established_mut) else { return };
+        established.heard = established.heard.max(now);
+        let awaited = established.quicks().any(|(_, quick)| quick.awaits_traffic(inbound_spi));
+        if awaited {
             self.with_v1(cookie, |endpoint, mut sa| {
-                if let Some(established) = sa.established_mut() {
-                    established.heard = established.heard.max(now);
-                }
                 endpoint.confirm_by_traffic(now, &mut sa, inbound_spi);
                 Some(sa)
             });
@@ -385,6 +388,7 @@ impl Endpoint {
     /// A deadline of an SA or of a family.
     pub(crate) fn v1_timeout(&mut self, now: Instant, key: u64, kind: TimerKind) {
         if let Some(tunnel) = self.v1.family_keys.get(&key).copied() {
+            self.changed.insert(tunnel);
             return self.v1_children_due(now, tunnel);
         }
         self.with_v1(key, |endpoint, mut sa| match kind {
@@ -413,8 +417,10 @@ impl Endpoint {
     fn with_v1(&mut self, cookie: u64, f: impl FnOnce(&mut Self, Sa) -> Option<Sa>) {
         let Some(sa) = self.v1.sas.remove(&cookie) else { return };
         let (first_message, tunnel) = (sa.first_message, sa.tunnel_id());
+        self.changed.extend(tunnel);
         match f(self, sa) {
             Some(sa) => {
+                self.changed.extend(sa.tunnel_id());
                 self.arm(&sa);
                 self.v1.sas.insert(cookie, sa);
             }

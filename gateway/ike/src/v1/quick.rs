@@ -98,7 +98,12 @@ impl Quick {
         matches!(self.step, Step::Generating | Step::OfferSent | Step::Agreeing | Step::Done)
     }
 
-    fn new(now: Instant, step: Step, want: Want, inbound_spi: u32, nonce: Vec<u8>) -> Self {
+    /// Whether packets with this SPI say that the peer has the pair.
+    pub(super) fn awaits_traffic(&self, inbound_spi: u32) -> bool {
+        self.step == Step::Answered && self.inbound_spi == inbound_spi
+    }
+
+    pub(super) fn new(now: Instant, step: Step, want: Want, inbound_spi: u32, nonce: Vec<u8>) -> Self {
         Self {
             step,
             want,
@@ -525,7 +530,7 @@ impl Endpoint {
     pub(super) fn confirm_by_traffic(&mut self, now: Instant, sa: &mut Sa, inbound_spi: u32) {
         let answered = sa.established().and_then(|established| {
             let mut quicks = established.quicks();
-            quicks.find(|(_, q)| q.step == Step::Answered && q.inbound_spi == inbound_spi).map(|(id, _)| id)
+            quicks.find(|(_, quick)| quick.awaits_traffic(inbound_spi)).map(|(id, _)| id)
         });
         if let Some(id) = answered {
             self.quick_confirmed(now, sa, id);

@@ -14,6 +14,7 @@ mod ppk;
 mod protocols;
 mod reauthentication;
 mod rekey;
+mod resume;
 mod schedules;
 mod strangers;
 mod v1;

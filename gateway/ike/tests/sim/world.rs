@@ -13,7 +13,8 @@ use std::{
 
 use adit_ike::{
     ChildSa, Counts, DirectionKeys, DownReason, Dpd, Encryption, Endpoint, EndpointConfig, Event, Group, Id,
-    IkePolicy, Integrity, IpsecPolicy, Job, NatT, Path, Prf, Psk, TrafficSelector, TunnelConfig, TunnelId,
+    IkePolicy, Integrity, IpsecPolicy, Job, NatT, Path, Prf, Psk, RestoredChild, TrafficSelector,
+    TunnelConfig, TunnelId,
 };
 use rand_chacha::{
     ChaCha20Rng,
@@ -100,6 +101,8 @@ pub(crate) struct End {
     /// Packets that came with an SA which is not there, or with other keys.
     pub(crate) drops: usize,
     pub(crate) taken: usize,
+    /// What another process would need to go on.
+    pub(crate) record: Option<Vec<u8>>,
     bias: Arc<AtomicU16>,
 }
 
@@ -228,6 +231,7 @@ impl World {
                 sending: None,
                 drops: 0,
                 taken: 0,
+                record: None,
                 bias,
             }
         });
@@ -312,6 +316,34 @@ impl World {
         end.log.push("restarted".to_owned());
     }
 
+    /// Goes on in another process with what the last one kept: what it was computing is lost, and a pair of Child SAs
+    /// that no record tells of is removed.
+    pub(crate) fn resume(&mut self, side: usize, tunnel: TunnelConfig) {
+        let Some(record) = self.ends[side].record.clone() else { return self.restart(side, tunnel) };
+        let installed = std::mem::take(&mut self.ends[side].children);
+        let (order, sending) = (self.ends[side].order.clone(), self.ends[side].sending);
+        // Only what is established gets the same answers as before.
+        let kept = |request: &[u8]| request[18] == 36 || request[18] == 37;
+        let answers = std::mem::take(&mut self.answers);
+        let (now, start) = (self.now, self.start);
+        self.restart(side, tunnel);
+        self.answers = answers;
+        self.answers.retain(|(answering, _, request), _| *answering != side || kept(request));
+        let end = &mut self.ends[side];
+        let restored = end.endpoint.restore(now, start, TUNNEL, &record).expect("the record is whole");
+        let spis = |c: &RestoredChild| (c.child.inbound.spi, c.child.outbound.spi);
+        let restored: Vec<_> = restored.children.iter().map(spis).collect();
+        end.log.push(format!("resumed with {restored:x?}"));
+        for spis in &restored {
+            assert!(installed.contains_key(spis), "{spis:x?} was never installed");
+        }
+        end.children = installed.into_iter().filter(|(spis, _)| restored.contains(spis)).collect();
+        end.order = order;
+        end.order.retain(|spi| restored.iter().any(|(inbound, _)| inbound == spi));
+        end.sending = sending.filter(|spi| end.order.contains(spi));
+        self.settle(side);
+    }
+
     /// Runs jobs, takes events, sends what is to be sent: as the contract has it, in this order.
     pub(crate) fn settle(&mut self, side: usize) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
@@ -329,6 +361,9 @@ impl World {
             }
             while let Some(event) = end.endpoint.poll_event() {
                 end.take(event, self.now, self.start);
+            }
+            while let Some(id) = end.endpoint.poll_changed() {
+                end.record = end.endpoint.record(id, self.start).map(|record| record.to_vec());
             }
             let Some(transmit) = end.endpoint.poll_transmit() else { break };
             self.wire.push((side, transmit.payload.clone()));

@@ -1,0 +1,250 @@
+//! A process ends at any moment, and another one goes on with what it kept: no packet is lost, nothing is negotiated
+//! anew, and both ends agree.
+
+use std::time::Duration;
+
+use adit_ike::*;
+use rand_chacha::rand_core::Rng;
+
+use crate::{
+    lifecycle::up,
+    schedules::{draw, for_all, seeds},
+    v1::v1_tunnels,
+    world::*,
+};
+
+fn every_version() -> [[TunnelConfig; 2]; 3] {
+    [plain_tunnels(), v1_tunnels(Mode::Main), v1_tunnels(Mode::Aggressive)]
+}
+
+/// Packets both ways get through.
+fn carries(world: &mut World) {
+    let before: usize = world.ends.iter().map(|end| end.taken).sum();
+    world.send_packet(A);
+    world.send_packet(B);
+    world.seconds(1);
+    let after: usize = world.ends.iter().map(|end| end.taken).sum();
+    assert_eq!(after, before + 2, "{}", world.story());
+}
+
+#[test]
+fn either_side_goes_on_without_a_datagram() {
+    for tunnels in every_version() {
+        for side in [A, B] {
+            let mut world = up(3, tunnels.clone());
+            let (sent, ups) = (world.wire.len(), world.ends[side].ups.len());
+            let keys = world.child(side).inbound.clone();
+            world.resume(side, tunnels[side].clone());
+            carries(&mut world);
+            world.assert_up();
+            assert_eq!((world.wire.len(), world.ends[side].ups.len()), (sent, ups), "{}", world.story());
+            assert_eq!(world.child(side).inbound, keys);
+            assert_eq!(world.ends.each_ref().map(|end| end.downs.len()), [0, 0]);
+        }
+    }
+}
+
+#[test]
+fn afterwards_it_rekeys_answers_and_looks_for_life_as_before() {
+    for tunnels in every_version() {
+        for side in [A, B] {
+            for by in [A, B] {
+                let mut world = up(4, tunnels.clone());
+                world.resume(side, tunnels[side].clone());
+                let old = world.child(by).inbound.clone();
+                world.rekey_child(by);
+                world.seconds(60);
+                world.assert_up();
+                assert_ne!(world.child(by).inbound, old, "{}", world.story());
+                world.rekey_ike(by);
+                world.seconds(60);
+                world.assert_up();
+                carries(&mut world);
+                // It is alive to the peer, and a peer that is not is found out.
+                world.seconds(120);
+                world.assert_up();
+                assert!(world.ends.iter().all(|end| end.failures.is_empty()), "{}", world.story());
+                world.faults.loss = 1000;
+                world.seconds(120);
+                assert_eq!(world.ends[side].downs.last(), Some(&DownReason::PeerDead), "{}", world.story());
+            }
+        }
+    }
+}
+
+#[test]
+fn lifetimes_go_on() {
+    for mut tunnels in every_version() {
+        for tunnel in &mut tunnels {
+            tunnel.ipsec.lifetime = Duration::from_secs(100);
+            tunnel.ike.lifetime = Duration::from_secs(300);
+        }
+        let mut world = up(5, tunnels.clone());
+        let old = world.child(A).inbound.clone();
+        for _ in 0..8 {
+            world.seconds(10);
+            world.resume(A, tunnels[A].clone());
+            world.resume(B, tunnels[B].clone());
+        }
+        world.assert_up();
+        assert_eq!(world.child(A).inbound, old, "{}", world.story());
+        world.seconds(20);
+        world.assert_up();
+        assert_ne!(world.child(A).inbound, old, "{}", world.story());
+        let ups = world.ends[A].ups.len();
+        world.seconds(300);
+        assert!(world.ends[A].ups.len() > ups, "{}", world.story());
+    }
+}
+
+#[test]
+fn what_is_gone_is_told_to_the_peer() {
+    for tunnels in every_version() {
+        let mut world = up(6, tunnels.clone());
+        let record = world.ends[A].record.clone().unwrap();
+        world.restart(A, tunnels[A].clone());
+        let (now, start) = (world.now, world.start);
+        world.ends[A].endpoint.dismiss(now, start, &record).unwrap();
+        world.settle(A);
+        world.seconds(1);
+        assert!(world.ends[B].children.is_empty(), "{}", world.story());
+        assert_eq!(world.ends[B].downs, [DownReason::ClosedByPeer]);
+        world.seconds(60);
+        world.assert_no_leak();
+        assert!(world.ends[A].endpoint.record(TUNNEL, start).is_none());
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_down_has_no_record() {
+    for tunnels in every_version() {
+        let mut world = up(7, tunnels);
+        assert!(world.ends.iter().all(|end| end.record.is_some()));
+        world.close(A);
+        world.seconds(60);
+        assert!(world.ends.iter().all(|end| end.record.is_none()), "{}", world.story());
+    }
+}
+
+#[test]
+fn a_damaged_record_is_refused_and_changes_nothing() {
+    for tunnels in every_version() {
+        let mut world = up(8, tunnels.clone());
+        world.rekey_child(A);
+        world.run(Duration::from_millis(7));
+        let record = world.ends[A].record.clone().unwrap();
+        let (now, start) = (world.now, world.start);
+        world.restart(A, tunnels[A].clone());
+        let endpoint = &mut world.ends[A].endpoint;
+        let empty = Counts::default();
+        for cut in 0..record.len() {
+            assert!(endpoint.restore(now, start, TUNNEL, &record[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(endpoint.counts(), empty);
+        assert!(endpoint.restore(now, start, TunnelId(99), &record).is_err());
+        let mut other = record.clone();
+        other[1] += 1;
+        assert!(endpoint.restore(now, start, TUNNEL, &other).is_err(), "another format");
+        assert!(endpoint.restore(now, start, TUNNEL, &record).is_ok());
+        assert!(endpoint.restore(now, start, TUNNEL, &record).is_err(), "it is there already");
+    }
+}
+
+/// Whatever octet of a record is another, nothing panics, not even when the endpoint is used afterwards.
+#[test]
+fn changed_octets_do_no_harm() {
+    for (number, tunnels) in every_version().into_iter().enumerate() {
+        let mut world = up(9, tunnels.clone());
+        world.rekey_child(A);
+        world.run(Duration::from_millis(3));
+        let record = world.ends[A].record.clone().unwrap();
+        for _ in 0..300 {
+            let mut world = World::new(number as u64, tunnels.clone());
+            let mut record = record.clone();
+            for _ in 0..1 + draw(&mut world, 3) {
+                let at = draw(&mut world, record.len() as u32) as usize;
+                record[at] = world.rng.next_u32() as u8;
+            }
+            let (now, start) = (world.now, world.start);
+            let endpoint = &mut world.ends[A].endpoint;
+            if endpoint.restore(now, start, TUNNEL, &record).is_ok() {
+                endpoint.rekey_ike(now, TUNNEL);
+                for _ in 0..50 {
+                    let Some((at, _)) = endpoint.poll_timeout() else { break };
+                    endpoint.handle_timeout(at.max(now));
+                    while let Some(job) = endpoint.poll_job() {
+                        endpoint.handle_job(now, job.run());
+                    }
+                    while endpoint.poll_event().is_some() || endpoint.poll_transmit().is_some() {}
+                    endpoint.record(TUNNEL, start);
+                }
+            }
+        }
+    }
+}
+
+/// Rekeys from both ends while packets flow both ways, and either end goes on in another process at any moment: not a
+/// packet is lost, whatever IKE's datagrams suffer.
+#[test]
+fn no_moment_to_end_at_loses_a_packet() {
+    let resumed = for_all(|seed| {
+        let mut draws = World::new(seed, plain_tunnels());
+        let mut tunnels = every_version()[draw(&mut draws, 3) as usize].clone();
+        let v2 = tunnels[A].ike.version == Version::Ikev2;
+        if draw(&mut draws, 4) == 0 {
+            tunnels.iter_mut().for_each(|tunnel| tunnel.ipsec.pfs = vec![Group::X25519]);
+        }
+        // As many attempts as it takes: a dead peer is another story.
+        tunnels.iter_mut().for_each(|tunnel| tunnel.dpd = None);
+        let retransmission = Retransmission { attempts: 20, ..Retransmission::default() };
+        let settings = EndpointConfig { retransmission, ..EndpointConfig::default() };
+        let mut world = World::with_settings(seed, tunnels.clone(), settings);
+        world.connect(A);
+        world.seconds(1);
+        world.assert_up();
+        world.faults = Faults {
+            loss: draw(&mut world, 200),
+            duplication: draw(&mut world, 300),
+            delay: (Duration::from_millis(1), Duration::from_millis(u64::from(draw(&mut world, 500)) + 1)),
+        };
+        world.job_delay = Duration::from_millis(u64::from(draw(&mut world, 2) * draw(&mut world, 200)));
+        let mut resumed = 0;
+        for _ in 0..draw(&mut world, 6) + 1 {
+            let side = draw(&mut world, 2) as usize;
+            // IKEv1 loses packets where rekeys of both sides overlap, and does not keep a phase 1 under way.
+            if v2 && draw(&mut world, 3) == 0 {
+                world.rekey_ike(side)
+            } else if v2 || world.is_quiet() {
+                world.rekey_child(side)
+            }
+            for _ in 0..draw(&mut world, 60) {
+                let (side, wait) = (draw(&mut world, 2) as usize, draw(&mut world, 200));
+                world.send_packet(side);
+                world.run(Duration::from_millis(wait.into()));
+                if draw(&mut world, 15) == 0 {
+                    let side = draw(&mut world, 2) as usize;
+                    world.resume(side, tunnels[side].clone());
+                    resumed += 1;
+                }
+            }
+        }
+        world.seconds(30);
+        world.faults = PERFECT;
+        for _ in 0..200 {
+            world.send_packet(A);
+            world.send_packet(B);
+            world.seconds(1);
+            if world.is_quiet() {
+                break;
+            }
+        }
+        world.assert_up();
+        assert!(world.ends.iter().all(|end| end.drops == 0), "{}", world.story());
+        assert!(world.ends.iter().all(|end| end.failures.is_empty()), "{}", world.story());
+        world.seconds(300);
+        world.assert_no_leak();
+        resumed
+    });
+    let schedules = seeds().count() as u64;
+    assert!(schedules < 100 || resumed > schedules * 3, "{resumed} times in {schedules} schedules");
+}
