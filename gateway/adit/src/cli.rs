@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A site-to-site IPsec VPN gateway on XDP.
 ///
@@ -20,9 +20,11 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole gateway: data plane and control. SIGHUP reloads the configuration, SIGTERM and SIGINT stop.
+    /// Run the whole gateway: data plane and control. SIGHUP reloads the configuration, SIGTERM and SIGINT close every
+    /// tunnel and stop.
     Run(Gateway),
-    /// Run control alone: IKE, policies, routes, API. It waits for the data plane, whenever that comes.
+    /// Run control alone: IKE, policies, routes, API. It waits for the data plane, whenever that comes. SIGTERM and SIGINT
+    /// leave every SA to the next control, which goes on with them; `adit tunnel down` closes a tunnel.
     Control(Gateway),
     /// Run the data plane alone: it reads the interfaces from the file and goes on with every SA in the maps.
     Dataplane(Gateway),
@@ -64,6 +66,9 @@ pub(crate) enum Command {
         /// Where the maps are pinned.
         #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
         bpf_dir: PathBuf,
+        /// Where control keeps what the next one needs [default: `sas` beside the directory of the maps]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
 }
 
@@ -87,7 +92,7 @@ pub(crate) enum TunnelCommand {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Take it down and keep it down until `up`, a change of its configuration, or a restart. What it protects is dropped.
+    /// Take it down and keep it down until `up` or a change of its configuration. What it protects is dropped.
     Down {
         /// The tunnel's name.
         name: String,
@@ -125,6 +130,10 @@ pub(crate) struct Gateway {
     /// Where the maps are pinned: a directory in a bpffs, or one to mount a bpffs at.
     #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
     pub(crate) bpf_dir: PathBuf,
+    /// Where control keeps what the next one needs to go on with the tunnels, keys included: a directory in memory, or one
+    /// to mount a tmpfs at [default: `sas` beside the directory of the maps]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// SAs that fit into the maps of a data plane that makes them: a tunnel takes two, four during a rekey. Another
     /// number takes effect after `adit unload`.
     #[arg(long, env = "ADIT_MAX_SAS", default_value_t = adit_maps::sa::DEFAULT_CAPACITY, value_name = "N")]
@@ -152,6 +161,11 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+/// Where control keeps what the next one needs.
+pub(crate) fn state_dir(named: Option<&PathBuf>, bpf_dir: &Path) -> PathBuf {
+    named.cloned().unwrap_or_else(|| adit_control::kept::beside(bpf_dir))
 }
 
 const CONFIG: &str = "/etc/adit/adit.toml";

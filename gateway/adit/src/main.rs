@@ -16,6 +16,7 @@ mod table;
 
 use adit_api::Client;
 use adit_control::{Action, Config, ConfigError, Rekey};
+use anyhow::Context;
 use clap::Parser;
 use cli::{Arguments, Command, Format, TunnelCommand};
 use std::{
@@ -60,8 +61,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Control(gateway) => run::gateway(&gateway, true, false),
         Command::Dataplane(gateway) => run::gateway(&gateway, false, true),
         Command::Check { config } => check(&config),
-        Command::Unload { bpf_dir } => {
+        Command::Unload { bpf_dir, state_dir } => {
             adit_dataplane::unload(&bpf_dir, adit_dataplane::DEFAULT_TUN)?;
+            let state_dir = cli::state_dir(state_dir.as_ref(), &bpf_dir);
+            adit_control::kept::clear(&state_dir).with_context(|| state_dir.display().to_string())?;
             print(&format!("nothing of Adit is left in {} or on an interface", bpf_dir.display()))
         }
         Command::Status { socket, output, json } => {

@@ -65,7 +65,12 @@ async fn run_control(
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     let api = config.api.clone();
-    let options = Options { file: arguments.config.clone(), config, bpf_dir: arguments.bpf_dir.clone() };
+    let options = Options {
+        file: arguments.config.clone(),
+        config,
+        bpf_dir: arguments.bpf_dir.clone(),
+        state_dir: cli::state_dir(arguments.state_dir.as_ref(), &arguments.bpf_dir),
+    };
     let (control, mut task) = Control::start(options).await?;
     let server = match Server::start(control.clone(), &api.socket, api.metrics).await {
         Ok(server) => server,
@@ -81,7 +86,11 @@ async fn run_control(
         None => tracing::info!("API on {}", api.socket.display()),
     }
     let result = watch(workers, Some((&control, &mut task)), signals).await;
-    control.shutdown().await;
+    // Without control packets flow on, and the next one goes on from here. Without the data plane nothing does.
+    match workers {
+        Some(_) => control.shutdown().await,
+        None => control.leave().await,
+    }
     drop(server);
     result
 }

@@ -26,7 +26,9 @@ impl Gateway {
         let file = dir.join("adit.toml");
         fs::write(&file, config(host, &["a-b"])).unwrap();
         let config = Config::load(&file).unwrap();
-        let options = Options { file, config, bpf_dir: dir.join("bpf") };
+        // Nothing can be kept there, and nothing has to be.
+        let state_dir = "/dev/null/sas".into();
+        let options = Options { file, config, bpf_dir: dir.join("bpf"), state_dir };
         let (control, _) = Control::start(options).await.unwrap();
         let metrics = Some("127.0.0.1:0".parse().unwrap());
         let server = Server::start(control.clone(), &dir.join("adit.sock"), metrics).await.unwrap();

@@ -7,6 +7,7 @@
 //! | [`spd`] | ordered policies compiled into the tables of the SPD, and the way from one to the other without a gap |
 //! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
 //! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
+//! | [`kept`] | what a later process needs to go on |
 //! | [`routes`] | routes to the remote subnets |
 //! | [`maps`] | the maps as this crate uses them, behind a trait |
 //! | [`status`] | what it says about itself |
@@ -17,6 +18,7 @@
 
 pub mod config;
 mod daemon;
+pub mod kept;
 pub mod maps;
 mod memory;
 pub mod routes;

@@ -51,6 +51,8 @@ pub trait SaMaps {
         peer: Address,
         encapsulation: Option<(u16, u16)>,
     ) -> bool;
+    /// A copy of an entry without its keys; `None` when it is another SA's.
+    fn entry(&self, sa: SaRef) -> Option<SadConfig>;
     /// Frees an entry and overwrites its keys.
     fn free(&mut self, index: u32);
     /// The next sequence number that an outbound SA hands out, less one.
@@ -103,26 +105,38 @@ impl Pinned {
         })
     }
 
-    /// Leaves every policy without an SA, so that what it protects is dropped.
-    pub fn withdraw_outbound(&mut self) {
+    /// Leaves every policy without an SA, so that what it protects is dropped; but for those that seal with one that
+    /// `owned` says is ours.
+    pub fn withdraw_outbound(&mut self, owned: impl Fn(u32, SaRef) -> bool) {
         for slot in 0..self.outbounds.capacity() {
-            if self.outbounds.get(slot).is_some() {
+            if self.outbounds.get(slot).is_some_and(|sa| !owned(slot, sa)) {
                 self.outbounds.set(slot, SaRef::default());
             }
         }
     }
 
-    /// Forgets every SA of an earlier `control`, which nobody here knows the negotiation of. Returns how many.
+    /// Forgets every SA of an earlier `control` that nobody here knows the negotiation of: all but those that are
+    /// `owned`. Returns the inbound SPIs that are gone, and how many entries.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn forget_sas(&mut self) -> Result<usize, Error> {
-        for (key, _) in self.spi.entries()? {
-            self.spi.remove(&key)?;
+    pub fn forget_sas(&mut self, owned: impl Fn(SaRef) -> bool) -> Result<(Vec<u32>, usize), Error> {
+        let mut spis = Vec::new();
+        for (key, sa) in self.spi.entries()? {
+            if !owned(sa) {
+                self.spi.remove(&key)?;
+                spis.push(key.spi);
+            }
         }
-        let stale: Vec<u32> = (0..self.sad.capacity()).filter(|i| self.sad.generation(*i) != 0).collect();
-        stale.iter().for_each(|index| self.sad.free(*index));
-        Ok(stale.len())
+        let mut count = 0;
+        for index in 0..self.sad.capacity() {
+            let generation = self.sad.generation(index);
+            if generation != 0 && !owned(SaRef { index, generation }) {
+                self.sad.free(index);
+                count += 1;
+            }
+        }
+        Ok((spis, count))
     }
 
     /// What the maps of the SPD hold.
@@ -191,6 +205,11 @@ impl SaMaps for Pinned {
         encapsulation: Option<(u16, u16)>,
     ) -> bool {
         self.sad.relocate(sa, local, peer, encapsulation)
+    }
+    fn entry(&self, sa: SaRef) -> Option<SadConfig> {
+        let mut entry = self.sad.read(sa.index)?;
+        entry.wipe();
+        (entry.generation == sa.generation).then_some(entry)
     }
     fn free(&mut self, index: u32) {
         self.sad.free(index);

@@ -17,7 +17,7 @@ pub const DEFAULT_CAPACITY: u32 = 8192;
 
 /// Reference to an SA, as SPI_INDEX and OUTBOUND hold it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SaRef {
     /// Index into SAD_CONFIG and SAD_STATE.
     pub index: u32,

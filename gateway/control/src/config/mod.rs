@@ -87,6 +87,7 @@ pub use subnet::Subnet;
 use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, NatT, Ppk, Psk, Version};
 use diagnostic::lines;
 use reader::{Section, Source};
+use sha2::{Digest, Sha256};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -254,6 +255,18 @@ impl Tunnel {
                 self.local_subnets.iter().map(|l| self.pairs_of(*l).collect()).collect()
             }
         }
+    }
+
+    /// By which a later process knows whether the tunnel is configured as it was: the same for all that
+    /// [`Tunnel::is_same_traffic`]. As secret as the pre-shared key.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let nameless = Tunnel { peer_name: String::new(), ..self.clone() };
+        let mut hash = Sha256::new();
+        // Keys do not show in it.
+        hash.update(format!("{nameless:?}"));
+        hash.update(self.psk.digest());
+        self.ppk.iter().for_each(|ppk| hash.update(ppk.key.digest()));
+        hash.finalize().into()
     }
 
     /// Whether the two differ in nothing but what people call the peer.

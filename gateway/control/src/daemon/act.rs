@@ -65,6 +65,7 @@ impl Daemon {
         if again && let Some(tunnel) = self.tunnels.get(id) {
             self.endpoint.set_tunnel(now, tunnel.ike_config());
         }
+        self.keep(id);
         match action {
             Action::Up => {}
             Action::Down => self.endpoint.remove_tunnel(now, id),

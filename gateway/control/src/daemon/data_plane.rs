@@ -33,15 +33,12 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlane {
-    /// Opens the maps and takes them over from an earlier `control`: first no policy has an SA any more, so that
-    /// nothing is sealed for the wrong tunnel; then the policies are replaced; then the SAs are forgotten. `None` as long
-    /// as the maps are not all there.
+    /// Opens the maps, and changes nothing in them yet. `None` as long as they are not all there.
     ///
     /// # Errors
     /// When they are there, and cannot be used.
-    pub(super) async fn meet(
+    pub(super) fn open(
         bpf_dir: &Path,
-        policies: &[Policy],
         totals: HashMap<TunnelId, Totals>,
     ) -> Result<Option<Self>, ControlError> {
         let dir = Directory::new(bpf_dir);
@@ -49,24 +46,35 @@ impl DataPlane {
         // Before they are opened: what is pinned there later is then found to be another.
         let Some(identity) = identity(&pin) else { return Ok(None) };
         let opened = Pinned::open(&dir).and_then(|maps| Events::open(&dir).map(|events| (maps, events)));
-        let (mut maps, events) = match opened {
+        let (maps, events) = match opened {
             Ok(opened) => opened,
             Err(Error::Absent(_)) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        maps.withdraw_outbound();
         let spd = maps.spd()?;
         let sadb = Sadb::new(&maps, totals);
         // SAFETY: `Events` owns its ring buffer and returns that one descriptor for as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
         let events = events.map_err(|e| ControlError::Events(e.into()))?;
-        let mut met = DataPlane { maps, sadb, events, spd, pinned: (pin, identity) };
-        met.protect(policies).await?;
-        match met.maps.forget_sas()? {
-            0 => {}
-            count => tracing::info!("{count} SAs of an earlier run are forgotten"),
+        Ok(Some(DataPlane { maps, sadb, events, spd, pinned: (pin, identity) }))
+    }
+
+    /// Takes the maps over from an earlier `control`, but for the SAs that are adopted: first no policy has another one
+    /// any more, so that nothing is sealed for the wrong tunnel; then the policies are replaced; then the other SAs are
+    /// forgotten. The inbound SPIs of those.
+    ///
+    /// # Errors
+    /// When a map refuses.
+    pub(super) async fn take_over(&mut self, policies: &[Policy]) -> Result<Vec<u32>, ControlError> {
+        let sealing = self.sadb.adopted(&mut self.maps);
+        let owned = self.sadb.owned();
+        self.maps.withdraw_outbound(|slot, sa| sealing.contains(&(slot, sa)));
+        self.protect(policies).await?;
+        let (spis, count) = self.maps.forget_sas(|sa| owned.contains(&sa))?;
+        if count > 0 {
+            tracing::info!("{count} SAs of an earlier run are forgotten");
         }
-        Ok(Some(met))
+        Ok(spis)
     }
 
     /// What the XDP program has told; waits until it tells something.

@@ -6,6 +6,7 @@ mod data_plane;
 mod negotiate;
 mod pool;
 mod reload;
+mod resume;
 mod run;
 mod sockets;
 mod tunnels;
@@ -32,6 +33,8 @@ pub struct Options {
     pub config: Config,
     /// Where the data plane pins its maps.
     pub bpf_dir: PathBuf,
+    /// Where what a later process needs to go on is kept: a directory in memory.
+    pub state_dir: PathBuf,
 }
 
 /// Why `control` does not start, or stops by itself.
@@ -87,7 +90,8 @@ enum Command {
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
     Act(String, Action, oneshot::Sender<Result<String, ActionError>>),
     Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
-    Shutdown(oneshot::Sender<()>),
+    /// Whether the tunnels are closed.
+    Shutdown(bool, oneshot::Sender<()>),
 }
 
 /// What a reload did, by the names of tunnels.
@@ -155,7 +159,13 @@ impl Control {
     /// Says good-bye to every peer and stops. The policies stay in the maps: what they protect is dropped from then on.
     pub async fn shutdown(&self) {
         // One that has stopped already has said good-bye.
-        let _ = self.ask(Command::Shutdown).await;
+        let _ = self.ask(|answer| Command::Shutdown(true, answer)).await;
+    }
+
+    /// Stops without a word to any peer: every SA stays in the maps, and whatever is needed to go on is kept for the next
+    /// process. That should come before peers look for signs of life.
+    pub async fn leave(&self) {
+        let _ = self.ask(|answer| Command::Shutdown(false, answer)).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {

@@ -26,6 +26,7 @@ impl Daemon {
         while let Some(event) = self.endpoint.poll_event() {
             self.handle_event(now, event);
         }
+        self.keep_changes();
         while let Some(transmit) = self.endpoint.poll_transmit() {
             self.sockets.send(&transmit);
         }
@@ -93,6 +94,9 @@ impl Daemon {
     }
 
     fn child_up(&mut self, now: Instant, tunnel: TunnelId, child: &ChildSa) {
+        if self.spent_spis.remove(&child.inbound.spi) {
+            return self.not_installed(now, tunnel, &SadbError::Spent);
+        }
         let Some(data_plane) = &mut self.data_plane else { return };
         let slots = &mut self.slots;
         let installed = self.tunnels.with(tunnel, |t| {

@@ -1,23 +1,29 @@
 //! The task's state and its loop.
 
 use super::{
-    Command, ControlError, Options, data_plane::DataPlane, negotiate::Done, pool::Pool, sockets::Sockets,
+    Command, ControlError, Options,
+    data_plane::DataPlane,
+    negotiate::Done,
+    pool::Pool,
+    resume::{self, Legacy},
+    sockets::Sockets,
     tunnels::Tunnels,
 };
 use crate::{
+    kept::Keeper,
     memory,
     routes::{self, Interfaces, Wanted},
     sadb::Totals,
-    spd::{CompileError, Policy, Tables, compile},
+    spd::{Policy, Tables, compile},
     status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
-    tunnel::{Groups, Slots, Tunnel, policies},
+    tunnel::{Slots, Tunnel, policies},
 };
 use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
 use adit_maps::event::Event;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -63,6 +69,13 @@ pub(super) struct Daemon {
     policies_due: Option<Instant>,
     /// What the tunnels had done in all when there last was a data plane.
     pub(super) totals: HashMap<TunnelId, Totals>,
+    /// Where what a later process needs is kept.
+    pub(super) keeper: Option<Keeper>,
+    /// What an earlier one has left.
+    pub(super) legacy: Legacy,
+    /// Inbound SPIs of SAs that an earlier process installed and did not live to keep: another SA with their keys would
+    /// use sequence numbers twice.
+    pub(super) spent_spis: HashSet<u32>,
     next_id: u32,
     interfaces: Interfaces,
     routes: JoinHandle<std::io::Result<()>>,
@@ -100,6 +113,9 @@ impl Daemon {
             stale: Vec::new(),
             policies_due: None,
             totals: HashMap::new(),
+            keeper: None,
+            legacy: Legacy::default(),
+            spent_spis: HashSet::new(),
             next_id: 0,
             interfaces,
             routes,
@@ -108,13 +124,14 @@ impl Daemon {
             finished,
             options,
         };
+        let (keeper, found) = resume::open(&daemon.options.state_dir);
+        daemon.keeper = keeper;
         // Each tunnel has its own from here on.
-        for config in std::mem::take(&mut daemon.options.config.tunnels) {
-            let id = daemon.new_id();
-            let groups = Groups::new(id, &config, &mut daemon.slots).ok_or(CompileError::TooManySlots)?;
-            daemon.tunnels.insert(Tunnel::new(id, config, groups));
-            daemon.order.push(id);
-        }
+        let configured = std::mem::take(&mut daemon.options.config.tunnels);
+        let (legacy, tunnels) = Legacy::tunnels(found, configured, &mut daemon.slots, &mut daemon.next_id)?;
+        daemon.legacy = legacy;
+        daemon.order = tunnels.iter().map(Tunnel::id).collect();
+        tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
         compile(&daemon.policies(), &Tables::default())?;
         memory::give_back();
         Ok(daemon)
@@ -133,8 +150,12 @@ impl Daemon {
             let wake = wake_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Shutdown(answer)) => {
-                        self.good_bye().await;
+                    Some(Command::Shutdown(closes, answer)) => {
+                        if closes {
+                            self.good_bye().await;
+                        } else {
+                            tracing::info!("stops; every SA is left to the next control");
+                        }
                         // Who asked need not wait for the answer.
                         let _ = answer.send(());
                         return Ok(());
@@ -269,16 +290,10 @@ impl Daemon {
     }
 
     async fn meet_data_plane(&mut self) -> Result<(), ControlError> {
-        let policies = self.policies();
-        self.data_plane = DataPlane::meet(&self.options.bpf_dir, &policies, self.totals.clone()).await?;
-        if self.data_plane.is_some() {
-            tracing::info!(tunnels = self.tunnels.len(), "the data plane is there");
-            let now = Instant::now();
-            for id in self.order.clone() {
-                self.begin(now, id);
-            }
+        match DataPlane::open(&self.options.bpf_dir, self.totals.clone())? {
+            Some(data_plane) => self.take_over(data_plane).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Lets go of maps that no data plane works with any more, as after `adit unload`; the next ones are met as the first
@@ -313,7 +328,7 @@ impl Daemon {
                 drop(answer.send(result));
             }
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
-            Command::Shutdown(answer) => drop::<oneshot::Sender<()>>(answer),
+            Command::Shutdown(_, answer) => drop::<oneshot::Sender<()>>(answer),
         }
     }
 

@@ -27,19 +27,8 @@ pub(super) fn pair(
     common.local_selectors = u16::try_from(child.local_ts.len()).ok()?;
     common.remote_selectors = u16::try_from(child.remote_ts.len()).ok()?;
     common.protocol = number(child.protocol);
-    common.cipher = match child.encryption {
-        None if child.protocol == Protocol::Ah => cipher::NONE,
-        None => return None,
-        Some(encryption) => cipher_of(encryption),
-    };
-    common.auth = match child.integrity {
-        None => auth::NONE,
-        Some(Integrity::Md5) => auth::HMAC_MD5_96,
-        Some(Integrity::Sha1) => auth::HMAC_SHA1_96,
-        Some(Integrity::Sha256) => auth::HMAC_SHA256_128,
-        Some(Integrity::Sha384) => auth::HMAC_SHA384_192,
-        Some(Integrity::Sha512) => auth::HMAC_SHA512_256,
-    };
+    common.cipher = cipher_in(child)?;
+    common.auth = auth_in(child);
     common.flags = if child.esn { flags::ESN } else { 0 };
     common.local = child.local.into();
     common.mtu = limits.mtu;
@@ -58,6 +47,40 @@ pub(super) fn pair(
     inbound.wipe();
     outbound.wipe();
     None
+}
+
+/// Whether an entry that was found in the maps, its keys wiped, is a tunnel's SA of this pair. Where the peer is may be
+/// another than the pair knows.
+pub(super) fn is_of(entry: &SadConfig, tunnel: TunnelId, child: &ChildSa, inbound: bool) -> bool {
+    let (spi, way) = match inbound {
+        true => (child.inbound.spi, direction::INBOUND),
+        false => (child.outbound.spi, direction::OUTBOUND),
+    };
+    (entry.tunnel, entry.spi, entry.direction) == (tunnel.0, spi, way)
+        && (entry.protocol, entry.local) == (number(child.protocol), child.local.into())
+        && Some(entry.cipher) == cipher_in(child)
+        && entry.auth == auth_in(child)
+        && (entry.flags & flags::ESN != 0) == child.esn
+        && usize::from(entry.local_selectors) == child.local_ts.len()
+        && usize::from(entry.remote_selectors) == child.remote_ts.len()
+}
+
+fn cipher_in(child: &ChildSa) -> Option<u8> {
+    match child.encryption {
+        None => (child.protocol == Protocol::Ah).then_some(cipher::NONE),
+        Some(encryption) => Some(cipher_of(encryption)),
+    }
+}
+
+fn auth_in(child: &ChildSa) -> u8 {
+    match child.integrity {
+        None => auth::NONE,
+        Some(Integrity::Md5) => auth::HMAC_MD5_96,
+        Some(Integrity::Sha1) => auth::HMAC_SHA1_96,
+        Some(Integrity::Sha256) => auth::HMAC_SHA256_128,
+        Some(Integrity::Sha384) => auth::HMAC_SHA384_192,
+        Some(Integrity::Sha512) => auth::HMAC_SHA512_256,
+    }
 }
 
 fn cipher_of(encryption: Encryption) -> u8 {

@@ -19,7 +19,7 @@ use adit_maps::{
     user,
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -77,6 +77,9 @@ pub enum SadbError {
     /// The pair that is to move is not in the maps.
     #[error("its entries in the maps are those of another SA")]
     Moved,
+    /// An earlier process sealed with the same keys.
+    #[error("an earlier control has used its keys")]
+    Spent,
     /// No slot is left for flows of its own.
     #[error("no slot of the SPD is free for what the peer narrowed the Child SA to")]
     Slots,
@@ -102,6 +105,25 @@ pub struct Sadb {
     /// Pairs that end after some bytes or packets.
     limited: usize,
 }
+
+/// Where a pair is in the maps, for a later process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptPair {
+    /// Its inbound SPI.
+    pub spi: u32,
+    /// Index and generation of the inbound SA.
+    pub inbound: (u32, u32),
+    /// Index and generation of the outbound SA.
+    pub outbound: (u32, u32),
+    /// Slots of OUTBOUND whose flows it covers.
+    pub slots: Vec<u32>,
+    /// Whether the peer is known to be ready for it.
+    pub sends: bool,
+    /// Whether another has taken its place.
+    pub done: bool,
+}
+
+adit_ike::kept! { KeptPair { spi, inbound, outbound, slots, sends, done } }
 
 struct Pair {
     /// How many pairs were installed before it.
@@ -248,13 +270,101 @@ impl Sadb {
             selectors,
             slots,
             sends: child.switch_outbound,
-            limited: limits.lifetime_packets.is_some()
-                || limits.lifetime_bytes.or(child.lifetime_bytes).is_some(),
+            limited: is_limited(child, limits),
             budget: Budget::of(child, limits),
             opened: 0,
             reminded: None,
             done: false,
         })
+    }
+
+    /// Goes on with a pair of an earlier process that is in the maps, as it is there: its sequence numbers, its replay
+    /// window and its counters go on. Whether it is. To be followed by [`Sadb::adopted`].
+    pub fn adopt(
+        &mut self,
+        maps: &mut impl SaMaps,
+        tunnel: TunnelId,
+        child: &ChildSa,
+        limits: Limits,
+        kept: &KeptPair,
+    ) -> bool {
+        let [inbound, outbound] =
+            [kept.inbound, kept.outbound].map(|(index, generation)| SaRef { index, generation });
+        let entries = maps.entry(inbound).zip(maps.entry(outbound));
+        let Some((open, seal)) = entries else { return false };
+        if !entry::is_of(&open, tunnel, child, true) || !entry::is_of(&seal, tunnel, child, false) {
+            return false;
+        }
+        let selectors = (open.selectors, u32::from(open.local_selectors) + u32::from(open.remote_selectors));
+        let spi = SpiKey { destination: open.local, spi: open.spi, protocol: open.protocol.into() };
+        let same = seal.selectors == open.selectors;
+        if !same || !self.selectors.claim(selectors) || maps.insert_spi(spi, inbound).is_err() {
+            return false;
+        }
+        let pair = Pair {
+            age: self.installed,
+            inbound,
+            outbound,
+            spi,
+            selectors,
+            slots: kept.slots.clone(),
+            sends: kept.sends,
+            limited: is_limited(child, limits),
+            budget: Budget::of(child, limits),
+            opened: maps.counters(inbound.index).packets,
+            reminded: None,
+            done: kept.done,
+        };
+        self.installed += 1;
+        self.limited += usize::from(pair.limited);
+        self.pairs.insert((tunnel, kept.spi), pair);
+        true
+    }
+
+    /// Every pair that is to be adopted is: what else the maps hold is free. Each slot seals with the pair that it sealed
+    /// with, or else with the youngest that the peer is ready for. What slots may seal with.
+    pub fn adopted(&mut self, maps: &mut impl SaMaps) -> HashSet<(u32, SaRef)> {
+        let indices: HashSet<u32> = self.owned().iter().map(|sa| sa.index).collect();
+        self.free.retain(|index| !indices.contains(index));
+        let mut youngest: HashMap<u32, &Pair> = HashMap::new();
+        let ready = self.pairs.values().filter(|p| p.sends && !p.done);
+        for pair in ready {
+            for slot in &pair.slots {
+                let other = youngest.entry(*slot).or_insert(pair);
+                if other.age < pair.age {
+                    *other = pair;
+                }
+            }
+        }
+        let slots = |p: &Pair| p.slots.iter().map(|slot| (*slot, p.outbound)).collect::<Vec<_>>();
+        let sealing: HashSet<(u32, SaRef)> = self.pairs.values().flat_map(slots).collect();
+        for (slot, pair) in youngest {
+            if maps.outbound(slot).is_none_or(|sa| !sealing.contains(&(slot, sa))) {
+                maps.set_outbound(slot, pair.outbound);
+            }
+        }
+        sealing
+    }
+
+    /// Every SA in the maps that is one of ours.
+    pub fn owned(&self) -> HashSet<SaRef> {
+        self.pairs.values().flat_map(|p| [p.inbound, p.outbound]).collect()
+    }
+
+    /// Where the pairs of a tunnel are, for a later process.
+    pub fn kept(&self, tunnel: TunnelId) -> Vec<KeptPair> {
+        let place = |sa: SaRef| (sa.index, sa.generation);
+        let mut pairs: Vec<_> = self.pairs_of(tunnel).collect();
+        pairs.sort_by_key(|(_, pair)| pair.age);
+        let kept = |(spi, pair): (u32, &Pair)| KeptPair {
+            spi,
+            inbound: place(pair.inbound),
+            outbound: place(pair.outbound),
+            slots: pair.slots.clone(),
+            sends: pair.sends,
+            done: pair.done,
+        };
+        pairs.into_iter().map(kept).collect()
     }
 
     /// Lets a pair seal for its slots from now on: the peer is ready for it.
@@ -433,6 +543,11 @@ impl Sadb {
     }
 }
 
+/// Whether a pair ends after some bytes or packets.
+fn is_limited(child: &ChildSa, limits: Limits) -> bool {
+    limits.lifetime_packets.is_some() || limits.lifetime_bytes.or(child.lifetime_bytes).is_some()
+}
+
 impl Totals {
     fn side(&mut self, inbound: bool) -> &mut Counters {
         if inbound { &mut self.inbound } else { &mut self.outbound }
@@ -454,6 +569,19 @@ impl Ranges {
             self.0.insert(start + count, len - count);
         }
         Some(start)
+    }
+
+    /// Takes a range that lies within a free one. Whether it does.
+    fn claim(&mut self, (start, count): (u32, u32)) -> bool {
+        let Some((&first, &len)) = self.0.range(..=start).next_back() else { return false };
+        let (Some(end), whole) = (start.checked_add(count), first + len) else { return false };
+        if end > whole {
+            return false;
+        }
+        self.0.remove(&first);
+        let rest = [(first, start - first), (end, whole - end)];
+        self.0.extend(rest.into_iter().filter(|(_, len)| *len > 0));
+        true
     }
 
     fn give_back(&mut self, (mut start, mut count): (u32, u32)) {

@@ -48,6 +48,9 @@ impl SaMaps for Fake {
         (config.local_port, config.peer_port) = encapsulation.unwrap_or_default();
         known.generation == sa.generation
     }
+    fn entry(&self, sa: SaRef) -> Option<SadConfig> {
+        self.sas.get(&sa.index).filter(|(known, _)| *known == sa).map(|(_, config)| *config)
+    }
     fn free(&mut self, index: u32) {
         self.steps.push("free");
         self.sas.remove(&index);

@@ -35,9 +35,21 @@ impl Default for Slots {
 impl Slots {
     /// The slot that was free for the longest time; `None` when there is none.
     pub fn take(&mut self, tunnel: TunnelId) -> Option<u32> {
-        let slot = self.free.pop_front()?;
+        // Slots that were claimed are still among the free ones.
+        let slot = loop {
+            let slot = self.free.pop_front()?;
+            if !self.owners.contains_key(&slot) {
+                break slot;
+            }
+        };
         self.owners.insert(slot, tunnel);
         Some(slot)
+    }
+
+    /// Takes a slot that a tunnel had in an earlier process. Whether it was free.
+    pub fn claim(&mut self, slot: u32, tunnel: TunnelId) -> bool {
+        let free = (slot as usize) < MAX_POLICIES && !self.owners.contains_key(&slot);
+        free && self.owners.insert(slot, tunnel).is_none()
     }
 
     /// A slot that no policy in the maps names any more.
@@ -98,15 +110,60 @@ pub struct Served {
     pub changed: bool,
 }
 
+/// The slots of a tunnel, without what its configuration says about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptGroups {
+    /// Of what the tunnel is configured to protect, in its order.
+    pub whole: Vec<u32>,
+    /// Of what a peer agreed to where that is less: our side and the peer's.
+    pub narrowed: Vec<(u32, Flows)>,
+}
+
+/// Traffic selectors of our side and of the peer's.
+type Flows = (Vec<TrafficSelector>, Vec<TrafficSelector>);
+
+adit_ike::kept! { KeptGroups { whole, narrowed } }
+
 impl Groups {
     /// Slots for what a tunnel is configured to protect; `None` when there are not enough, and none is taken.
     pub fn new(tunnel: TunnelId, config: &config::Tunnel, slots: &mut Slots) -> Option<Self> {
         let groups = config.groups();
-        if groups.len() > slots.free.len() {
+        if groups.len() > MAX_POLICIES - slots.taken() {
             return None;
         }
         let whole = groups.into_iter().filter_map(|pairs| Some(Whole { slot: slots.take(tunnel)?, pairs }));
         Some(Groups { whole: whole.collect(), narrowed: Vec::new() })
+    }
+
+    /// The slots that a tunnel of the same configuration had in an earlier process; `None` when they do not fit it, or
+    /// are not free.
+    pub fn resume(
+        tunnel: TunnelId,
+        config: &config::Tunnel,
+        kept: &KeptGroups,
+        slots: &mut Slots,
+    ) -> Option<Self> {
+        let groups = config.groups();
+        let narrowed = || kept.narrowed.iter().map(|(slot, _)| slot);
+        let claimed: Vec<u32> = kept.whole.iter().chain(narrowed()).copied().collect();
+        let taken = claimed.iter().take_while(|slot| slots.claim(**slot, tunnel)).count();
+        if groups.len() != kept.whole.len() || taken != claimed.len() {
+            claimed[..taken].iter().for_each(|slot| slots.give_back(*slot));
+            return None;
+        }
+        let whole = groups.into_iter().zip(&kept.whole).map(|(pairs, slot)| Whole { slot: *slot, pairs });
+        let narrowed = kept.narrowed.iter().cloned();
+        let narrowed = narrowed.map(|(slot, (local, remote))| Narrowed { slot, local, remote });
+        Some(Groups { whole: whole.collect(), narrowed: narrowed.collect() })
+    }
+
+    /// What a later process needs for [`Groups::resume`].
+    pub fn kept(&self) -> KeptGroups {
+        let narrowed = self.narrowed.iter();
+        KeptGroups {
+            whole: self.whole.iter().map(|w| w.slot).collect(),
+            narrowed: narrowed.map(|n| (n.slot, (n.local.clone(), n.remote.clone()))).collect(),
+        }
     }
 
     /// Every slot.

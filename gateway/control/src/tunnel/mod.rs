@@ -4,7 +4,7 @@ mod groups;
 mod log;
 mod machine;
 
-pub use groups::{Groups, Served, Slots, Unserved};
+pub use groups::{Groups, KeptGroups, Served, Slots, Unserved};
 pub use log::{KEPT, Log};
 pub use machine::{Machine, State};
 
@@ -16,8 +16,8 @@ use crate::{
     status::{ChildStatus, Failure, LogEntry, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
 };
 use adit_ike::{
-    ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, TrafficSelector, TunnelConfig, TunnelId,
-    Version,
+    ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild, TrafficSelector,
+    TunnelConfig, TunnelId, Version,
 };
 use adit_maps::sa::DropCause;
 use std::{
@@ -25,6 +25,7 @@ use std::{
     collections::BTreeMap,
     fmt::Display,
     net::IpAddr,
+    sync::OnceLock,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -58,6 +59,8 @@ pub struct Tunnel {
     flow: Option<Flow>,
     /// When traffic may ask for another Child SA of a tunnel that is up, and how long it has to wait after that.
     ask: Option<(Instant, Duration)>,
+    /// [`config::Tunnel::fingerprint`], once somebody wants to know it.
+    fingerprint: OnceLock<[u8; 32]>,
 }
 
 struct Ike {
@@ -137,12 +140,14 @@ impl Tunnel {
             held: false,
             flow: None,
             ask: None,
+            fingerprint: OnceLock::new(),
         }
     }
 
     /// Takes another configuration and other slots; to be followed by [`Tunnel::reset`].
     pub fn reconfigure(&mut self, config: config::Tunnel, groups: Groups) {
         (self.config, self.groups, self.held) = (config, groups, false);
+        self.fingerprint = OnceLock::new();
     }
 
     /// Takes the peer's name of another configuration that is the same in all else.
@@ -169,6 +174,21 @@ impl Tunnel {
     /// Its configuration.
     pub fn config(&self) -> &config::Tunnel {
         &self.config
+    }
+
+    /// By which a later process knows its configuration.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        *self.fingerprint.get_or_init(|| self.config.fingerprint())
+    }
+
+    /// Whether it was taken down by hand.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Rekeys of the IKE SA, and of Child SAs.
+    pub fn rekeys(&self) -> Rekeys {
+        self.rekeys
     }
 
     /// Its slots of OUTBOUND.
@@ -264,6 +284,37 @@ impl Tunnel {
     /// [`Groups::forget`].
     pub fn forget_slots(&mut self, serves: impl Fn(u32) -> bool) -> Vec<u32> {
         self.groups.forget(serves)
+    }
+
+    /// It was taken down by hand in an earlier process.
+    pub fn hold(&mut self) {
+        self.held = true;
+        self.machine.hold();
+    }
+
+    /// Goes on with what an earlier process had.
+    pub fn resume(&mut self, now: Instant, restored: &Restored, rekeys: Rekeys) {
+        self.machine.begin(now);
+        self.rekeys = rekeys;
+        if let Some(ike) = &restored.ike {
+            self.remote = Some(ike.path.remote.ip());
+            let age = now.saturating_duration_since(ike.since);
+            self.note(format!("the IKE SA goes on: {}, {}, up for {} s", ike.path, ike.suite, age.as_secs()));
+            self.ike = Some(Ike {
+                suite: ike.suite.clone(),
+                handshake: ike.handshake,
+                nat: ike.nat,
+                since: SystemTime::now() - age,
+                initiator: ike.initiator,
+            });
+        }
+        for RestoredChild { child, .. } in &restored.children {
+            let (inbound, outbound) = (spi(child.inbound.spi), spi(child.outbound.spi));
+            self.note(format!("a Child SA goes on: SPI in {inbound} out {outbound}"));
+            let began = SystemTime::now() + child.lifetime - self.config.ipsec.lifetime;
+            self.keep_child(child, began);
+            self.step(|m| m.child_up(child.inbound.spi));
+        }
     }
 
     /// From now on the tunnel is to be up, as its configuration says.
@@ -389,9 +440,7 @@ impl Tunnel {
 
     /// A Child SA is installed.
     pub fn child_up(&mut self, child: &ChildSa) {
-        let ah = (child.protocol == Protocol::Ah).then(|| "ah".to_owned());
-        let names = [ah, child.encryption.map(|e| e.to_string()), child.integrity.map(|i| i.to_string())];
-        let suite = names.into_iter().flatten().collect::<Vec<_>>().join("-");
+        let suite = suite_of(child);
         let (inbound, outbound) = (spi(child.inbound.spi), spi(child.outbound.spi));
         let (local, remote) = (list(&child.local_ts), list(&child.remote_ts));
         let pfs = child.pfs.map_or(String::new(), |group| format!(", PFS with {group}"));
@@ -400,25 +449,29 @@ impl Tunnel {
             "Child SA up: {suite}{pfs}, SPI in {inbound} out {outbound}, {local} to {remote}{place}"
         ));
         self.rekeys.child += u64::from(child.replaces.is_some());
-        let now = SystemTime::now();
+        self.keep_child(child, SystemTime::now());
+        self.ask = None;
+        self.last_error = None;
+        self.step(|m| m.child_up(child.inbound.spi));
+    }
+
+    /// Keeps what people want to know of a Child SA.
+    fn keep_child(&mut self, child: &ChildSa, installed: SystemTime) {
         let limits = [self.config.ipsec.lifetime_bytes, child.lifetime_bytes];
         let known = Child {
             outbound_spi: child.outbound.spi,
             protocol: child.protocol,
-            suite: suite.into(),
+            suite: suite_of(child).into(),
             pfs: child.pfs,
             esn: child.esn,
             encapsulated: child.encapsulation.is_some(),
             local: child.local_ts.as_slice().into(),
             remote: child.remote_ts.as_slice().into(),
-            installed_at: timestamp(now),
-            expires_at: timestamp(now + child.lifetime),
+            installed_at: timestamp(installed),
+            expires_at: timestamp(SystemTime::now() + child.lifetime),
             lifetime_bytes: limits.into_iter().flatten().min(),
         };
         self.children.insert(child.inbound.spi, Box::new(known));
-        self.ask = None;
-        self.last_error = None;
-        self.step(|m| m.child_up(child.inbound.spi));
     }
 
     /// A Child SA has another way to the peer.
@@ -551,6 +604,12 @@ pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Groups>) -> Vec<Policy> {
 
 fn failure(phase: Option<u8>, exchange: Option<String>, ours: bool, cause: impl Display) -> Failure {
     Failure { at: timestamp(SystemTime::now()), phase, exchange, ours, cause: log::line(&cause.to_string()) }
+}
+
+fn suite_of(child: &ChildSa) -> String {
+    let ah = (child.protocol == Protocol::Ah).then(|| "ah".to_owned());
+    let names = [ah, child.encryption.map(|e| e.to_string()), child.integrity.map(|i| i.to_string())];
+    names.into_iter().flatten().collect::<Vec<_>>().join("-")
 }
 
 fn spi(spi: u32) -> String {

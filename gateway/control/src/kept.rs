@@ -1,0 +1,348 @@
+//! What a later `control` needs to go on with the tunnels: a file for each in a directory that is in memory, so that no
+//! key reaches a disk.
+//!
+//! A file is replaced as a whole: whoever reads finds what was written before or what is written now, whenever the
+//! writer was killed. It is written when something about the tunnel's SAs has changed, before the datagrams are sent that
+//! follow from it. `CLOCK_MONOTONIC`, on which all processes agree until the machine starts again, is what the times in it
+//! count from.
+
+use crate::{sadb::KeptPair, tunnel::KeptGroups};
+use adit_ike::codec::{Damaged, Field, Reader, Writer};
+use rustix::{
+    fs::{FsWord, statfs},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    time::{ClockId, clock_gettime},
+};
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    fs::{self, DirBuilder, OpenOptions},
+    hash::{DefaultHasher, Hasher},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use zeroize::Zeroizing;
+
+/// What a file begins with, and the version of what follows.
+const MAGIC: [u8; 8] = *b"ADIT-SA\x01";
+
+/// The largest file that is read.
+const LARGEST: u64 = 4 << 20;
+
+/// File systems that are in memory (linux/magic.h).
+const TMPFS: FsWord = 0x0102_1994;
+const RAMFS: FsWord = 0x8584_58f6;
+
+/// The name of what is being written.
+const UNFINISHED: &str = "unfinished";
+
+/// What is kept of a tunnel.
+pub struct Kept {
+    /// Its number, also in the maps.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// [`crate::config::Tunnel::fingerprint`].
+    pub fingerprint: [u8; 32],
+    /// Whether it was taken down by hand.
+    pub held: bool,
+    /// Rekeys of the IKE SA, and of Child SAs.
+    pub rekeys: (u64, u64),
+    /// Its slots of OUTBOUND.
+    pub groups: KeptGroups,
+    /// Where its pairs of Child SAs are in the maps.
+    pub pairs: Vec<KeptPair>,
+    /// The record of the IKE endpoint, if there is one.
+    pub ike: Option<Zeroizing<Vec<u8>>>,
+}
+
+adit_ike::kept! { Kept { id, name, fingerprint, held, rekeys, groups, pairs, ike } }
+
+/// Why SAs are not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The directory is on a disk, and nothing in memory can be mounted there.
+    #[error(
+        "SAs are not kept in {path}, because their keys would reach a disk: it is neither on tmpfs nor on ramfs, and \
+         none can be mounted there ({source}); name a directory in memory with --state-dir. Until then a restart of \
+         control negotiates every tunnel anew"
+    )]
+    Disk {
+        /// The directory.
+        path: PathBuf,
+        /// Why nothing can be mounted.
+        source: io::Error,
+    },
+    /// The directory cannot be made or read.
+    #[error(
+        "SAs are not kept in {path}: {source}. Until then a restart of control negotiates every tunnel anew"
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The directory.
+pub struct Keeper {
+    path: PathBuf,
+    origin: Instant,
+    /// By tunnel, a digest of what its file holds.
+    written: HashMap<u32, u64>,
+    /// Whether a write has failed, and was said.
+    failed: bool,
+}
+
+impl Keeper {
+    /// Opens the directory, and makes it where it is not there. Where it is not in memory a tmpfs is mounted on it, which
+    /// is never swapped out where the kernel knows how (Linux 6.4).
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub fn open(path: &Path) -> Result<Self, KeepError> {
+        let directory = |source: io::Error| KeepError::Directory { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(directory)?;
+        if !in_memory(path).map_err(directory)? {
+            mount_memory(path).map_err(|source| KeepError::Disk { path: path.to_owned(), source })?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(directory)?;
+        let now = clock_gettime(ClockId::Monotonic);
+        let since = Duration::new(
+            u64::try_from(now.tv_sec).unwrap_or_default(),
+            u32::try_from(now.tv_nsec).unwrap_or_default(),
+        );
+        let origin = Instant::now().checked_sub(since);
+        let origin = origin.expect("an Instant is CLOCK_MONOTONIC, which counts from zero");
+        Ok(Keeper { path: path.to_owned(), origin, written: HashMap::new(), failed: false })
+    }
+
+    /// What times are counted from.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
+    /// Everything that is kept. What cannot be read is removed, with a word.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn load(&mut self) -> io::Result<Vec<Kept>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            match self.read(&path) {
+                Ok(kept) => all.push(kept),
+                Err(_) if path.ends_with(UNFINISHED) => self.remove(&path),
+                Err(e) => {
+                    tracing::warn!("{}: {e}; the tunnel is negotiated anew", path.display());
+                    self.remove(&path);
+                }
+            }
+        }
+        all.sort_by_key(|kept| kept.id);
+        Ok(all)
+    }
+
+    fn read(&mut self, path: &Path) -> io::Result<Kept> {
+        let damaged = |e: Damaged| io::Error::new(io::ErrorKind::InvalidData, e);
+        if fs::metadata(path)?.len() > LARGEST {
+            return Err(damaged(Damaged));
+        }
+        let octets = Zeroizing::new(fs::read(path)?);
+        let contents = octets.strip_prefix(&MAGIC).ok_or_else(|| damaged(Damaged))?;
+        let mut from = Reader::new(contents, self.origin);
+        let kept = Kept::read(&mut from).map_err(damaged)?;
+        from.end().map_err(damaged)?;
+        if *path != self.file(kept.id) {
+            return Err(damaged(Damaged));
+        }
+        self.written.insert(kept.id, digest(&octets));
+        Ok(kept)
+    }
+
+    /// Keeps what is to be known of a tunnel, in place of what was.
+    pub fn keep(&mut self, kept: &Kept) {
+        let mut to = Writer::new(self.origin);
+        to.put(&MAGIC);
+        kept.write(&mut to);
+        let octets = to.into_octets();
+        let digest = digest(&octets);
+        if self.written.get(&kept.id) == Some(&digest) {
+            return;
+        }
+        match self.replace(kept.id, &octets) {
+            Ok(()) => {
+                self.written.insert(kept.id, digest);
+                self.failed = false;
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::error!(
+                        "{}: {e}; what cannot be kept is negotiated anew after a restart",
+                        self.path.display()
+                    );
+                }
+                // What is there is too old to go on with.
+                self.written.insert(kept.id, digest);
+                self.forget(kept.id);
+            }
+        }
+    }
+
+    fn replace(&self, id: u32, octets: &[u8]) -> io::Result<()> {
+        let unfinished = self.path.join(UNFINISHED);
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(octets)?;
+        fs::rename(unfinished, self.file(id))
+    }
+
+    /// Forgets a tunnel.
+    pub fn forget(&mut self, id: u32) {
+        if self.written.remove(&id).is_some() {
+            self.remove(&self.file(id));
+        }
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(e) = fs::remove_file(path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("{}: {e}", path.display());
+        }
+    }
+
+    fn file(&self, id: u32) -> PathBuf {
+        self.path.join(format!("tunnel-{id}"))
+    }
+}
+
+/// Where SAs are kept unless somebody says otherwise: beside the directory of the maps.
+pub fn beside(bpf_dir: &Path) -> PathBuf {
+    bpf_dir.with_file_name("sas")
+}
+
+/// Removes the directory and what is in it, as when the maps that it belongs to are gone.
+///
+/// # Errors
+/// It cannot be removed. That it is not there is no error.
+pub fn clear(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        fs::remove_file(entry?.path())?;
+    }
+    // Fails where it is no mount of ours, but a part of one.
+    let _ = unmount(path, UnmountFlags::empty());
+    fs::remove_dir(path)
+}
+
+fn in_memory(path: &Path) -> io::Result<bool> {
+    Ok(matches!(statfs(path)?.f_type, TMPFS | RAMFS))
+}
+
+fn mount_memory(path: &Path) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = |words: &str| CString::new(words).expect("there is no zero in it");
+    let with = |words: &str| mount("adit", path, "tmpfs", flags, Some(options(words).as_c_str()));
+    Ok(with("mode=0700,noswap").or_else(|_| with("mode=0700"))?)
+}
+
+fn digest(octets: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(octets);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(id: u32) -> Kept {
+        Kept {
+            id,
+            name: format!("t{id}"),
+            fingerprint: [7; 32],
+            held: true,
+            rekeys: (1, 2),
+            groups: KeptGroups { whole: vec![id], narrowed: Vec::new() },
+            pairs: vec![KeptPair { spi: 256, slots: vec![id], ..KeptPair::default() }],
+            ike: Some(Zeroizing::new(vec![1, 2, 3])),
+        }
+    }
+
+    /// A directory in memory; `None` where this machine has none to write to.
+    fn directory(name: &str) -> Option<PathBuf> {
+        let path = Path::new("/dev/shm").join(format!("adit-kept-{}-{name}", std::process::id()));
+        (in_memory(Path::new("/dev/shm")).ok()? && DirBuilder::new().create(&path).is_ok()).then_some(path)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_by_the_next_and_by_nobody_else() {
+        let Some(path) = directory("found") else { return };
+        let mut keeper = Keeper::open(&path).unwrap();
+        for id in [3, 1, 2] {
+            keeper.keep(&kept(id));
+        }
+        keeper.forget(2);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join("tunnel-1"))), (0o700, 0o600));
+
+        let mut next = Keeper::open(&path).unwrap();
+        assert!(
+            next.origin().max(keeper.origin()) - next.origin().min(keeper.origin())
+                < Duration::from_millis(50)
+        );
+        let found = next.load().unwrap();
+        assert_eq!(found.iter().map(|kept| kept.id).collect::<Vec<_>>(), [1, 3]);
+        let (one, expected) = (&found[0], kept(1));
+        assert_eq!((&one.name, one.fingerprint, one.held), (&expected.name, [7; 32], true));
+        assert_eq!((&one.groups, &one.pairs, &one.ike), (&expected.groups, &expected.pairs, &expected.ike));
+        clear(&path).unwrap();
+        assert!(!path.exists());
+        clear(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_damaged_or_unfinished_is_removed() {
+        let Some(path) = directory("damaged") else { return };
+        let mut keeper = Keeper::open(&path).unwrap();
+        (1..=4).for_each(|id| keeper.keep(&kept(id)));
+        let whole = fs::read(path.join("tunnel-1")).unwrap();
+        fs::write(path.join("tunnel-1"), &whole[..whole.len() - 1]).unwrap();
+        fs::write(path.join("tunnel-2"), [&b"ADIT-SA\x02"[..], &whole[8..]].concat()).unwrap();
+        fs::rename(path.join("tunnel-3"), path.join("tunnel-9")).unwrap();
+        fs::write(path.join(UNFINISHED), &whole).unwrap();
+        let found = Keeper::open(&path).unwrap().load().unwrap();
+        assert_eq!(found.iter().map(|kept| kept.id).collect::<Vec<_>>(), [4]);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        clear(&path).unwrap();
+    }
+
+    #[test]
+    fn the_same_is_not_written_twice() {
+        let Some(path) = directory("twice") else { return };
+        let mut keeper = Keeper::open(&path).unwrap();
+        keeper.keep(&kept(1));
+        fs::remove_file(path.join("tunnel-1")).unwrap();
+        keeper.keep(&kept(1));
+        assert!(!path.join("tunnel-1").exists());
+        keeper.keep(&Kept { held: false, ..kept(1) });
+        assert!(path.join("tunnel-1").exists());
+        clear(&path).unwrap();
+    }
+
+    #[test]
+    fn a_disk_is_refused_in_words() {
+        let path = PathBuf::from("/var/lib/adit");
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let words = KeepError::Disk { path, source }.to_string();
+        for part in ["/var/lib/adit", "tmpfs", "--state-dir", "negotiates every tunnel anew"] {
+            assert!(words.contains(part), "{part} is missing in {words}");
+        }
+    }
+}
