@@ -17,9 +17,11 @@ use crate::topology::{LAN, WAN};
 /// Where every Adit of the lab serves `/metrics`, in its own namespace.
 pub const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9360);
 
-/// An `adit run` and its files.
+/// An `adit run` or `adit control`, and its files.
 #[derive(Debug)]
 pub struct Adit {
+    /// `run` or `control`.
+    command: &'static str,
     namespace: Namespace,
     tunnel: String,
     directory: PathBuf,
@@ -45,11 +47,56 @@ impl Adit {
         tunnel: &str,
         text: impl FnOnce(&Path) -> String,
     ) -> Result<Adit> {
+        Adit::start_as("run", namespace, tunnel, text)
+    }
+
+    /// Starts `adit control` alone; [`Adit::data_plane`] is the other half.
+    ///
+    /// # Errors
+    /// As [`Adit::start`].
+    pub fn start_control(
+        namespace: &Namespace,
+        tunnel: &str,
+        text: impl FnOnce(&Path) -> String,
+    ) -> Result<Adit> {
+        Adit::start_as("control", namespace, tunnel, text)
+    }
+
+    /// Starts `adit dataplane` with the same configuration and these further arguments.
+    ///
+    /// # Errors
+    /// The binary is not there.
+    pub fn data_plane(&self, arguments: &[&str]) -> Result<Process> {
+        spawn(&self.namespace, &self.directory, "dataplane", arguments)
+    }
+
+    /// Starts its own part again after that was stopped or killed, without waiting for it to answer.
+    ///
+    /// # Errors
+    /// The binary is not there.
+    pub fn start_again(&mut self) -> Result<()> {
+        let _ = fs::remove_file(self.socket());
+        self.process = spawn(&self.namespace, &self.directory, self.command, &[])?;
+        Ok(())
+    }
+
+    /// Where its maps are pinned.
+    pub fn bpf_dir(&self) -> PathBuf {
+        self.directory.join("bpf")
+    }
+
+    fn start_as(
+        command: &'static str,
+        namespace: &Namespace,
+        tunnel: &str,
+        text: impl FnOnce(&Path) -> String,
+    ) -> Result<Adit> {
         let directory = namespace.logs().join(format!("adit-{}", namespace.host()));
         fs::create_dir_all(directory.join("bpf"))?;
         fs::write(directory.join("adit.toml"), text(&directory))?;
-        let process = run(namespace, &directory)?;
-        let mut adit = Adit { namespace: namespace.clone(), tunnel: tunnel.to_owned(), directory, process };
+        let process = spawn(namespace, &directory, command, &[])?;
+        let (namespace, tunnel) = (namespace.clone(), tunnel.to_owned());
+        let mut adit = Adit { command, namespace, tunnel, directory, process };
         adit.wait_started()?;
         Ok(adit)
     }
@@ -87,8 +134,7 @@ impl Adit {
     /// As [`Adit::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop()?;
-        let _ = fs::remove_file(self.socket());
-        self.process = run(&self.namespace, &self.directory)?;
+        self.start_again()?;
         self.wait_started()
     }
 
@@ -135,6 +181,28 @@ impl Adit {
         named(&status, &self.tunnel)
             .cloned()
             .with_context(|| format!("no tunnel {:?} in {status}", self.tunnel))
+    }
+
+    /// The connection status of one of its tunnels.
+    ///
+    /// # Errors
+    /// As [`Adit::status`].
+    pub fn state_of(&self, tunnel: &str) -> Result<String> {
+        let shown: Value = serde_json::from_str(&self.done(&["tunnel", "show", tunnel, "-o", "json"])?)?;
+        Ok(shown["state"].as_str().context("a tunnel has no state")?.to_owned())
+    }
+
+    /// The SPIs of the Child SAs of one of its tunnels, inbound and outbound.
+    ///
+    /// # Errors
+    /// As [`Adit::status`].
+    pub fn spis_of(&self, tunnel: &str) -> Result<Vec<String>> {
+        let shown: Value = serde_json::from_str(&self.done(&["tunnel", "show", tunnel, "-o", "json"])?)?;
+        let children = shown["children"].as_array().context("a tunnel has no children")?;
+        let spi = |child: &Value| format!("{} {}", child["inbound_spi"], child["outbound_spi"]);
+        let mut spis: Vec<_> = children.iter().map(spi).collect();
+        spis.sort();
+        Ok(spis)
     }
 
     /// The tunnel's connection status in one word, as `connected`.
@@ -203,7 +271,11 @@ impl Adit {
         self.directory.join("adit.sock")
     }
 
-    fn wait_started(&mut self) -> Result<()> {
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or does not answer in time: with its log.
+    pub fn wait_started(&mut self) -> Result<()> {
         let begun = Instant::now();
         while self.command(&["status", "-o", "json"]).map(|output| !output.status.success()).unwrap_or(true) {
             if let Some(status) = self.process.ended() {
@@ -286,11 +358,11 @@ pfs = "disabled"
     )
 }
 
-fn run(namespace: &Namespace, directory: &Path) -> Result<Process> {
+fn spawn(namespace: &Namespace, directory: &Path, subcommand: &str, arguments: &[&str]) -> Result<Process> {
     let mut command = namespace.command(&binary()?.to_string_lossy());
-    command.arg("run").arg("--config").arg(directory.join("adit.toml"));
-    command.arg("--bpf-dir").arg(directory.join("bpf"));
-    namespace.spawn("adit", &mut command)
+    command.arg(subcommand).arg("--config").arg(directory.join("adit.toml"));
+    command.arg("--bpf-dir").arg(directory.join("bpf")).args(arguments);
+    namespace.spawn(if subcommand == "run" { "adit" } else { subcommand }, &mut command)
 }
 
 /// The object with this name, anywhere in `value`.

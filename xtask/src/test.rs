@@ -72,6 +72,7 @@ impl Tests {
             (Selection::Lab, "xdp"),
             (Selection::Lab, "lab"),
             (Selection::Lab, "packets"),
+            (Selection::Lab, "restarts"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {

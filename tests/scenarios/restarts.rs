@@ -1,0 +1,302 @@
+//! `adit control` and `adit dataplane` end and begin again, each by itself, while packets flow.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use adit_maps::{LAYOUT_VERSION, MAGIC, Stamp};
+use adit_tests::adit::{Adit, configuration};
+use adit_tests::capture::{Capture, Kind};
+use adit_tests::interop::case::{Case, End, Role, Shows, TUNNEL, Version};
+use adit_tests::namespace::{Process, wait_for};
+use adit_tests::run::Run;
+use adit_tests::scenario::{self, Scenario};
+use adit_tests::site::Site;
+use adit_tests::stream::Stream;
+use adit_tests::strongswan::{Place, StrongSwan};
+use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, TO_A, Topology};
+use adit_tests::traffic::ping_until_answered;
+use anyhow::{Context, Result, bail, ensure};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two datagrams of a stream.
+const PACE: Duration = Duration::from_millis(5);
+
+fn main() -> std::process::ExitCode {
+    scenario::main(vec![
+        Scenario::new("control_killed_under_traffic_loses_nothing_with_ikev2", || {
+            control_goes_on(Version::V2, libc::SIGKILL)
+        }),
+        Scenario::new("control_killed_under_traffic_loses_nothing_with_ikev1", || {
+            control_goes_on(Version::Main, libc::SIGKILL)
+        }),
+        Scenario::new("control_stopped_for_an_upgrade_loses_nothing", || {
+            control_goes_on(Version::V2, libc::SIGTERM)
+        }),
+        Scenario::new("a_tunnel_configured_anew_while_control_is_away_is_the_only_one_touched", one_changes),
+        Scenario::new("a_tunnel_taken_down_by_hand_stays_down", stays_down),
+        Scenario::new("a_killed_data_plane_goes_on_with_every_sequence_number", || {
+            data_plane_goes_on(libc::SIGKILL)
+        }),
+        Scenario::new("a_data_plane_upgraded_in_place_goes_on_with_every_sequence_number", || {
+            data_plane_goes_on(libc::SIGTERM)
+        }),
+        Scenario::new("maps_of_another_layout_are_refused_in_words", other_layout),
+    ])
+}
+
+/// Datagrams both ways between the hosts, through `work`.
+fn stream_through<T>(topology: &Topology, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (a, b) = (IpAddr::V4(HOST_A), IpAddr::V4(HOST_B));
+    let stream = Stream::start((&topology.host_a, a), (&topology.host_b, b), PACE)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let done = work()?;
+    std::thread::sleep(Duration::from_millis(300));
+    stream.finish()?.expect_all()?;
+    Ok(done)
+}
+
+fn spis(adit: &Adit) -> Result<Vec<String>> {
+    adit.spis_of(adit.tunnel())
+}
+
+/// Ends control by a signal, leaves the data plane alone for a moment, and starts control again.
+fn replace_control(control: &mut Adit, signal: i32) -> Result<()> {
+    control.process().signal(signal)?;
+    control.process().wait(Duration::from_secs(5))?;
+    std::thread::sleep(Duration::from_millis(500));
+    control.start_again()?;
+    control.wait_connected(PATIENCE)
+}
+
+/// Waits until the tunnel has one pair of Child SAs, and another than this.
+fn wait_replaced(control: &Adit, old: &[String]) -> Result<Vec<String>> {
+    let mut now = Vec::new();
+    wait_for("another pair of Child SAs", PATIENCE, || {
+        now = spis(control)?;
+        Ok(now.len() == 1 && now != old)
+    })
+    .with_context(|| control.log_tail(30))?;
+    Ok(now)
+}
+
+fn control_goes_on(version: Version, signal: i32) -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let (ike, esp) = match version {
+        Version::V2 => ("aes256gcm16-prfsha256-x25519", "aes256gcm16"),
+        _ => ("aes128-sha256-modp2048", "aes128-sha256"),
+    };
+    let mut end = End::new(version, ike, esp);
+    end.more.push(("dpd", "delay = 1"));
+    let case = Case::new("restarts", Role::Initiates, end, Shows::Traffic);
+    let swan = StrongSwan::start(&topology.gateway_b, &topology.gateway_b, Place::Namespace, "")?;
+    swan.load(&case.swanctl_conf(&topology))?;
+    let mut text = Ok(String::new());
+    let mut control = Adit::start_control(&topology.gateway_a, TUNNEL, |directory| {
+        text = case.adit_toml(&topology, directory);
+        text.as_ref().map_or_else(|_| String::new(), Clone::clone)
+    })?;
+    text?;
+    let _data_plane = control.data_plane(&[])?;
+    control.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+
+    let old = spis(&control)?;
+    let logged = swan.log().len();
+    stream_through(&topology, || {
+        replace_control(&mut control, signal)?;
+        std::thread::sleep(Duration::from_secs(1));
+        replace_control(&mut control, signal)
+    })
+    .with_context(|| format!("{}{}", control.log_tail(30), swan.log_tail(20)))?;
+    ensure!(spis(&control)? == old, "other Child SAs than before: {:?}", spis(&control)?);
+    let log = swan.log();
+    let since = log.get(logged..).unwrap_or_default();
+    for exchange in ["IKE_SA_INIT", "IKE_AUTH", "CREATE_CHILD_SA", "ID_PROT", "QUICK_MODE", "DELETE", "D ]"] {
+        ensure!(!since.contains(exchange), "{exchange} after the restart:\n{since}");
+    }
+
+    // From here on it is as if nothing had been: either side rekeys, signs of life come and go.
+    stream_through(&topology, || {
+        control.done(&["tunnel", "rekey", TUNNEL, "--child"])?;
+        let new = wait_replaced(&control, &old)?;
+        swan.rekey(&["--child", TUNNEL])?;
+        wait_replaced(&control, &new)
+    })
+    .with_context(|| format!("{}{}", control.log_tail(30), swan.log_tail(20)))?;
+    let logged = swan.log().len();
+    replace_control(&mut control, signal)?;
+    let information = if version == Version::V2 { "INFORMATIONAL" } else { "INFORMATIONAL_V1" };
+    wait_for("a sign of life to be asked for and given", PATIENCE, || {
+        let log = swan.log();
+        let since = log.get(logged..).unwrap_or_default();
+        Ok(since.matches(&format!("parsed {information} request")).count() >= 3)
+    })
+    .with_context(|| swan.log_tail(20))?;
+    ensure!(control.state()? == "connected", "{}", control.log_tail(20));
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+
+    control.done(&["tunnel", "down", TUNNEL])?;
+    swan.wait_empty(PATIENCE)?;
+    drop((swan, control));
+    topology.end()
+}
+
+/// Two tunnels between two Adits; the second one's `[tunnel.dpd]` says `dpd`.
+fn two_tunnels(site: &Site, dpd: &str, directory: &Path) -> String {
+    let one = configuration(site, directory);
+    let begins = one.find("[[tunnel]]").unwrap_or_default();
+    let other = |subnet: &str| subnet.replace(".0.0/24", ".7.0/24");
+    let two = one[begins..]
+        .replace(&format!("name = \"{}\"", site.tunnel()), &format!("name = \"{}-two\"", site.tunnel()))
+        .replace(&site.local_subnet, &other(&site.local_subnet))
+        .replace(&site.remote_subnet, &other(&site.remote_subnet))
+        .replace(&format!("local_id = \"{}\"", site.local_id), &format!("local_id = \"two-{}\"", site.name))
+        .replace(&format!("peer_id = \"{}\"", site.peer_id), &format!("peer_id = \"two-{}\"", site.peer));
+    format!("{one}\n{two}\n[tunnel.dpd]\n{dpd}\n")
+}
+
+fn one_changes() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let (site_a, site_b) = (Site::a(&topology), Site::b(&topology));
+    let names = [site_b.tunnel(), format!("{}-two", site_b.tunnel())];
+    let peer = Adit::start_with(&topology.gateway_b, &names[0], |d| two_tunnels(&site_b, "", d))?;
+    let mut control =
+        Adit::start_control(&topology.gateway_a, &site_a.tunnel(), |d| two_tunnels(&site_a, "", d))?;
+    let _data_plane = control.data_plane(&[])?;
+    let both_up = || Ok(names.iter().all(|name| peer.state_of(name).is_ok_and(|state| state == "connected")));
+    wait_for("both tunnels to be up", PATIENCE, both_up).with_context(|| control.log_tail(30))?;
+    control.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+    let [first, second] = [peer.spis_of(&names[0])?, peer.spis_of(&names[1])?];
+    stream_through(&topology, || {
+        control.process().signal(libc::SIGKILL)?;
+        control.process().wait(Duration::from_secs(5))?;
+        let directory = control.configuration().parent().map(Path::to_owned).context("no directory")?;
+        fs::write(control.configuration(), two_tunnels(&site_a, "delay = 5", &directory))?;
+        control.start_again()?;
+        control.wait_connected(PATIENCE)?;
+        wait_for("the second tunnel to be negotiated anew", PATIENCE, || {
+            Ok(peer.spis_of(&names[1])? != second)
+        })?;
+        wait_for("both tunnels to be up", PATIENCE, both_up)
+    })
+    .with_context(|| format!("{}{}", control.log_tail(30), peer.log_tail(20)))?;
+    ensure!(peer.spis_of(&names[0])? == first, "the first tunnel has other SAs");
+    drop((control, peer));
+    topology.end()
+}
+
+fn stays_down() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let site = Site::a(&topology);
+    let peer = Adit::start(&topology.gateway_b, &Site::b(&topology))?;
+    let mut control = Adit::start_control(&topology.gateway_a, &site.tunnel(), |d| configuration(&site, d))?;
+    let _data_plane = control.data_plane(&[])?;
+    control.wait_connected(PATIENCE)?;
+    control.done(&["tunnel", "down", &site.tunnel()])?;
+    control.process().signal(libc::SIGKILL)?;
+    control.process().wait(Duration::from_secs(5))?;
+    control.start_again()?;
+    control.wait_started()?;
+    wait_for("the data plane to be met", PATIENCE, || {
+        Ok(control.log().matches("the data plane is there").count() == 2)
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(control.state()? == "disabled", "the tunnel is {}", control.state()?);
+    control.done(&["tunnel", "up", &site.tunnel()])?;
+    control.wait_connected(PATIENCE)?;
+    drop((control, peer));
+    topology.end()
+}
+
+fn data_plane_goes_on(signal: i32) -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let site = Site::a(&topology);
+    let peer = Adit::start(&topology.gateway_b, &Site::b(&topology))?;
+    let mut control = Adit::start_control(&topology.gateway_a, &site.tunnel(), |d| configuration(&site, d))?;
+    let mut data_plane = control.data_plane(&[])?;
+    control.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+    let old = spis(&control)?;
+    let esp = format!("ip proto 50 and src host {GATEWAY_A}");
+    let (sealed, all) =
+        (Capture::whole(&topology.router, TO_A, &esp)?, Capture::start(&topology.router, TO_A)?);
+    let (a, b) = (IpAddr::V4(HOST_A), IpAddr::V4(HOST_B));
+    let stream = Stream::start((&topology.host_a, a), (&topology.host_b, b), PACE)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    data_plane.signal(signal)?;
+    data_plane.wait(Duration::from_secs(5))?;
+    let gone = begun.elapsed();
+    data_plane = control.data_plane(&[])?;
+    std::thread::sleep(Duration::from_secs(3));
+    let count = stream.finish()?;
+    let outage = [count.forth, count.back]
+        .map(|way| PACE * u32::try_from(way.sent - way.received).unwrap_or(u32::MAX));
+    println!("nothing came through for {outage:?}; the old process took {gone:?} of it to end");
+    ensure!(outage.iter().all(|outage| *outage < Duration::from_secs(3)), "{}", data_plane.log_tail(20));
+    ensure!(count.forth.repeated + count.back.repeated == 0, "a datagram came twice: {count:?}");
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+    ensure!(spis(&control)? == old, "other Child SAs than before");
+    all.finish()?.tally()?.expect_no_plaintext("the router")?;
+    let mut numbers = HashSet::new();
+    for frame in sealed.finish()?.frames(Kind::Esp)? {
+        let number = frame.get(34..42).context("a frame of ESP is cut off")?.to_vec();
+        ensure!(numbers.insert(number.clone()), "SPI and sequence number {number:02x?} were used twice");
+    }
+    ensure!(numbers.len() > 100, "only {} packets of ESP were captured", numbers.len());
+    drop((control, data_plane, peer));
+    topology.end()
+}
+
+fn other_layout() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let site = Site::a(&topology);
+    let mut control = Adit::start_control(&topology.gateway_a, &site.tunnel(), |d| configuration(&site, d))?;
+    let mut data_plane = control.data_plane(&[])?;
+    wait_for("the data plane to be met, and to run", PATIENCE, || {
+        Ok(control.log().contains("the data plane is there") && data_plane.log().contains("queues"))
+    })?;
+    control.process().stop()?;
+    data_plane.stop()?;
+    let pin = control.bpf_dir().join("LAYOUT");
+    let map = aya::maps::Map::from_map_data(aya::maps::MapData::from_pin(&pin)?)?;
+    let mut layout = aya::maps::Array::<_, Stamp>::try_from(map)?;
+    layout.set(0, Stamp { magic: MAGIC, version: LAYOUT_VERSION + 1 }, 0)?;
+    data_plane = control.data_plane(&[])?;
+    control.start_again()?;
+    let unload = format!("adit unload --bpf-dir {}", control.bpf_dir().display());
+    let other = format!("layout version {}", LAYOUT_VERSION + 1);
+    for process in [&mut data_plane, control.process()] {
+        refused(process, &[&other, &unload])?;
+    }
+    let unloaded = topology
+        .gateway_a
+        .command(&adit_tests::adit::binary()?.to_string_lossy())
+        .arg("unload")
+        .arg("--bpf-dir")
+        .arg(control.bpf_dir())
+        .output()?;
+    ensure!(unloaded.status.success(), "{}", String::from_utf8_lossy(&unloaded.stderr));
+    let met = control.log().matches("the data plane is there").count();
+    control.start_again()?;
+    let _data_plane = control.data_plane(&[])?;
+    wait_for("the data plane to be met again", PATIENCE, || {
+        Ok(control.log().matches("the data plane is there").count() > met)
+    })?;
+    drop(control);
+    topology.end()
+}
+
+/// Waits until a process ends with these words.
+fn refused(process: &mut Process, words: &[&str]) -> Result<()> {
+    let status = process.wait(PATIENCE)?;
+    let log = process.log_tail(5);
+    if status.success() || words.iter().any(|word| !log.contains(word)) {
+        bail!("it ended with {status}, and should have said {words:?}:\n{log}");
+    }
+    Ok(())
+}
