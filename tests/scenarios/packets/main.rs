@@ -1,6 +1,7 @@
 //! The way of packets through two Adits: every one to the right place, in the right size and order.
 
 mod arms;
+mod headers;
 mod path_mtu;
 mod route_mode;
 
@@ -17,5 +18,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("several_lans_share_a_tunnel", arms::two_lans),
         Scenario::new("route_mode_takes_any_source_to_its_destinations", route_mode::both),
         Scenario::new("route_mode_narrowed_by_the_peer_sends_no_more", route_mode::narrowed),
+        Scenario::new("ttl_dscp_ecn_and_df_are_as_rfc_4301_and_6040_say", headers::of_both_packets),
+        Scenario::new("checksums_left_to_a_nic_are_finished", headers::unfinished_checksums),
     ])
 }

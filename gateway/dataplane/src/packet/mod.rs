@@ -9,7 +9,7 @@ mod rewrite;
 pub(crate) use fragment::{Cut, MAX_FRAGMENTS};
 pub(crate) use icmp::{Problem, answer, is_host};
 pub(crate) use quote::Quote;
-pub(crate) use rewrite::{clamp_mss, decrement_hop_limit, forbids_fragmentation};
+pub(crate) use rewrite::{clamp_mss, complete_checksum, decrement_hop_limit, forbids_fragmentation};
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,38 @@
-//! Changes to inner packets: hop limit, TCP maximum segment size.
+//! Changes to inner packets: checksums that were left to a NIC, hop limit, TCP maximum segment size.
 
-use super::checksum::update;
+use super::checksum::{Sum, update};
 use adit_maps::decode::{Fragment, Headers, protocol};
 
 const TCP_SYN: u8 = 0x02;
+
+/// Finishes the TCP or UDP checksum of a packet whose sender left that to a NIC, as hosts behind virtual interfaces do:
+/// then the field holds the sum of the pseudo header alone. A checksum that is right stays, also where it looks like that.
+pub(crate) fn complete_checksum(packet: &mut [u8], headers: &Headers) {
+    let field = match headers.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return,
+    };
+    let addresses =
+        if headers.v6 { headers.ip + 8..headers.ip + 40 } else { headers.ip + 12..headers.ip + 20 };
+    let Some(segment) = packet.get(headers.payload..headers.end) else { return };
+    let Some(stored) = segment.get(field..field + 2) else { return };
+    if headers.fragment != Fragment::Whole {
+        return;
+    }
+    let len = (segment.len() as u32).to_be_bytes();
+    let pseudo = Sum::default().add(&packet[addresses]).add(&len).add(&[0, headers.protocol]);
+    let [a, b] = pseudo.finish();
+    if stored != [!a, !b] || pseudo.add(segment).finish() == [0, 0] {
+        return;
+    }
+    // The field holds what the pseudo header adds, so the sum of the segment is the whole one.
+    let mut check = Sum::default().add(segment).finish();
+    if headers.protocol == protocol::UDP && check == [0, 0] {
+        check = [0xff, 0xff];
+    }
+    packet[headers.payload + field..headers.payload + field + 2].copy_from_slice(&check);
+}
 
 /// Takes one off the TTL or hop limit; false, and nothing changed, when it would reach zero.
 #[must_use]

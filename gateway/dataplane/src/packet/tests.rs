@@ -72,6 +72,44 @@ fn a_syn_announces_what_fits_and_no_more() {
 }
 
 #[test]
+fn a_checksum_that_was_left_to_the_nic_is_finished_and_no_other_touched() {
+    let udp = |v6: bool| {
+        let mut out = Vec::new();
+        match v6 {
+            false => {
+                PacketBuilder::ipv4([10, 1, 0, 2], [10, 2, 0, 2], 64).udp(53, 4000).write(&mut out, b"odd")
+            }
+            true => PacketBuilder::ipv6([0x20; 16], [0x21; 16], 64).udp(53, 4000).write(&mut out, b"odd"),
+        }
+        .unwrap();
+        out
+    };
+    for (packet, field) in [(tcp_v4(&[], 64), 16), (tcp_v6(&[]), 16), (udp(false), 6), (udp(true), 6)] {
+        let headers = decode::ip(&packet[..], 0).unwrap();
+        let at = headers.payload + field;
+        let mut same = packet.clone();
+        complete_checksum(&mut same, &headers);
+        assert_eq!(same, packet);
+
+        // What Linux leaves there: the sum of the pseudo header, not inverted.
+        let addresses = if headers.v6 { 8..40 } else { 12..20 };
+        let len = (headers.end - headers.payload) as u32;
+        let sum = checksum::Sum::default().add(&packet[addresses]).add(&len.to_be_bytes());
+        let [a, b] = sum.add(&[0, headers.protocol]).finish();
+        let mut partial = packet.clone();
+        partial[at..at + 2].copy_from_slice(&[!a, !b]);
+        complete_checksum(&mut partial, &headers);
+        assert_eq!(partial, packet);
+
+        let mut wrong = packet.clone();
+        wrong[at] ^= 1;
+        let before = wrong.clone();
+        complete_checksum(&mut wrong, &headers);
+        assert_eq!(wrong, before);
+    }
+}
+
+#[test]
 fn what_is_no_syn_is_left_alone() {
     let mut packet = tcp_v4(&[TcpOptionElement::MaximumSegmentSize(1460)], 64);
     packet[33] = 0x10;
@@ -201,6 +239,7 @@ proptest! {
             bytes[if shape { 9 } else { 6 }] = decode::protocol::TCP;
         }
         if let Ok(headers) = decode::ip(&bytes[..], 0) {
+            complete_checksum(&mut bytes, &headers);
             let _ = decrement_hop_limit(&mut bytes, &headers);
             clamp_mss(&mut bytes, &headers, || mss);
             let mut out = [0; 1500];

@@ -3,7 +3,10 @@
 use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing};
 use crate::{
     nexthop::{Resolution, Way},
-    packet::{Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
+    packet::{
+        Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, complete_checksum, decrement_hop_limit,
+        forbids_fragmentation,
+    },
     report::count,
     xsk::HEADROOM,
 };
@@ -173,6 +176,8 @@ impl Worker {
         let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;
         job.end = headers.end;
         let inner_len = job.end - job.start;
+        // Before anything is changed that the checksum covers, and before the packet is cut.
+        complete_checksum(buf, &headers);
         let mut cut = None;
         if inner_len > longest && !forbids_fragmentation(buf, &headers) {
             cut = Some(Cut::plan(buf, &headers, longest).ok_or(DropCause::TooBig)?);
