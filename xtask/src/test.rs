@@ -73,6 +73,7 @@ impl Tests {
             (Selection::Lab, "lab"),
             (Selection::Lab, "packets"),
             (Selection::Lab, "restarts"),
+            (Selection::Lab, "modes"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {

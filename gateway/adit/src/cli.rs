@@ -112,6 +112,26 @@ pub(crate) enum TunnelCommand {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Capture its packets as pcapng, for Wireshark and its sisters, until SIGINT or SIGTERM. One that does not keep up with
+    /// the traffic misses packets, which the capture's statistics count; the traffic is not held up.
+    Capture {
+        /// The tunnel's name.
+        name: String,
+        /// Only what is inside: in clear.
+        #[arg(long, conflicts_with_all = ["outer", "both"])]
+        inner: bool,
+        /// Only what is outside: sealed.
+        #[arg(long, conflicts_with = "both")]
+        outer: bool,
+        /// Both, each on an interface of its own in the capture; so it is unless another is asked for.
+        #[arg(long)]
+        both: bool,
+        /// Where to; a file of mode 0600. Without it, to stdout.
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -138,6 +158,18 @@ pub(crate) struct Gateway {
     /// number takes effect after `adit unload`.
     #[arg(long, env = "ADIT_MAX_SAS", default_value_t = adit_maps::sa::DEFAULT_CAPACITY, value_name = "N")]
     pub(crate) max_sas: u32,
+    /// What the cryptography of packets runs on, for tests and comparisons; by default the fastest that there is.
+    #[arg(long, env = "ADIT_CRYPTO", value_enum, hide = true)]
+    pub(crate) crypto: Option<Crypto>,
+}
+
+/// What the cryptography of packets runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Crypto {
+    /// AVX-512 with VAES and VPCLMULQDQ, where the processor has them.
+    Avx512,
+    /// Portable code.
+    Portable,
 }
 
 /// Where a running gateway listens.
@@ -195,6 +227,8 @@ mod tests {
             "adit tunnel rekey a-b",
             "adit tunnel rekey --ike a-b",
             "adit tunnel rekey a-b --child",
+            "adit tunnel capture a-b --inner -w a-b.pcapng",
+            "adit tunnel capture a-b --both",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
             "adit check --config a.toml --log debug",

@@ -10,6 +10,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration.
 
+mod capture;
 mod cli;
 mod run;
 mod table;
@@ -21,7 +22,7 @@ use clap::Parser;
 use cli::{Arguments, Command, Format, TunnelCommand};
 use std::{
     io::{IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -111,6 +112,14 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
                 Format::Json => serde_json::to_string_pretty(tunnel)?,
                 Format::Table => table::tunnel(tunnel, std::time::SystemTime::now()),
             });
+        }
+        TunnelCommand::Capture { name, inner, outer, both: _, write, socket } => {
+            let sides: &[&str] = match (inner, outer) {
+                (true, _) => &["inner"],
+                (_, true) => &["outer"],
+                _ => &["inner", "outer"],
+            };
+            return capture::run(&name, sides, write.as_deref(), &PathBuf::from(socket));
         }
         TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
         TunnelCommand::Down { name, socket } => (name, socket, Action::Down),

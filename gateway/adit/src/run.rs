@@ -1,9 +1,9 @@
 //! The gateway's processes.
 
 use crate::cli;
-use adit_api::Server;
-use adit_control::{Config, Control, ControlError, Options};
-use adit_dataplane::{Dataplane, PortConfig, XdpMode};
+use adit_api::{Server, data_plane_socket};
+use adit_control::{Config, Control, ControlError, Options, config::Xdp};
+use adit_dataplane::{Backend, Dataplane, PortConfig, XdpMode};
 use adit_maps::port::role;
 use anyhow::Context;
 use std::{collections::BTreeMap, time::Duration};
@@ -48,13 +48,25 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
         tun: adit_control::routes::DEVICE.to_owned(),
         workers: None,
         max_sas: arguments.max_sas,
-        mode: XdpMode::Auto,
+        mode: match config.gateway.xdp {
+            Xdp::Auto => XdpMode::Auto,
+            Xdp::ZeroCopy => XdpMode::ZeroCopy,
+            Xdp::Driver => XdpMode::Driver,
+            Xdp::Generic => XdpMode::Generic,
+            Xdp::None => XdpMode::None,
+        },
+        socket: Some(data_plane_socket(&config.api.socket)),
+        crypto: arguments.crypto.map(|crypto| match crypto {
+            cli::Crypto::Avx512 => Backend::Avx512,
+            cli::Crypto::Portable => Backend::Portable,
+        }),
     })
     .context("the data plane does not start")?;
-    for port in data_plane.report().ports {
-        let fallback = port.fallback.map_or(String::new(), |why| format!(" ({why})"));
-        tracing::info!("{}: {} queues, {} mode{fallback}", port.interface, port.queues, port.xdp_mode);
+    let report = data_plane.report();
+    for port in report.ports {
+        tracing::info!("{}: {} queues, mode {}: {}", port.interface, port.queues, port.mode, port.reason);
     }
+    tracing::info!("cryptography on {}, {} workers", report.crypto, report.workers.len());
     Ok(data_plane)
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         status.tunnels.len()
     )];
     out.extend(gateway.waiting_for.iter().cloned());
+    out.extend(data_plane(status));
     out.extend(gateway.refused_reload.iter().map(|why| format!("the last reload was refused: {why}")));
     if !status.tunnels.is_empty() {
         out.push(String::new());
@@ -29,6 +30,24 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         out.extend(reasons);
     }
     out.join("\n")
+}
+
+/// How packets come and go, and why so.
+fn data_plane(status: &Status) -> Vec<String> {
+    let Some(data_plane) = &status.data_plane else {
+        // Who waits for the maps says so already.
+        let dead = "the data plane does not run: what a policy protects is dropped";
+        return status.gateway.waiting_for.is_none().then(|| dead.to_owned()).into_iter().collect();
+    };
+    let alive = data_plane.workers.iter().filter(|w| w.running).count();
+    let all = data_plane.workers.len();
+    let mut out =
+        vec![format!("data plane: {alive} of {all} workers run, cryptography on {}", data_plane.crypto)];
+    out.extend(status.ports.iter().map(|port| {
+        let mode = port.mode.as_deref().unwrap_or("-");
+        format!("  {}: {mode}, {}", port.interface, port.reason.as_deref().unwrap_or("not a port any more"))
+    }));
+    out
 }
 
 fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {

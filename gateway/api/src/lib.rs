@@ -8,16 +8,20 @@
 //! | `POST /v1/reload` | [`Reloaded`](adit_control::Reloaded); 422 with [`Problem`] when the configuration is refused |
 //! | `GET /metrics` | Prometheus' text format 0.0.4 |
 //!
+//! What the data plane tells of itself, on its own socket ([`data_plane_socket`]), is part of status and metrics.
+//!
 //! All of it on a Unix socket that only its owner may open; `/metrics` alone on a TCP address too, if one is configured.
 //! No answer holds a secret: `control` does not hand any out.
 
 mod client;
+mod data_plane;
 mod metrics;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError};
+pub use data_plane::data_plane_socket;
 pub use metrics::{CONTENT_TYPE, render};
 pub use server::{ServeError, Server};
 

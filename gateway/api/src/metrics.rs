@@ -5,7 +5,7 @@
 //!
 //! With thousands of tunnels the text is tens of megabytes: it is made page by page, while it is sent.
 
-use adit_control::status::{State, Status, TunnelStatus};
+use adit_control::status::{State, Status, TunnelStatus, WorkerStatus};
 use std::{borrow::Borrow, fmt::Write};
 
 /// Content type of the text.
@@ -115,8 +115,15 @@ impl Samples<'_> {
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
+/// Adds a sample for each of the data plane's threads.
+fn of_workers(status: &Status, out: &mut Samples<'_>, figure: fn(&WorkerStatus) -> f64) {
+    for worker in status.data_plane.iter().flat_map(|d| &d.workers) {
+        out.add(&[("worker", &worker.id.to_string())], figure(worker));
+    }
+}
+
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 20] = [
+static FAMILIES: [Family; 30] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -207,6 +214,24 @@ static FAMILIES: [Family; 20] = [
         source: Source::Tunnel(|t, out| out.add(&[("tunnel", &t.name)], t.children.len() as f64)),
     },
     Family {
+        name: "adit_tunnel_mtu_bytes",
+        help: "Longest packet that fits into the tunnel, the least of its Child SAs; absent while it is not known.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            let least = t.children.iter().filter_map(|c| c.mtu).min();
+            least.into_iter().for_each(|mtu| out.add(&[("tunnel", &t.name)], f64::from(mtu)));
+        }),
+    },
+    Family {
+        name: "adit_tunnel_path_mtu_bytes",
+        help: "Longest sealed packet that fits the path to the peer; absent while it is not known.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            let least = t.children.iter().filter_map(|c| c.path_mtu).min();
+            least.into_iter().for_each(|mtu| out.add(&[("tunnel", &t.name)], f64::from(mtu)));
+        }),
+    },
+    Family {
         name: "adit_tunnel_ike_sa_start_timestamp_seconds",
         help: "Since when the IKE SA is up, in seconds since 1970; absent while there is none.",
         kind: GAUGE,
@@ -244,6 +269,65 @@ static FAMILIES: [Family; 20] = [
                     .for_each(|(v, n)| out.add(&[("interface", interface), ("verdict", v)], *n as f64));
             }
         }),
+    },
+    Family {
+        name: "adit_port_info",
+        help: "How packets come and go by an interface, and why so; always 1. Absent while no data plane runs.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            for port in &status.ports {
+                if let (Some(mode), Some(reason)) = (&port.mode, &port.reason) {
+                    out.add(&[("interface", &port.interface), ("mode", mode), ("reason", reason)], 1.0);
+                }
+            }
+        }),
+    },
+    Family {
+        name: "adit_data_plane_info",
+        help: "What the cryptography of packets runs on; always 1.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            status.data_plane.iter().for_each(|d| out.add(&[("crypto", &d.crypto)], 1.0));
+        }),
+    },
+    Family {
+        name: "adit_data_plane_packets_total",
+        help: "Packets of no SA, by what became of them.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| {
+            let counters = status.data_plane.iter().flat_map(|d| &d.counters);
+            counters.for_each(|(event, n)| out.add(&[("event", event)], *n as f64));
+        }),
+    },
+    Family {
+        name: "adit_worker_up",
+        help: "Whether the worker's thread lives.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| of_workers(status, out, |w| f64::from(w.running))),
+    },
+    Family {
+        name: "adit_worker_packets_total",
+        help: "Packets that came to the worker.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| of_workers(status, out, |w| w.packets as f64)),
+    },
+    Family {
+        name: "adit_worker_batches_total",
+        help: "Rounds that had packets in them.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| of_workers(status, out, |w| w.batches as f64)),
+    },
+    Family {
+        name: "adit_worker_busy_seconds_total",
+        help: "Time spent on packets.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| of_workers(status, out, |w| w.busy_ns as f64 / 1e9)),
+    },
+    Family {
+        name: "adit_worker_held_packets",
+        help: "Packets that wait for a neighbour or an SA.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| of_workers(status, out, |w| w.held as f64)),
     },
     Family {
         name: "adit_ike_datagrams_received_total",
@@ -291,7 +375,7 @@ mod tests {
     fn status(names: impl IntoIterator<Item = String>) -> Status {
         let tunnel = |name: String| {
             let fields = serde_json::json!({
-                "name": name, "state": "connected", "since": 1, "peer": "b", "peer_address": "any",
+                "name": name, "id": 1, "state": "connected", "since": 1, "peer": "b", "peer_address": "any",
                 "local": "192.0.2.1", "local_subnets": [], "remote_subnets": [], "version": "ikev2",
                 "children": [], "rekeys": {"ike": 1, "child": 2}, "drops": {"replay": 3},
                 "inbound": {"packets": 4, "bytes": 5}, "outbound": {"packets": 6, "bytes": 7},
@@ -310,6 +394,7 @@ mod tests {
             tunnels: names.into_iter().map(tunnel).collect(),
             ike: IkeStatus::default(),
             ports: Vec::new(),
+            data_plane: None,
         }
     }
 

@@ -1,7 +1,11 @@
 //! The HTTP server.
 
-use crate::{Done, Problem, metrics};
-use adit_control::{Action, ActionError, Control, Rekey, Stopped};
+use crate::{
+    Done, Problem,
+    data_plane::{self, data_plane_socket},
+    metrics,
+};
+use adit_control::{Action, ActionError, Control, Rekey, Stopped, status::Status};
 use axum::{
     Json, Router,
     body::Body,
@@ -65,6 +69,22 @@ pub enum ServeError {
     },
 }
 
+/// Whom requests are about.
+#[derive(Clone)]
+struct Gateway {
+    control: Control,
+    /// The data plane's socket.
+    data_plane: Arc<Path>,
+}
+
+impl Gateway {
+    async fn status(&self) -> Result<Status, Stopped> {
+        let mut status = self.control.status().await?;
+        data_plane::complete(&mut status, &self.data_plane).await;
+        Ok(status)
+    }
+}
+
 /// A running server. It stops when it is dropped, and its socket goes with it.
 pub struct Server {
     socket: PathBuf,
@@ -73,7 +93,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on the Unix socket, made with mode 0600, and for metrics on a TCP address.
+    /// Listens on the Unix socket, made with mode 0600, and for metrics on a TCP address. The data plane is asked on
+    /// [`data_plane_socket`].
     ///
     /// # Errors
     /// When one of the two cannot be listened on.
@@ -83,6 +104,7 @@ impl Server {
         metrics: Option<SocketAddr>,
     ) -> Result<Server, ServeError> {
         let listener = listen(socket)?;
+        let gateway = Gateway { control, data_plane: data_plane_socket(socket).into() };
         let all = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/tunnels/{name}/log", get(log))
@@ -92,7 +114,7 @@ impl Server {
             .route("/v1/reload", post(reload))
             .route("/metrics", get(scrape))
             .fallback(not_found)
-            .with_state(control.clone());
+            .with_state(gateway.clone());
         let mut server = Server { socket: socket.to_owned(), metrics: None, tasks: Vec::new() };
         server.tasks.push(tokio::spawn(async move {
             if let Err(e) = axum::serve(listener, all).await {
@@ -104,7 +126,7 @@ impl Server {
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.metrics = Some(listener.local_addr().map_err(failed)?);
             let scraped =
-                Router::new().route("/metrics", get(scrape)).fallback(not_found).with_state(control);
+                Router::new().route("/metrics", get(scrape)).fallback(not_found).with_state(gateway);
             server.tasks.push(tokio::spawn(serve_strangers(listener, scraped)));
         }
         Ok(server)
@@ -176,11 +198,11 @@ fn listen(path: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-async fn status(State(control): State<Control>) -> Response {
-    control.status().await.map_or_else(stopped, |status| Json(status).into_response())
+async fn status(State(gateway): State<Gateway>) -> Response {
+    gateway.status().await.map_or_else(stopped, |status| Json(status).into_response())
 }
 
-async fn log(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+async fn log(State(Gateway { control, .. }): State<Gateway>, UrlPath(name): UrlPath<String>) -> Response {
     match control.log(&name).await {
         Ok(Some(entries)) => Json(entries).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, format!("there is no tunnel {name:?}")),
@@ -188,16 +210,16 @@ async fn log(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> 
     }
 }
 
-async fn up(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+async fn up(State(Gateway { control, .. }): State<Gateway>, UrlPath(name): UrlPath<String>) -> Response {
     act(&control, &name, Action::Up).await
 }
 
-async fn down(State(control): State<Control>, UrlPath(name): UrlPath<String>) -> Response {
+async fn down(State(Gateway { control, .. }): State<Gateway>, UrlPath(name): UrlPath<String>) -> Response {
     act(&control, &name, Action::Down).await
 }
 
 async fn rekey(
-    State(control): State<Control>,
+    State(Gateway { control, .. }): State<Gateway>,
     UrlPath(name): UrlPath<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
@@ -222,7 +244,7 @@ async fn act(control: &Control, name: &str, action: Action) -> Response {
     }
 }
 
-async fn reload(State(control): State<Control>) -> Response {
+async fn reload(State(Gateway { control, .. }): State<Gateway>) -> Response {
     match control.reload().await {
         Ok(Ok(done)) => Json(done).into_response(),
         Ok(Err(e)) => problem(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()),
@@ -230,8 +252,8 @@ async fn reload(State(control): State<Control>) -> Response {
     }
 }
 
-async fn scrape(State(control): State<Control>) -> Response {
-    let status = match control.status().await {
+async fn scrape(State(gateway): State<Gateway>) -> Response {
+    let status = match gateway.status().await {
         Ok(status) => status,
         Err(e) => return stopped(e),
     };

@@ -22,6 +22,7 @@ pub mod kept;
 pub mod maps;
 mod memory;
 pub mod routes;
+mod rules;
 pub mod sadb;
 pub mod spd;
 pub mod status;

@@ -4,9 +4,12 @@
 //! a remote subnet always meets the data plane, which seals it or drops it, and never leaves in clear. Behind each stands
 //! an unreachable route of the worst metric, for when the device is not there. All carry a protocol number of their own
 //! ([`PROTOCOL`]), by which stale ones are found and removed; whatever removes or changes one is answered by putting it
-//! back.
+//! back. Where there is no XDP program, `rules` stand beside them.
 
-use crate::config::{Config, Subnet};
+use crate::{
+    config::{Config, Subnet},
+    rules::{self, Blocked},
+};
 use futures_util::{StreamExt, TryStreamExt, future::join_all};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
@@ -52,13 +55,15 @@ pub struct Wanted {
     pub local: BTreeMap<Subnet, Vec<Subnet>>,
     /// The interfaces whose addresses are preferred where every address would do.
     pub lan: BTreeSet<String>,
+    /// What is not to be forwarded.
+    pub(crate) blocked: BTreeSet<Blocked>,
 }
 
 impl Wanted {
     /// What the tunnels of a configuration want.
     pub fn of(config: &Config) -> Self {
         let lan = config.gateway.lan.iter().cloned().collect();
-        let mut wanted = Wanted { lan, ..Wanted::default() };
+        let mut wanted = Wanted { lan, blocked: rules::wanted(config), ..Wanted::default() };
         for tunnel in &config.tunnels {
             for remote in tunnel.destinations() {
                 wanted.remote.insert(*remote);
@@ -129,6 +134,8 @@ pub async fn keep(mut wanted: watch::Receiver<Wanted>, interfaces: Interfaces) -
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
     ];
     let (connection, handle, mut changes) = rtnetlink::new_multicast_connection(&groups)?;
     let connection = tokio::spawn(connection);
@@ -207,6 +214,9 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
         if let Err(e) = handle.route().del(found.message).execute().await {
             tracing::debug!("route {}: {e}", found.subnet);
         }
+    }
+    if let Err(problem) = rules::reconcile(handle, &wanted.blocked).await {
+        problems.push(problem);
     }
     if device.is_none() {
         problems.push(format!("{DEVICE} is not there yet; the data plane makes it"));

@@ -23,6 +23,9 @@ pub struct Status {
     pub ike: IkeStatus,
     /// The interfaces that carry the XDP program.
     pub ports: Vec<PortStatus>,
+    /// What the data plane says of itself; `None` when nothing answers on its socket.
+    #[serde(default)]
+    pub data_plane: Option<DataPlaneStatus>,
 }
 
 /// The gateway.
@@ -47,6 +50,8 @@ pub struct GatewayStatus {
 pub struct TunnelStatus {
     /// Its name.
     pub name: String,
+    /// Its number, as the maps have it; another after every start of `control`.
+    pub id: u32,
     /// The connection status.
     pub state: State,
     /// Since when.
@@ -198,8 +203,44 @@ pub struct ExchangeCount {
 pub struct PortStatus {
     /// Its name.
     pub interface: String,
+    /// How packets come and go: `zero-copy`, `driver`, `generic`, `sockets`; `None` while no data plane runs.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Why so.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Packets by verdict; every verdict is there.
     pub verdicts: BTreeMap<String, u64>,
+}
+
+/// The data plane, as it tells on its own socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlaneStatus {
+    /// What the cryptography runs on: `avx512`, `portable`.
+    pub crypto: String,
+    /// Its threads.
+    pub workers: Vec<WorkerStatus>,
+    /// Packets that belong to no SA, by what became of them.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A thread of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// 0..
+    pub id: usize,
+    /// The CPU it is pinned to.
+    pub cpu: Option<usize>,
+    /// Whether its thread lives.
+    pub running: bool,
+    /// Rounds that had packets in them.
+    pub batches: u64,
+    /// Packets that came in.
+    pub packets: u64,
+    /// Nanoseconds spent on packets.
+    pub busy_ns: u64,
+    /// Packets that wait for a neighbour's address or for an SA.
+    pub held: u64,
 }
 
 /// One line of a tunnel's connection log.

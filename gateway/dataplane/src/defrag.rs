@@ -9,34 +9,49 @@ use std::io;
 const NAT_T: u32 = 4500;
 
 /// Raw sockets for ESP, AH and ESP in UDP over both IP versions.
-pub(crate) struct Defrag(Vec<Raw>);
+pub(crate) struct Defrag {
+    sockets: Vec<Raw>,
+    /// Sockets that take nothing, and so are never full: where every socket of a protocol is, the kernel tells the sender
+    /// by ICMP that nobody here speaks it.
+    _listeners: Vec<Raw>,
+}
 
 impl Defrag {
     /// Opens the sockets in this network namespace; those over IPv6 where the kernel has it.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut sockets = Vec::new();
+        let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
         for v6 in [false, true] {
             for protocol in [protocol::ESP, protocol::AH, protocol::UDP] {
                 let filter = if protocol == protocol::UDP { esp_in_udp(v6) } else { Vec::new() };
                 match Raw::open(v6, protocol, &filter) {
-                    Ok(raw) => sockets.push(raw),
+                    Ok(raw) => {
+                        sockets.push(raw);
+                        if protocol != protocol::UDP {
+                            listeners.push(Raw::open(v6, protocol, &[nothing()])?);
+                        }
+                    }
                     Err(e) if v6 && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
                     Err(e) => return Err(e),
                 }
             }
         }
-        Ok(Defrag(sockets))
+        Ok(Defrag { sockets, _listeners: listeners })
     }
 
     /// The sockets, to be waited for.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = &Raw> {
-        self.0.iter()
+        self.sockets.iter()
     }
 
     /// Takes a packet into `buf`, `None` when there is none.
     pub(crate) fn take(&self, buf: &mut [u8]) -> Option<Taken> {
-        self.0.iter().find_map(|raw| raw.take(buf))
+        self.sockets.iter().find_map(|raw| raw.take(buf))
     }
+}
+
+/// A classic BPF program that takes nothing.
+fn nothing() -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }
 }
 
 /// A classic BPF program that takes UDP for port 4500 without the non-ESP marker. A raw IPv4 socket sees the packet

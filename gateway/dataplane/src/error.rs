@@ -58,6 +58,14 @@ pub enum Error {
         /// What is wrong and what to change.
         problem: String,
     },
+    /// The Unix socket cannot be listened on.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The kernel's routes and neighbours cannot be read.
     #[error("reading routes and neighbours by netlink: {0}")]
     Netlink(io::Error),

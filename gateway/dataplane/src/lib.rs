@@ -13,37 +13,46 @@
 //! | `worker` | the way of a packet through a worker |
 //! | `packet` | changes to inner packets, ICMP errors |
 //! | `nexthop` | routes and neighbours, followed by netlink; what is learned of paths |
-//! | `defrag` | ESP and AH that came in fragments |
+//! | `defrag` | ESP and AH that came in fragments, or by no XDP program |
 //! | `raw` | raw sockets |
+//! | `outlet` | those that packets leave by where there is no AF_XDP |
 //! | `tun` | the TUN device for the gateway's own traffic |
 //! | `report`, `error` | what the data plane tells of itself, and why it does not start |
+//! | `capture` | copies of packets for whoever watches a tunnel |
+//! | `service` | the Unix socket for that, and for reports |
 //!
-//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `raw` and
-//! `bpffs`.
+//! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `raw`, `outlet`
+//! and `bpffs`.
 
 mod bpffs;
+mod capture;
 mod defrag;
 mod error;
 mod load;
 mod nexthop;
+mod outlet;
 mod packet;
 mod port;
 mod raw;
 mod report;
+mod service;
 mod sys;
 mod tun;
 mod worker;
 mod xsk;
 
+pub use adit_esp::Backend;
 pub use error::Error;
 pub use load::unload;
-pub use report::{CounterReport, PortReport, Report, WorkerReport};
+pub use report::{CounterReport, PortMode, PortReport, Report, WorkerReport};
 
 use adit_maps::user::{Directory, Locals, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Xsks};
 use defrag::Defrag;
 use nexthop::{Followed, View};
+use outlet::Outlet;
 use port::Port;
-use report::{Counters, Figures};
+use report::{Figures, Reporter};
+use service::Service;
 use std::{
     path::PathBuf,
     sync::{
@@ -56,7 +65,7 @@ use std::{
 use sys::Waker;
 use tun::Tun;
 use worker::{Shared, SlowPath, Wire, Worker};
-use xsk::{Bind, RING, SHORT_PACKET, Umem};
+use xsk::{Bind, Copying, Memory, RING, SHORT_PACKET, Umem};
 
 /// Name of the TUN device unless told otherwise.
 pub const DEFAULT_TUN: &str = "adit0";
@@ -82,8 +91,13 @@ pub struct Config {
     pub workers: Option<usize>,
     /// SAs that the maps hold, when they are created: a tunnel takes two, four during a rekey.
     pub max_sas: u32,
-    /// How the XDP program is attached.
+    /// How packets come and go.
     pub mode: XdpMode,
+    /// Where the Unix socket is made that tells what the data plane does; nowhere, unless it is said.
+    pub socket: Option<PathBuf>,
+    /// What the cryptography runs on; by default the fastest that this processor has. One that it does not have leaves
+    /// the portable one.
+    pub crypto: Option<Backend>,
 }
 
 impl Config {
@@ -111,26 +125,46 @@ pub struct PortConfig {
     pub roles: u32,
 }
 
-/// Where the XDP program runs.
+/// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver where it can, else in the kernel's generic path. A program that is attached already stays where
-    /// it is: to move it would let packets pass meanwhile.
+    /// By XDP, in the driver where it can, else in the kernel's generic path; without copying where every driver can. A
+    /// program that is attached already stays where it is: to move it would let packets pass meanwhile.
     #[default]
     Auto,
-    /// In the driver, or not at all.
+    /// By XDP in the driver and without copying, or not at all.
+    ZeroCopy,
+    /// By XDP in the driver with copying, or not at all.
     Driver,
-    /// In the kernel's generic path: slower, for every driver.
+    /// By XDP in the kernel's generic path: slower, for every driver.
     Generic,
+    /// By the TUN device and raw sockets, without any XDP. The kernel forwards; what keeps traffic from passing in clear is
+    /// its routes and rules.
+    None,
+}
+
+impl XdpMode {
+    fn copying(self) -> Copying {
+        match self {
+            Self::Auto => Copying::WhereNeeded,
+            Self::ZeroCopy => Copying::Never,
+            Self::Driver | Self::Generic | Self::None => Copying::Always,
+        }
+    }
 }
 
 /// A running data plane.
 pub struct Dataplane {
-    ports: Vec<PortReport>,
-    shared: Arc<Shared>,
+    reporter: Arc<Reporter>,
+    service: Option<Service>,
+    threads: Threads,
+}
+
+/// The threads that have been started; dropping it ends them.
+struct Threads {
+    stop: Arc<AtomicBool>,
     followed: Option<Followed>,
     workers: Vec<Running>,
-    started: Instant,
 }
 
 struct Running {
@@ -149,13 +183,16 @@ impl Dataplane {
     pub fn start(config: Config) -> Result<Self, Error> {
         load::is_built()?;
         config.check()?;
-        let ports = port::find(&config.ports)?;
+        let ports = port::find(&config.ports, config.mode)?;
         let tun = Tun::open(&config.tun)?;
         let dir = Directory::new(&config.bpf_dir);
-        let mut ebpf = load::load(&dir, config.max_sas)?;
+        let mut ebpf = load::load(&dir, config.max_sas, config.mode)?;
 
         let cpus = sys::allowed_cpus();
-        let count = worker_count(&ports, config.workers, cpus.len());
+        let count = match config.mode {
+            XdpMode::None => 1,
+            _ => worker_count(&ports, config.workers, cpus.len()),
+        };
         let wakers = (0..count)
             .map(|_| Waker::new())
             .collect::<Result<Vec<_>, _>>()
@@ -166,7 +203,9 @@ impl Dataplane {
             selectors: Arc::new(Selectors::open(&dir)?),
             outbounds: Outbounds::open(&dir)?,
             tun,
-            counters: Counters::default(),
+            counters: Arc::default(),
+            crypto: backend(config.crypto),
+            taps: Arc::default(),
             stop: stop.clone(),
         });
         // The program must know ports and addresses before it sees a frame.
@@ -176,26 +215,28 @@ impl Dataplane {
             &config.tun,
             (Locals::open(&dir)?, Ports::open(&dir)?, shared.sad.clone()),
             wakers.clone(),
-            stop,
+            stop.clone(),
         )?;
         let (published, wanted) = (followed.published.clone(), followed.wanted.clone());
         let asking = followed.waker.clone();
-        // From here on, a failure ends what has been started when `dataplane` is dropped.
-        let mut dataplane = Dataplane {
-            ports: Vec::new(),
-            shared: shared.clone(),
-            followed: Some(followed),
-            workers: Vec::new(),
-            started: Instant::now(),
-        };
+        // From here on, a failure ends what has been started when `threads` is dropped.
+        let mut threads = Threads { stop, followed: Some(followed), workers: Vec::new() };
         let attached = load::attach(&mut ebpf, &dir, &ports, config.mode)?;
         let mut asker = load::Asker::new(ebpf, &ports);
         let mut xsks = Xsks::open(&dir)?;
-        let mut zero_copy = true;
+        let mut memory = Memory::ZeroCopy;
         for (id, waker) in wakers.into_iter().enumerate() {
             let view = View::new(published.clone(), wanted.clone(), asking.clone());
-            let (wire, is_zero_copy) = wire(id, count, &ports, view, &mut xsks)?;
-            zero_copy &= is_zero_copy;
+            let wire = match config.mode {
+                XdpMode::None => wire_by_kernel(&ports, view)?,
+                mode => {
+                    let (wire, of_worker) = wire((id, count), &ports, view, &mut xsks, mode.copying())?;
+                    if matches!(memory, Memory::ZeroCopy) {
+                        memory = of_worker;
+                    }
+                    wire
+                }
+            };
             let slow_path = match id {
                 0 => Some(SlowPath {
                     spd: SpdTables::open(&dir)?,
@@ -207,23 +248,24 @@ impl Dataplane {
                 _ => None,
             };
             let cpu = (count > 1).then(|| cpus[id % cpus.len()]);
-            dataplane.workers.push(spawn(id, cpu, wire, shared.clone(), slow_path, waker)?);
+            threads.workers.push(spawn(id, cpu, wire, shared.clone(), slow_path, waker)?);
         }
 
-        dataplane.ports = ports.iter().zip(attached).map(|(p, a)| port_report(p, a, zero_copy)).collect();
-        Ok(dataplane)
+        let reporter = Arc::new(Reporter {
+            ports: port::reports(&ports, &attached, &memory, config.mode),
+            workers: threads.workers.iter().map(|w| (w.cpu, w.figures.clone())).collect(),
+            counters: shared.counters.clone(),
+            crypto: shared.crypto,
+            taps: shared.taps.clone(),
+            started: Instant::now(),
+        });
+        let service = config.socket.map(|path| Service::start(&path, reporter.clone())).transpose()?;
+        Ok(Dataplane { reporter, service, threads })
     }
 
     /// What it does at this moment.
     pub fn report(&self) -> Report {
-        let elapsed = self.started.elapsed().as_nanos() as u64;
-        let workers = self
-            .workers
-            .iter()
-            .enumerate()
-            .map(|(id, w)| w.figures.report(id, w.cpu, !w.thread.is_finished(), elapsed))
-            .collect();
-        Report { ports: self.ports.clone(), workers, counters: self.shared.counters.report() }
+        self.reporter.report()
     }
 
     /// Ends the threads. The XDP program stays attached, the maps stay pinned and the TUN device stays: protected
@@ -231,12 +273,16 @@ impl Dataplane {
     ///
     /// # Errors
     /// [`Error::Died`] when a thread had ended by a panic.
-    pub fn stop(mut self) -> Result<(), Error> {
-        self.end_threads()
+    pub fn stop(self) -> Result<(), Error> {
+        let Dataplane { service, mut threads, .. } = self;
+        drop(service);
+        threads.end()
     }
+}
 
-    fn end_threads(&mut self) -> Result<(), Error> {
-        self.shared.stop.store(true, Ordering::Release);
+impl Threads {
+    fn end(&mut self) -> Result<(), Error> {
+        self.stop.store(true, Ordering::Release);
         let mut result = Ok(());
         for (id, worker) in self.workers.drain(..).enumerate() {
             worker.waker.wake();
@@ -249,12 +295,17 @@ impl Dataplane {
 }
 
 /// As [`Dataplane::stop`], with nobody to tell of a thread that has died.
-impl Drop for Dataplane {
+impl Drop for Threads {
     fn drop(&mut self) {
-        if let Err(error) = self.end_threads() {
+        if let Err(error) = self.end() {
             tracing::error!(%error, "stopping the data plane");
         }
     }
+}
+
+fn backend(wanted: Option<Backend>) -> Backend {
+    let backend = wanted.unwrap_or_else(Backend::detect);
+    if backend.is_available() { backend } else { Backend::Portable }
 }
 
 /// As many workers as every port has a queue for, and no more than CPUs.
@@ -263,8 +314,23 @@ fn worker_count(ports: &[Port], wanted: Option<usize>, cpus: usize) -> usize {
     queues.min(wanted.unwrap_or(cpus)).clamp(1, cpus.max(1))
 }
 
+/// Without AF_XDP: all that comes and goes passes through the kernel.
+fn wire_by_kernel(ports: &[Port], view: View) -> Result<Wire, Error> {
+    let umem =
+        Umem::new(SPARE_FRAMES, REASSEMBLED_FRAMES).map_err(Error::system("mapping memory for packets"))?;
+    let outlet = Outlet::open(ports).map_err(Error::system("opening raw sockets"))?;
+    sys::tell_if_nothing_is_forwarded();
+    Ok(Wire::by_kernel(umem, outlet, view))
+}
+
 /// Binds worker `id` of `count` to its queues, and directs them to it.
-fn wire(id: usize, count: usize, ports: &[Port], view: View, xsks: &mut Xsks) -> Result<(Wire, bool), Error> {
+fn wire(
+    (id, count): (usize, usize),
+    ports: &[Port],
+    view: View,
+    xsks: &mut Xsks,
+    copying: Copying,
+) -> Result<(Wire, Memory), Error> {
     let mut binds = Vec::new();
     let long = ports.iter().any(|port| port.mtu as usize > SHORT_PACKET);
     for port in ports {
@@ -275,7 +341,7 @@ fn wire(id: usize, count: usize, ports: &[Port], view: View, xsks: &mut Xsks) ->
     let umem = Umem::new(binds.len() as u32 * 2 * RING + SPARE_FRAMES, long_frames)
         .map_err(Error::system("mapping memory for packets"))?;
     let plain: Vec<Bind> = binds.iter().map(|(_, bind)| *bind).collect();
-    let (sockets, is_zero_copy) = xsk::open_all(&plain, &umem).map_err(|(bind, e)| {
+    let (sockets, memory) = xsk::open_all(&plain, &umem, copying).map_err(|(bind, e)| {
         let interface = binds.iter().find(|(p, _)| p.ifindex == bind.ifindex).map(|(p, _)| &p.interface);
         match e.kind() {
             std::io::ErrorKind::PermissionDenied => Error::Privilege { what: "opening an AF_XDP socket" },
@@ -289,13 +355,16 @@ fn wire(id: usize, count: usize, ports: &[Port], view: View, xsks: &mut Xsks) ->
         xsks.set(port.slot, bind.queue, socket)?;
     }
     let slots = binds.iter().map(|(p, _)| p.slot).collect();
-    Ok((Wire::new(umem, sockets, slots, view), is_zero_copy))
+    Ok((Wire::new(umem, sockets, slots, view), memory))
 }
 
 fn hint(e: &std::io::Error) -> &'static str {
     match e.raw_os_error() {
         Some(libc::EBUSY) => "; another process is bound to it: is a data plane running already?",
-        Some(libc::EAFNOSUPPORT) => "; this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS)",
+        Some(libc::EAFNOSUPPORT) => {
+            "; this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS): gateway.xdp = \"none\" does without"
+        }
+        Some(libc::EOPNOTSUPP) => "; its driver has no zero-copy: gateway.xdp = \"auto\" takes what there is",
         Some(libc::ENOBUFS | libc::ENOMEM) => "; not enough memory may be locked (LimitMEMLOCK=infinity)",
         _ => "",
     }
@@ -319,26 +388,11 @@ fn spawn(
             {
                 tracing::warn!(worker = id, cpu, %error, "not pinned to its CPU");
             }
+            let _alive = theirs.alive();
             Worker::new(wire, shared, slow_path).run(&theirs, &woken);
         })
         .map_err(Error::system("starting a thread"))?;
     Ok(Running { cpu, figures, waker, thread })
-}
-
-fn port_report(port: &Port, attached: load::Attached, zero_copy: bool) -> PortReport {
-    if let Some(reason) = &attached.fallback {
-        tracing::warn!(interface = port.interface, reason, "XDP in generic mode: the driver refuses it");
-    }
-    PortReport {
-        interface: port.interface.clone(),
-        ifindex: port.ifindex,
-        slot: port.slot,
-        roles: port.roles,
-        queues: port.queues,
-        xdp_mode: if attached.in_driver { "driver" } else { "generic" },
-        fallback: attached.fallback,
-        zero_copy,
-    }
 }
 
 #[cfg(test)]
@@ -367,6 +421,8 @@ mod tests {
             workers: Some(0),
             max_sas: 8,
             mode: XdpMode::Auto,
+            socket: None,
+            crypto: None,
         };
         for (change, word) in [
             (Config { workers: None, ..config.clone() }, "WAN"),

@@ -16,6 +16,7 @@ use aya::{
     },
 };
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -41,7 +42,7 @@ pub(crate) fn is_built() -> Result<(), Error> {
 }
 
 /// Loads the program with its maps created or found again in `dir`, for `max_sas` SAs.
-pub(crate) fn load(dir: &Directory, max_sas: u32) -> Result<Ebpf, Error> {
+pub(crate) fn load(dir: &Directory, max_sas: u32, mode: XdpMode) -> Result<Ebpf, Error> {
     bpffs::prepare(dir.path())?;
     if dir.pin(name::LAYOUT).exists() {
         match dir.check() {
@@ -59,8 +60,16 @@ pub(crate) fn load(dir: &Directory, max_sas: u32) -> Result<Ebpf, Error> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(told)?;
     dir.stamp_or_check()?;
-    program(&mut ebpf)?.load().map_err(told_program)?;
-    Ok(ebpf)
+    let loaded = program(&mut ebpf)?.load().map_err(told_program);
+    match (loaded, mode) {
+        (Ok(()), _) => Ok(ebpf),
+        // It is not attached then, only asked about packets of the gateway's own.
+        (Err(error), XdpMode::None) => {
+            tracing::warn!(%error, "no tunnel begins by traffic: the program that tells of it is not loaded");
+            Ok(ebpf)
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
 /// Writes PORTS: these ports and no others. Their MAC addresses follow from `nexthop`.
@@ -78,7 +87,7 @@ pub(crate) fn write_ports(dir: &Directory, ports: &[Port]) -> Result<(), Error> 
 }
 
 /// Attaches the program to every port, or replaces the program that is attached there; detaches it from interfaces
-/// that are no ports any more. The links are pinned: the program stays attached when this process ends.
+/// that are no ports any more; from all of them, when the mode is none. The links are pinned: the program stays attached when this process ends.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     dir: &Directory,
@@ -91,11 +100,16 @@ pub(crate) fn attach(
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
         _ => {}
     }
+    let stays =
+        |name: &OsStr| mode != XdpMode::None && ports.iter().any(|p| *file_name(&p.interface) == *name);
     for entry in fs::read_dir(&links).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if ports.iter().all(|p| *file_name(&p.interface) != *entry.file_name()) {
+        if !stays(&entry.file_name()) {
             bpffs::detach(&entry.path()).map_err(failed)?;
         }
+    }
+    if mode == XdpMode::None {
+        return Ok(Vec::new());
     }
     let program = program(ebpf)?;
     let mut fallbacks = Vec::new();
@@ -207,9 +221,9 @@ fn replace(program: &mut Xdp, port: &Port, pin: &Path, mode: XdpMode) -> Result<
     let links = nexthop::links().map_err(Error::Netlink)?;
     let attached = links.iter().find(|l| l.index == port.ifindex).and_then(|l| l.xdp_in_driver);
     let wanted = match (mode, attached) {
-        (_, None) => false,
+        (_, None) | (XdpMode::None, _) => false,
         (XdpMode::Auto, Some(_)) => true,
-        (XdpMode::Driver, Some(in_driver)) => in_driver,
+        (XdpMode::ZeroCopy | XdpMode::Driver, Some(in_driver)) => in_driver,
         (XdpMode::Generic, Some(in_driver)) => !in_driver,
     };
     let replaced = wanted
@@ -231,15 +245,15 @@ fn replace(program: &mut Xdp, port: &Port, pin: &Path, mode: XdpMode) -> Result<
 fn attach_anew(program: &mut Xdp, port: &Port, pin: &Path, mode: XdpMode) -> Result<Option<String>, Error> {
     let interface = &port.interface;
     let in_driver = match mode {
-        XdpMode::Generic => None,
-        XdpMode::Auto | XdpMode::Driver => {
+        XdpMode::Generic | XdpMode::None => None,
+        XdpMode::Auto | XdpMode::ZeroCopy | XdpMode::Driver => {
             Some(program.attach_to_if_index(port.ifindex, xdp::XdpMode::Driver))
         }
     };
     let (link, fallback) = match in_driver {
         Some(Ok(link)) => (link, None),
         Some(Err(e)) if is_busy(&e) => return Err(Error::interface(interface, OTHER_PROGRAM)),
-        Some(Err(e)) if mode == XdpMode::Driver => {
+        Some(Err(e)) if mode != XdpMode::Auto => {
             return Err(Error::interface(
                 interface,
                 format!("its driver refuses XDP ({}): choose the mode `auto` or `generic`", causes(&e)),

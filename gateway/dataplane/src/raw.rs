@@ -9,6 +9,8 @@ use std::{
 const IPV6_HEADER: usize = 40;
 /// Of an IPv6 header that the kernel has taken off; nobody who reads these packets looks at it.
 const HOP_LIMIT: u8 = 64;
+/// Bytes of packets that wait to be taken.
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// A raw socket of one IP version and protocol.
 pub(crate) struct Raw {
@@ -46,6 +48,8 @@ impl Raw {
             raw.set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1i32)?;
             raw.set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, &1i32)?;
         }
+        // Bursts are what makes it full; without the right to, what the system allows has to do.
+        let _ = raw.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER);
         if !filter.is_empty() {
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
             raw.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;

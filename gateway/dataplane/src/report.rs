@@ -1,9 +1,17 @@
 //! What the data plane tells of itself.
 
+use crate::capture::Taps;
+use adit_esp::Backend;
 use serde::Serialize;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::Instant,
 };
 
 /// A moment of the data plane.
@@ -13,6 +21,8 @@ pub struct Report {
     pub ports: Vec<PortReport>,
     /// The threads that seal and open.
     pub workers: Vec<WorkerReport>,
+    /// What the cryptography runs on: `avx512`, `portable`.
+    pub crypto: String,
     /// Packets that belong to no SA.
     pub counters: CounterReport,
 }
@@ -30,12 +40,35 @@ pub struct PortReport {
     pub roles: u32,
     /// Receive queues that are served.
     pub queues: u32,
-    /// `driver` or `generic`.
-    pub xdp_mode: &'static str,
-    /// Why it is not `driver`, when that was tried.
-    pub fallback: Option<String>,
-    /// Whether the NIC reads and writes packets in the workers' memory; else the kernel copies them.
-    pub zero_copy: bool,
+    /// How packets come and go.
+    pub mode: PortMode,
+    /// Why so, in words.
+    pub reason: String,
+}
+
+/// How packets come and go by an interface, the fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortMode {
+    /// XDP in the driver; the NIC reads and writes packets in the workers' memory.
+    ZeroCopy,
+    /// XDP in the driver; the kernel copies packets.
+    Driver,
+    /// XDP in the kernel's generic path; the kernel copies packets.
+    Generic,
+    /// No XDP: the TUN device and raw sockets.
+    Sockets,
+}
+
+impl std::fmt::Display for PortMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ZeroCopy => "zero-copy",
+            Self::Driver => "driver",
+            Self::Generic => "generic",
+            Self::Sockets => "sockets",
+        })
+    }
 }
 
 /// One worker since its start.
@@ -100,6 +133,10 @@ counters! {
     reassembled,
     /// Those among them that no SA is for, or that are longer than a frame.
     reassembled_dropped,
+    /// ESP and AH packets from raw sockets, where there is no AF_XDP.
+    by_socket,
+    /// Those among them that no SA is for, or that are longer than a frame.
+    by_socket_dropped,
     /// ICMP errors sent.
     icmp_sent,
 }
@@ -112,6 +149,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 /// A worker's own figures. One thread writes; whoever reports reads.
 #[derive(Default)]
 pub(crate) struct Figures {
+    ended: AtomicBool,
     batches: AtomicU64,
     packets: AtomicU64,
     busy_ns: AtomicU64,
@@ -131,23 +169,55 @@ impl Figures {
         self.free_frames.store(free_frames as u64, Relaxed);
     }
 
-    pub(crate) fn report(
-        &self,
-        id: usize,
-        cpu: Option<usize>,
-        running: bool,
-        elapsed_ns: u64,
-    ) -> WorkerReport {
+    /// Tells, when what is returned is dropped, that the thread has ended: by itself or by a panic.
+    pub(crate) fn alive(&self) -> Alive<'_> {
+        Alive(self)
+    }
+
+    pub(crate) fn report(&self, id: usize, cpu: Option<usize>, elapsed_ns: u64) -> WorkerReport {
         WorkerReport {
             id,
             cpu,
-            running,
+            running: !self.ended.load(Acquire),
             batches: self.batches.load(Acquire),
             packets: self.packets.load(Relaxed),
             busy_ns: self.busy_ns.load(Relaxed),
             elapsed_ns,
             held: self.held.load(Relaxed),
             free_frames: self.free_frames.load(Relaxed),
+        }
+    }
+}
+
+/// Of [`Figures::alive`].
+pub(crate) struct Alive<'a>(&'a Figures);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Release);
+    }
+}
+
+/// Makes [`Report`]s, for whoever asks from whichever thread.
+pub(crate) struct Reporter {
+    pub(crate) ports: Vec<PortReport>,
+    /// CPU and figures of each worker.
+    pub(crate) workers: Vec<(Option<usize>, Arc<Figures>)>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) crypto: Backend,
+    pub(crate) taps: Arc<Taps>,
+    pub(crate) started: Instant,
+}
+
+impl Reporter {
+    pub(crate) fn report(&self) -> Report {
+        let elapsed = self.started.elapsed().as_nanos() as u64;
+        let workers = self.workers.iter().enumerate();
+        Report {
+            ports: self.ports.clone(),
+            workers: workers.map(|(id, (cpu, figures))| figures.report(id, *cpu, elapsed)).collect(),
+            crypto: self.crypto.to_string(),
+            counters: self.counters.report(),
         }
     }
 }

@@ -157,3 +157,17 @@ pub(crate) fn receive_queues(interface: &str) -> io::Result<u32> {
         Err(_) => Ok(1),
     }
 }
+
+/// Logs which IP versions the kernel does not forward: without XDP, it is the kernel that forwards.
+pub(crate) fn tell_if_nothing_is_forwarded() {
+    let switches = [("IPv4", "net.ipv4.ip_forward"), ("IPv6", "net.ipv6.conf.all.forwarding")];
+    for (version, switch) in switches {
+        let value = std::fs::read_to_string(format!("/proc/sys/{}", switch.replace('.', "/")));
+        // Where there is no such file, there is no such version.
+        if value.is_ok_and(|v| v.trim() == "0") {
+            tracing::warn!(
+                "the kernel does not forward {version} and so nor does this gateway: `sysctl {switch}=1`"
+            );
+        }
+    }
+}

@@ -7,6 +7,7 @@
 //! wan = "eth0"
 //! lan = ["eth1"]                 # the same interface as wan on a one-armed gateway
 //! # local_id = "a.example.net"   # the gateway's address
+//! # xdp = "auto"                 # or zero-copy, driver, generic, none
 //! [gateway.ike]
 //! # cookie_threshold = 64        # half-open IKE SAs from which on strangers have to show a cookie
 //! # half_open_limit = 4096       # half-open IKE SAs from which on strangers are ignored
@@ -122,8 +123,42 @@ pub struct Gateway {
     pub lan: Vec<String>,
     /// What it calls itself unless a tunnel says otherwise; `None` is the address.
     pub local_id: Option<Id>,
+    /// How packets come and go.
+    pub xdp: Xdp,
     /// IKE as a whole.
     pub ike: EndpointConfig,
+}
+
+impl Gateway {
+    /// Whether one interface is both sides.
+    pub fn is_one_armed(&self) -> bool {
+        self.lan.contains(&self.wan)
+    }
+}
+
+/// How packets come and go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xdp {
+    /// The fastest way that the interfaces have.
+    Auto,
+    /// XDP in the driver without copying, or not at all.
+    ZeroCopy,
+    /// XDP in the driver with copying, or not at all.
+    Driver,
+    /// XDP in the kernel's generic path.
+    Generic,
+    /// No XDP: the kernel forwards, and the TUN device and raw sockets take part in that.
+    None,
+}
+
+impl Xdp {
+    const WORDS: [(&str, Xdp); 5] = [
+        ("auto", Xdp::Auto),
+        ("zero-copy", Xdp::ZeroCopy),
+        ("driver", Xdp::Driver),
+        ("generic", Xdp::Generic),
+        ("none", Xdp::None),
+    ];
 }
 
 /// Where status and metrics are served.

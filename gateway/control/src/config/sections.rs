@@ -1,7 +1,7 @@
 //! The tables of the file, field by field.
 
 use super::{
-    Api, Gateway, PeerAddress, Start, Subnet, Tunnel, check,
+    Api, Gateway, PeerAddress, Start, Subnet, Tunnel, Xdp, check,
     policies::{dead_peer_detection, ike, ipsec},
     reader::{Field, Section, Source},
 };
@@ -83,9 +83,11 @@ fn gateway(s: Section<'_>) -> Option<Gateway> {
         f.word(&[("standalone".into(), ())], &["primary-backup"]);
     }
     let ike = endpoint(s.section("ike"));
+    let xdp =
+        s.get("xdp").map_or(Some(Xdp::Auto), |f| f.word(&Xdp::WORDS.map(|(w, x)| (w.to_owned(), x)), &[]));
     s.finish(&[&RESOURCE[..], &["alarm_template", "bgp", "asn"]].concat());
     let addresses = addresses.filter(|a| !a.is_empty())?;
-    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id, ike: ike? })
+    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id, xdp: xdp?, ike: ike? })
 }
 
 /// IKE as a whole.

@@ -257,6 +257,23 @@ fn the_endpoint_is_set_as_the_gateway_says() {
 }
 
 #[test]
+fn the_way_of_packets_is_one_of_five() {
+    assert_eq!(parse(GOOD).unwrap().gateway.xdp, Xdp::Auto);
+    for (word, xdp) in Xdp::WORDS {
+        let config = parse(&with("[gateway]", &format!("xdp = \"{word}\""))).unwrap();
+        assert_eq!(config.gateway.xdp, xdp);
+        // Without XDP, rules stand in for the program, in both directions on a gateway with two arms.
+        let rules = crate::rules::wanted(&config).len();
+        let pairs: usize =
+            config.tunnels.iter().map(|t| t.local_subnets.len() * t.remote_subnets.len()).sum();
+        assert_eq!(rules, if xdp == Xdp::None { 2 * pairs } else { 0 });
+    }
+    let said = error(&with("[gateway]", "xdp = \"native\""));
+    assert!(said.contains("gateway.xdp: is unknown") || said.contains("native"), "{said}");
+    assert!(said.contains("allowed: auto, zero-copy, driver, generic, none"), "{said}");
+}
+
+#[test]
 fn main_mode_takes_one_key_for_all_who_come_from_anywhere() {
     let any = GOOD.replace("198.51.100.1", "any");
     let first = any.replace("[tunnel.ike]", "[tunnel.ike]\nversion = \"ikev1\"\npeer_id = \"b.example.net\"");

@@ -388,9 +388,13 @@ impl Daemon {
                 .into_iter()
                 .map(|(ifindex, verdicts)| PortStatus {
                     interface: self.interfaces.name(ifindex),
+                    mode: None,
+                    reason: None,
                     verdicts: verdicts.into_iter().map(|(v, n)| (v.label().to_owned(), n)).collect(),
                 })
                 .collect(),
+            // It is asked by whoever shows this.
+            data_plane: None,
         }
     }
 }

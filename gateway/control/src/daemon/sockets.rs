@@ -38,7 +38,8 @@ impl Sockets {
                     tracing::debug!(%address, "the receive buffer stays as it is: {e}");
                 }
                 let socket = Arc::new(socket);
-                let task = tokio::spawn(read(socket.clone(), address, received.clone()));
+                let task =
+                    tokio::spawn(read(socket.clone(), address, port == ike.nat_t_port, received.clone()));
                 sockets.0.insert(address, (socket, task));
             }
         }
@@ -63,10 +64,17 @@ impl Drop for Sockets {
     }
 }
 
-async fn read(socket: Arc<UdpSocket>, local: SocketAddr, received: mpsc::Sender<(Path, Vec<u8>)>) {
+async fn read(
+    socket: Arc<UdpSocket>,
+    local: SocketAddr,
+    is_nat_t: bool,
+    received: mpsc::Sender<(Path, Vec<u8>)>,
+) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         match socket.recv_from(&mut buffer).await {
+            // ESP in UDP is the data plane's, which takes it from the kernel by itself.
+            Ok((len, _)) if is_nat_t && len >= 4 && buffer[..4] != [0; 4] => {}
             Ok((len, remote)) => {
                 let path = Path { local, remote };
                 if received.send((path, buffer[..len].to_vec())).await.is_err() {

@@ -545,6 +545,7 @@ impl Tunnel {
         drops += totals.outbound;
         TunnelStatus {
             name: c.name.clone(),
+            id: self.id.0,
             state: self.state(),
             since: timestamp(self.since),
             peer: c.peer_name.clone(),

@@ -25,6 +25,7 @@ pub(crate) use sa::parameters;
 pub(crate) use wire::Wire;
 
 use crate::{
+    capture::{Side, Taps, Watched},
     defrag::Defrag,
     load::Asker,
     raw::Taken,
@@ -34,6 +35,7 @@ use crate::{
     xsk::{Frame, HEADROOM},
 };
 use acquire::Waiting;
+use adit_esp::Backend;
 use adit_maps::{
     decode::{self, protocol},
     meta::{Meta, task},
@@ -74,7 +76,11 @@ pub(crate) struct Shared {
     pub(crate) selectors: Arc<Selectors>,
     pub(crate) outbounds: Outbounds,
     pub(crate) tun: Tun,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
+    /// What SAs are worked with.
+    pub(crate) crypto: Backend,
+    /// Who watches.
+    pub(crate) taps: Arc<Taps>,
     /// Ends every thread.
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -118,6 +124,7 @@ pub(crate) struct Worker {
     seal: Vec<Job>,
     open: Vec<Job>,
     waiting: Waiting,
+    watched: Watched,
     icmp_left: u32,
 }
 
@@ -125,7 +132,8 @@ impl Worker {
     pub(crate) fn new(wire: Wire, shared: Arc<Shared>, slow_path: Option<SlowPath>) -> Self {
         Worker {
             wire,
-            sas: Sas::new(shared.sad.clone(), shared.selectors.clone()),
+            watched: Watched::new(shared.taps.clone()),
+            sas: Sas::new(shared.sad.clone(), shared.selectors.clone(), shared.crypto),
             shared,
             slow_path,
             seal: Vec::with_capacity(BATCH + TUN_BATCH),
@@ -176,6 +184,7 @@ impl Worker {
 
     /// One round; how many packets were in it.
     fn round(&mut self, now: Instant) -> usize {
+        self.watched.refresh();
         self.wire.settle(now, &self.sas);
         let packets = self.collect(now)
             + self.collect_tun(now)
@@ -283,11 +292,12 @@ impl Worker {
         packets
     }
 
-    /// Takes ESP and AH from the kernel that came in fragments. Not in every round: they are rare, and every look costs
-    /// system calls.
+    /// Takes ESP and AH from the kernel: all of it where there is no AF_XDP, else what came in fragments. The latter not
+    /// in every round: they are rare, and every look costs system calls.
     fn collect_reassembled(&mut self, now: Instant) -> usize {
         let Some(slow_path) = &mut self.slow_path else { return 0 };
-        if now.saturating_duration_since(slow_path.looked) < RETRY {
+        let everything = self.wire.is_by_kernel();
+        if !everything && now.saturating_duration_since(slow_path.looked) < RETRY {
             return 0;
         }
         let (counters, mut packets) = (&self.shared.counters, 0);
@@ -303,7 +313,8 @@ impl Worker {
                 break;
             };
             packets += 1;
-            count(&counters.reassembled);
+            let counter = if everything { &counters.by_socket } else { &counters.reassembled };
+            count(counter);
             let found = match taken {
                 Taken::Packet(len) => {
                     let key = spi_key(&buf[..TUN_START + len], TUN_START);
@@ -312,7 +323,9 @@ impl Worker {
                 Taken::TooLong => None,
             };
             let Some((SaRef { index, generation }, end)) = found else {
-                count(&counters.reassembled_dropped);
+                let counter =
+                    if everything { &counters.by_socket_dropped } else { &counters.reassembled_dropped };
+                count(counter);
                 self.wire.umem.give(frame);
                 continue;
             };
@@ -320,6 +333,15 @@ impl Worker {
             self.open.push(Job { frame, ethernet, start, end, sa: index, generation, origin });
         }
         packets
+    }
+
+    /// Shows a packet, `start..end` of the job's frame, to who watches its tunnel.
+    fn show(&mut self, job: &mut Job, (start, end): (usize, usize), side: Side, is_outbound: bool) {
+        let Some(sa) = self.sas.get(job.sa) else { return };
+        let packet = self.wire.umem.bytes(&mut job.frame).get(start..end);
+        for tap in self.watched.list() {
+            tap.copy(sa.tunnel, side, is_outbound, packet);
+        }
     }
 
     /// Drops a packet under its cause.

@@ -2,6 +2,7 @@
 
 use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
 use crate::{
+    capture::Side,
     nexthop::{Resolution, Way},
     packet::{Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, decrement_hop_limit, forbids_fragmentation},
     report::count,
@@ -47,6 +48,13 @@ impl Worker {
             return;
         }
 
+        let is_watched = self.watched.is_any();
+        if is_watched {
+            for job in &mut jobs {
+                let outer = (job.start, job.end);
+                self.show(job, outer, Side::Outer, false);
+            }
+        }
         let mut opened = ArrayVec::<Opened, MAX>::new();
         {
             let mut batch = ArrayVec::<Packet<'_>, MAX>::new();
@@ -61,6 +69,11 @@ impl Worker {
             }
         }
 
+        if is_watched {
+            for (job, opened) in jobs.iter_mut().zip(&opened).filter(|(_, o)| o.outcome == Outcome::Done) {
+                self.show(job, (opened.start, opened.end), Side::Inner, false);
+            }
+        }
         // Counted by the run: a forward borrows all of the worker, so the tally cannot live across it.
         let mut counted = ArrayVec::<(u32, usize), MAX>::new();
         for (mut job, opened) in jobs.drain(..).zip(&opened) {
@@ -111,7 +124,10 @@ impl Worker {
         });
 
         let resolution = self.wire.view.resolve(Way::Inner, &flow.destination);
-        if resolution == Resolution::Local {
+        // Without AF_XDP the kernel forwards, and does all that a forwarder has to. It is not asked where the packet
+        // would leave in clear by a port that only faces peers.
+        let is_known = matches!(resolution, Resolution::Hop(_) | Resolution::Unresolved { .. });
+        if resolution == Resolution::Local || (self.wire.is_by_kernel() && is_known) {
             if !self.shared.tun.write(&buf[job.start..headers.end]) {
                 count(&self.shared.counters.tun_refused);
             }

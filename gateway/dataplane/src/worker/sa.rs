@@ -1,6 +1,6 @@
 //! A worker's copy of the SAs it uses.
 
-use adit_esp::{Auth, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
+use adit_esp::{Auth, Backend, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
 use adit_maps::{
     address::Address,
     decode::protocol,
@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) struct Sa {
     pub(super) version: Version,
     pub(super) direction: u8,
+    /// Our number of the tunnel.
+    pub(super) tunnel: u32,
     pub(super) peer: Address,
     /// Slot of OUTBOUND whose SA seals what goes back.
     pub(super) policy: u32,
@@ -59,10 +61,10 @@ pub(super) struct Sas {
 }
 
 impl Sas {
-    pub(super) fn new(sad: Arc<Sad>, selectors: Arc<Selectors>) -> Self {
+    pub(super) fn new(sad: Arc<Sad>, selectors: Arc<Selectors>, crypto: Backend) -> Self {
         let capacity = sad.capacity() as usize;
         Sas {
-            engine: Engine::new(capacity),
+            engine: Engine::with_backend(capacity, crypto),
             sad,
             selectors,
             known: (0..capacity).map(|_| None).collect(),
@@ -163,6 +165,7 @@ impl Sas {
         Sa {
             version: Version { generation: config.generation, revision: config.revision },
             direction: config.direction,
+            tunnel: config.tunnel,
             peer: config.peer,
             policy: config.policy,
             mtu: (config.mtu != 0).then_some(config.mtu),

@@ -2,6 +2,7 @@
 
 use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing};
 use crate::{
+    capture::Side,
     nexthop::{Resolution, Way},
     packet::{
         Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, complete_checksum, decrement_hop_limit,
@@ -81,6 +82,13 @@ impl Worker {
             return;
         }
         let sequence = self.reserve(jobs);
+        let is_watched = self.watched.is_any();
+        if is_watched {
+            for job in jobs.iter_mut() {
+                let inner = (job.start, job.end);
+                self.show(job, inner, Side::Inner, true);
+            }
+        }
 
         let mut sealed = ArrayVec::<Sealed, MAX>::new();
         {
@@ -99,6 +107,11 @@ impl Worker {
             }
         }
 
+        if is_watched {
+            for (job, sealed) in jobs.iter_mut().zip(&sealed).filter(|(_, s)| s.outcome == Outcome::Done) {
+                self.show(job, (sealed.start, sealed.end), Side::Outer, true);
+            }
+        }
         let mut tally = Tally::new(&self.sas);
         for ((job, plan), sealed) in jobs.drain(..).zip(plans.drain(..)).zip(&sealed) {
             let sent = match sealed.outcome {

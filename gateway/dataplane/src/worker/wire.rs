@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     nexthop::{Hop, Resolution, View},
+    outlet::Outlet,
     xsk::{Frame, Lost, Received, Socket, Umem},
 };
 use adit_maps::{
@@ -21,6 +22,8 @@ pub(crate) struct Wire {
     pub(super) umem: Umem,
     pub(super) view: View,
     sockets: Vec<Socket>,
+    /// Where there is no AF_XDP: what leaves goes through the kernel.
+    outlet: Option<Outlet>,
     /// Slot of the port of each socket.
     slots: Vec<u32>,
     /// The socket that sends by the port of a slot.
@@ -35,11 +38,21 @@ impl Wire {
         for (number, slot) in slots.iter().enumerate().rev() {
             by_slot[*slot as usize] = Some(number);
         }
-        let mut wire = Wire { umem, view, sockets, slots, by_slot, hold: Hold::new() };
+        let mut wire = Wire { umem, view, sockets, outlet: None, slots, by_slot, hold: Hold::new() };
         for socket in &mut wire.sockets {
             socket.refill(&mut wire.umem);
         }
         wire
+    }
+
+    /// Without AF_XDP: packets come from the kernel and go to it.
+    pub(crate) fn by_kernel(umem: Umem, outlet: Outlet, view: View) -> Self {
+        Wire { outlet: Some(outlet), ..Wire::new(umem, Vec::new(), Vec::new(), view) }
+    }
+
+    /// Whether it is the kernel that packets come from and go to.
+    pub(super) fn is_by_kernel(&self) -> bool {
+        self.outlet.is_some()
     }
 
     pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Socket> {
@@ -97,6 +110,22 @@ impl Wire {
         resolution: Resolution,
         now: Instant,
     ) -> Result<(), (Frame, DropCause)> {
+        if let Some(outlet) = &self.outlet {
+            let slot = match resolution {
+                Resolution::Hop(hop) => Some(hop.slot),
+                Resolution::Unresolved { neighbour, .. } => outlet.slot(neighbour.interface),
+                Resolution::Local | Resolution::None => None,
+            };
+            let Outgoing { mut frame, start, end, destination, .. } = packet;
+            let bytes = &self.umem.bytes(&mut frame)[start..end];
+            return match slot.map_or(Err(DropCause::NoRoute), |slot| outlet.send(slot, bytes, &destination)) {
+                Ok(()) => {
+                    self.umem.give(frame);
+                    Ok(())
+                }
+                Err(cause) => Err((frame, cause)),
+            };
+        }
         match resolution {
             Resolution::Hop(hop) => self.transmit(packet.frame, packet.start, packet.end, &hop),
             Resolution::Unresolved { neighbour, .. } => match self.hold.push(packet, now) {

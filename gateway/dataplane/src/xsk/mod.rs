@@ -14,5 +14,5 @@ mod ring;
 mod socket;
 mod umem;
 
-pub(crate) use socket::{Bind, Lost, RING, Received, Socket, open_all};
+pub(crate) use socket::{Bind, Copying, Lost, Memory, RING, Received, Socket, open_all};
 pub(crate) use umem::{Frame, HEADROOM, SHORT_PACKET, Umem};

@@ -73,15 +73,44 @@ pub(crate) struct Socket {
     parts: Vec<Received>,
 }
 
-/// Binds one socket a queue, all on one UMEM; the first owns it. Zero-copy when every queue can, else copy mode.
+/// Whether the kernel is to copy packets into the UMEM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copying {
+    /// No: without zero-copy there is no socket.
+    Never,
+    /// Only when some queue has no zero-copy.
+    WhereNeeded,
+    /// Yes; zero-copy is not tried.
+    Always,
+}
+
+/// How packets get into the UMEM.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// The NIC puts them there.
+    ZeroCopy,
+    /// The kernel copies them; which queue has refused zero-copy and why, where that was tried.
+    Copied(Option<(Bind, io::Error)>),
+}
+
+/// Binds one socket a queue, all on one UMEM; the first owns it. All are of the same kind.
 ///
 /// # Errors
 /// Which queue failed, and what the kernel says.
-pub(crate) fn open_all(binds: &[Bind], umem: &Umem) -> Result<(Vec<Socket>, bool), (Bind, io::Error)> {
-    match open_with(binds, umem, libc::XDP_ZEROCOPY) {
-        Ok(sockets) => Ok((sockets, true)),
-        Err(_) => open_with(binds, umem, libc::XDP_COPY).map(|sockets| (sockets, false)),
+pub(crate) fn open_all(
+    binds: &[Bind],
+    umem: &Umem,
+    copying: Copying,
+) -> Result<(Vec<Socket>, Memory), (Bind, io::Error)> {
+    let mut refused = None;
+    if copying != Copying::Always {
+        match open_with(binds, umem, libc::XDP_ZEROCOPY) {
+            Ok(sockets) => return Ok((sockets, Memory::ZeroCopy)),
+            Err(why) if copying == Copying::Never => return Err(why),
+            Err(why) => refused = Some(why),
+        }
     }
+    open_with(binds, umem, libc::XDP_COPY).map(|sockets| (sockets, Memory::Copied(refused)))
 }
 
 fn open_with(binds: &[Bind], umem: &Umem, mode: u16) -> Result<Vec<Socket>, (Bind, io::Error)> {

@@ -6,7 +6,7 @@ use super::{
     },
     tools::{drops, echo, echo_hosts, option},
 };
-use adit_dataplane::{Config, XdpMode};
+use adit_dataplane::{Config, PortMode, XdpMode};
 use adit_maps::sa::DropCause;
 use std::{
     io::{Read, Write},
@@ -69,7 +69,10 @@ fn crosses(suite: Suite, longest: i32) {
         assert_eq!(gateway.state(OUTBOUND, |s| s.last_sequence.load(Relaxed)), 2);
         let report = gateway.dataplane().report();
         assert!(report.workers.iter().all(|w| w.running));
-        assert!(report.ports.iter().all(|p| p.xdp_mode == "driver" && p.fallback.is_none()), "{report:?}");
+        assert!(
+            report.ports.iter().all(|p| p.mode == PortMode::Driver && p.reason.contains("has no zero-copy")),
+            "{report:?}"
+        );
     }
 
     let data: Vec<u8> = (0..3_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
@@ -99,7 +102,7 @@ pub(crate) fn generic_mode() {
     lab.a.stop();
     let config = Config { mode: XdpMode::Generic, ..lab.a.config() };
     lab.a.start_with(config);
-    assert!(lab.a.dataplane().report().ports.iter().all(|p| p.xdp_mode == "generic"));
+    assert!(lab.a.dataplane().report().ports.iter().all(|p| p.mode == PortMode::Generic));
     assert!(echo_hosts(&lab));
 }
 

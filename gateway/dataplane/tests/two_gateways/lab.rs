@@ -134,6 +134,8 @@ impl Gateway {
             workers: None,
             max_sas: 64,
             mode: XdpMode::Auto,
+            socket: None,
+            crypto: None,
         }
     }
 

@@ -69,6 +69,8 @@ fn has_program() -> Result<(), String> {
         workers: None,
         max_sas: 1,
         mode: XdpMode::Auto,
+        socket: None,
+        crypto: None,
     };
     match Dataplane::start(config) {
         Err(e @ Error::NoProgram) => Err(e.to_string()),
