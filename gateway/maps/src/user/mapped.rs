@@ -1,11 +1,11 @@
 //! An array map, mapped into memory as rows of atomic words.
 
 use super::{Directory, Error};
+use crate::atomic::AtomicU64;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
-    sync::atomic::AtomicU64,
 };
 
 /// A BPF array created with `BPF_F_MMAPABLE`, shared with every other process that maps it. Each entry is `WORDS`
@@ -13,7 +13,8 @@ use std::{
 pub struct Mapped<const WORDS: usize> {
     base: NonNull<[AtomicU64; WORDS]>,
     entries: u32,
-    bytes: usize,
+    /// Bytes of the mapping; `None` of an array that is no map.
+    bytes: Option<usize>,
 }
 
 // SAFETY: the mapping is plain shared memory that is only reached as atomics, from any thread.
@@ -58,21 +59,16 @@ impl<const WORDS: usize> Mapped<WORDS> {
             name,
             source: io::Error::other("the kernel mapped it at address 0"),
         })?;
-        Ok(Mapped { base, entries, bytes })
+        Ok(Mapped { base, entries, bytes: Some(bytes) })
     }
 
     /// An array of zeros that is no map, for tests.
     #[cfg(test)]
     pub(super) fn anonymous(entries: u32) -> Self {
-        let bytes = entries as usize * WORDS * 8;
-        // SAFETY: a fresh mapping, nothing is overlaid; page-aligned and zero, which is what AtomicU64 can be.
-        let base = unsafe {
-            let (protection, flags) =
-                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-            libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0)
-        };
-        assert_ne!(base, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-        Mapped { base: NonNull::new(base.cast()).unwrap(), entries, bytes }
+        let array = (0..entries).map(|_| std::array::from_fn(|_| AtomicU64::new(0)));
+        let array: Box<[[AtomicU64; WORDS]]> = array.collect();
+        let base = NonNull::new(Box::into_raw(array).cast()).unwrap();
+        Mapped { base, entries, bytes: None }
     }
 
     /// Entries of the array.
@@ -98,7 +94,16 @@ impl<const WORDS: usize> Mapped<WORDS> {
 
 impl<const WORDS: usize> Drop for Mapped<WORDS> {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping that this was made with; every reference into it borrowed `self`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        match self.bytes {
+            // SAFETY: exactly the mapping that this was made with; every reference into it borrowed `self`.
+            Some(bytes) => unsafe {
+                libc::munmap(self.base.as_ptr().cast(), bytes);
+            },
+            // SAFETY: exactly the box that this was made with; as above.
+            None => unsafe {
+                let array = std::ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.entries as usize);
+                drop(Box::from_raw(array));
+            },
+        }
     }
 }

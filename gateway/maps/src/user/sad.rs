@@ -3,12 +3,10 @@
 use super::{Directory, Error, Mapped, name};
 use crate::{
     address::Address,
+    atomic::{AtomicU64, fence},
     sa::{STATE_WORDS, SaRef, SadConfig, SadState, flags},
 };
-use std::sync::atomic::{
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use zerocopy::transmute;
 use zeroize::Zeroize;
 
@@ -61,20 +59,10 @@ impl Sad {
     /// A consistent copy of an entry, `None` when it is free or changes at this moment. The copy holds keys: the
     /// caller wipes it.
     pub fn read(&self, index: u32) -> Option<SadConfig> {
-        let words = self.config.get(index)?;
-        let before = [words[0].load(Acquire), words[1].load(Acquire)];
-        if halves(before[0])[0] == 0 || halves(before[1])[0] % 2 == 1 {
-            return None;
-        }
-        let mut copy = [0u64; SadConfig::WORDS];
-        for (to, from) in copy.iter_mut().zip(words) {
-            *to = from.load(Relaxed);
-        }
-        fence(Acquire);
-        let after = [words[0].load(Relaxed), words[1].load(Relaxed)];
-        let config = (before == after).then(|| transmute!(copy));
+        let mut copy = copied(self.config.get(index)?)?;
+        let config = transmute!(copy);
         copy.zeroize();
-        config
+        Some(config)
     }
 
     /// State and counters of an entry.
@@ -85,24 +73,25 @@ impl Sad {
         self.state.get(index).map(|words| unsafe { &*words.as_ptr().cast::<SadState>() })
     }
 
+    /// Reserves `count` sequence numbers under the key of this generation and gives the first. `None` when the SA has
+    /// changed: then the numbers may have come from the counter of its successor, and must not be used with the old key.
+    #[inline]
+    pub fn reserve(&self, sa: SaRef, count: u64) -> Option<u64> {
+        let first = self.state(sa.index)?.reserve(count);
+        // The generation goes before the counter is reset: who got a number of the new counter sees, after this fence,
+        // that it is gone.
+        fence(Acquire);
+        (self.generation(sa.index) == sa.generation).then_some(first)
+    }
+
     /// Writes an entry and resets its state; from the return on, workers may use it. Its generation becomes another
     /// than any it had before; `config`'s own and its revision are ignored. Only `control` calls this. `None` when the index does not exist.
     pub fn install(&self, index: u32, config: &SadConfig) -> Option<SaRef> {
         let words = self.config.get(index)?;
         let state = self.state.get(index)?;
-        let [_, last] = halves(words[0].load(Relaxed));
-        let generation = last.wrapping_add(1).max(1);
-        words[0].store(transmute!([0, last]), Relaxed);
-        fence(Release);
         let mut copy: [u64; SadConfig::WORDS] = transmute!(SadConfig { revision: 0, ..*config });
-        for (to, from) in words.iter().zip(&copy).skip(1) {
-            to.store(*from, Relaxed);
-        }
+        let generation = replace(words, &copy, || state.iter().for_each(|word| word.store(0, Relaxed)));
         copy.zeroize();
-        for word in state {
-            word.store(0, Relaxed);
-        }
-        words[0].store(transmute!([generation, generation]), Release);
         Some(SaRef { index, generation })
     }
 
@@ -129,18 +118,10 @@ impl Sad {
         (config.local, config.peer) = (local, peer);
         (config.local_port, config.peer_port) = encapsulation.unwrap_or_default();
         config.flags = config.flags & !flags::UDP | if encapsulation.is_some() { flags::UDP } else { 0 };
-        // Odd already where a `control` died in the middle of this.
-        config.revision |= 1;
-        let tunnel = config.tunnel;
-        words[1].store(transmute!([config.revision, tunnel]), Relaxed);
-        fence(Release);
         copy = transmute!(config);
         config.wipe();
-        for (to, from) in words.iter().zip(&copy).skip(2) {
-            to.store(*from, Relaxed);
-        }
+        change(words, &copy);
         copy.zeroize();
-        words[1].store(transmute!([config.revision.wrapping_add(1), tunnel]), Release);
         true
     }
 
@@ -156,120 +137,62 @@ impl Sad {
     }
 }
 
+/// A consistent copy of an entry's words; `None` while it is free or changes.
+fn copied<const WORDS: usize>(words: &[AtomicU64; WORDS]) -> Option<[u64; WORDS]> {
+    let before = [words[0].load(Acquire), words[1].load(Acquire)];
+    if halves(before[0])[0] == 0 || halves(before[1])[0] % 2 == 1 {
+        return None;
+    }
+    let mut copy = [0u64; WORDS];
+    for (to, from) in copy.iter_mut().zip(words) {
+        *to = from.load(Relaxed);
+    }
+    fence(Acquire);
+    if before == [words[0].load(Relaxed), words[1].load(Relaxed)] {
+        return Some(copy);
+    }
+    copy.zeroize();
+    None
+}
+
+/// Makes an entry another SA's: all words but the first are `new`'s, what belongs to it is put right by `reset`. Gives
+/// its generation.
+fn replace<const WORDS: usize>(words: &[AtomicU64; WORDS], new: &[u64; WORDS], reset: impl FnOnce()) -> u32 {
+    let [_, last] = halves(words[0].load(Relaxed));
+    let generation = last.wrapping_add(1).max(1);
+    words[0].store(transmute!([0, last]), Relaxed);
+    fence(Release);
+    for (to, from) in words.iter().zip(new).skip(1) {
+        to.store(*from, Relaxed);
+    }
+    reset();
+    words[0].store(transmute!([generation, generation]), Release);
+    generation
+}
+
+/// Changes an entry behind its first two words, while it stays the same SA's.
+fn change<const WORDS: usize>(words: &[AtomicU64; WORDS], new: &[u64; WORDS]) {
+    let [revision, tunnel] = halves(words[1].load(Relaxed));
+    // Odd already where a `control` died in the middle of this.
+    let revision = revision | 1;
+    words[1].store(transmute!([revision, tunnel]), Relaxed);
+    fence(Release);
+    for (to, from) in words.iter().zip(new).skip(2) {
+        to.store(*from, Relaxed);
+    }
+    words[1].store(transmute!([revision.wrapping_add(1), tunnel]), Release);
+}
+
 /// The two fields of a word: of an entry's first its generation and the last one it had, of its second the revision
 /// and the tunnel.
 fn halves(word: u64) -> [u32; 2] {
     transmute!(word)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sa::cipher;
-    use std::sync::atomic::AtomicBool;
+#[cfg(all(test, not(loom)))]
+#[path = "sad_tests.rs"]
+mod tests;
 
-    fn sad() -> Sad {
-        Sad { config: Mapped::anonymous(4), state: Mapped::anonymous(4) }
-    }
-
-    fn config(peer: [u8; 4]) -> SadConfig {
-        SadConfig {
-            tunnel: 7,
-            spi: 0x100,
-            cipher: cipher::AES128_CBC,
-            flags: flags::ESN,
-            local: Address::v4([192, 0, 2, 1]),
-            peer: Address::v4(peer),
-            key: [9; 32],
-            ..SadConfig::free()
-        }
-    }
-
-    #[test]
-    fn a_move_keeps_generation_keys_and_state_and_shows() {
-        let sad = sad();
-        let sa = sad.install(2, &config([198, 51, 100, 1])).unwrap();
-        let before = sad.version(2);
-        assert_eq!((before.generation, before.revision), (sa.generation, 0));
-        assert_eq!(sad.state(2).unwrap().reserve(10), 1);
-
-        let (local, peer) = (Address::v4([192, 0, 2, 9]), Address::v4([203, 0, 113, 9]));
-        assert!(sad.relocate(sa, local, peer, Some((4500, 1024))));
-        assert_eq!(sad.version(2), Version { revision: 2, ..before });
-        let now = sad.read(2).unwrap();
-        let expected = SadConfig {
-            generation: sa.generation,
-            last_generation: sa.generation,
-            revision: 2,
-            local,
-            peer,
-            local_port: 4500,
-            peer_port: 1024,
-            flags: flags::ESN | flags::UDP,
-            ..config([198, 51, 100, 1])
-        };
-        assert!(now == expected);
-        assert_eq!(sad.state(2).unwrap().reserve(1), 11);
-
-        assert!(sad.relocate(sa, local, peer, None));
-        let now = sad.read(2).unwrap();
-        assert_eq!((now.flags, now.local_port, now.peer_port, now.revision), (flags::ESN, 0, 0, 4));
-    }
-
-    #[test]
-    fn an_sa_that_went_is_not_moved() {
-        let sad = sad();
-        let old = sad.install(0, &config([198, 51, 100, 1])).unwrap();
-        sad.free(0);
-        let peer = Address::v4([203, 0, 113, 9]);
-        assert!(!sad.relocate(old, peer, peer, None));
-        assert!(sad.read(0).is_none());
-        let new = sad.install(0, &config([198, 51, 100, 2])).unwrap();
-        assert_ne!(new.generation, old.generation);
-        assert!(!sad.relocate(old, peer, peer, None));
-        assert!(!sad.relocate(SaRef { index: 1, generation: 0 }, peer, peer, None));
-        assert!(!sad.relocate(SaRef { index: 99, generation: 1 }, peer, peer, None));
-        assert_eq!(sad.read(0).unwrap().peer, Address::v4([198, 51, 100, 2]));
-    }
-
-    #[test]
-    fn a_move_that_was_cut_short_is_read_by_nobody_until_the_next() {
-        let sad = sad();
-        let sa = sad.install(0, &config([198, 51, 100, 1])).unwrap();
-        sad.config.get(0).unwrap()[1].store(transmute!([5u32, 7u32]), Relaxed);
-        assert!(sad.read(0).is_none());
-        let peer = Address::v4([203, 0, 113, 9]);
-        assert!(sad.relocate(sa, peer, peer, None));
-        let now = sad.read(0).unwrap();
-        assert_eq!((now.peer, now.revision, now.tunnel), (peer, 6, 7));
-    }
-
-    #[test]
-    fn no_copy_is_half_of_one_place_and_half_of_another() {
-        let sad = sad();
-        let sa = sad.install(0, &config([1; 4])).unwrap();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let (mut seen, mut is_last) = (0, false);
-                while !is_last {
-                    is_last = done.load(Acquire);
-                    let Some(copy) = sad.read(0) else { continue };
-                    let n = copy.peer.0[15];
-                    assert!(copy.peer == Address::v4([n; 4]));
-                    assert!(copy.revision == 0 || copy.local == copy.peer);
-                    assert!(copy.revision == 0 || copy.peer_port == u16::from(n));
-                    seen += 1;
-                }
-                seen
-            });
-            for n in (0..=u8::MAX).cycle().take(20_000) {
-                let at = Address::v4([n; 4]);
-                assert!(sad.relocate(sa, at, at, Some((4500, n.into()))));
-            }
-            done.store(true, Release);
-            assert!(reader.join().unwrap() > 0);
-        });
-        assert_eq!(sad.version(0).revision, 40_000);
-    }
-}
+#[cfg(all(test, loom))]
+#[path = "sad_interleavings.rs"]
+mod interleavings;
