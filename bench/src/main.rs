@@ -6,6 +6,7 @@
 mod crypto;
 mod ike;
 mod report;
+mod spd;
 
 use std::path::PathBuf;
 
@@ -40,6 +41,8 @@ enum Name {
     Crypto,
     /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
     Ike,
+    /// Compiling, writing and looking up policies, of one tunnel to 10,000
+    Spd,
 }
 
 fn main() -> Result<()> {
@@ -55,6 +58,9 @@ fn main() -> Result<()> {
             &mut report,
             &ike::Extent { quick: arguments.quick, only: arguments.only, tunnels: arguments.tunnels },
         )?;
+    }
+    if wanted(Name::Spd) {
+        spd::run(&mut report, arguments.quick)?;
     }
     if let Some(file) = arguments.json {
         std::fs::write(&file, report.to_json())
