@@ -90,8 +90,10 @@ pub enum Shows {
     Rekey(Side, Sa),
     /// Datagrams both ways while each side in turn replaces what it can: none lost.
     RekeyAll,
-    /// The peer authenticates anew, with datagrams both ways: none lost.
-    Reauthenticate,
+    /// One side authenticates anew, with datagrams both ways: none lost.
+    Reauthenticate(Side),
+    /// Datagrams both ways where the peer takes part of Adit's subnets; nothing of the rest leaves Adit.
+    Narrowed,
     /// The peer sends DELETE: nothing leaves in clear, and the tunnel comes again.
     PeerDeletes,
     /// The peer is killed: found dead, nothing leaves in clear, and it comes again when the peer does.
@@ -128,7 +130,7 @@ pub struct End {
     /// The peer's subnets.
     pub subnets_b: Vec<&'static str>,
     /// Lines added to `[tunnel]`, `[tunnel.ike]`, `[tunnel.ipsec]`, `[tunnel.dpd]` (Adit), or to the connection, the
-    /// child, the secrets (strongSwan).
+    /// child, the secrets, beside the connection (strongSwan).
     pub more: Vec<(&'static str, &'static str)>,
 }
 
@@ -298,10 +300,11 @@ impl Case {
             }
         }
         format!(
-            "connections {{ {TUNNEL} {{\nversion = {version}\naggressive = {aggressive}\n{}\n\
+            "connections {{ {}{TUNNEL} {{\nversion = {version}\naggressive = {aggressive}\n{}\n\
              remote_addrs = {GATEWAY_A}\nproposals = {}\n{}local {{\nauth = psk\nid = {}\n}}\n\
              remote {{\nauth = psk\nid = {}\n}}\nchildren {{\n{children}}}\n}} }}\n\
              secrets {{ ike-net {{ secret = \"{}\" }}\n{} }}\n",
+            end.lines("connections"),
             // One that moves takes whichever address it has.
             if self.shows == Shows::Moves { String::new() } else { format!("local_addrs = {own}") },
             end.ike,

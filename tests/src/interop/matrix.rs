@@ -109,6 +109,27 @@ const MANY_SUBNETS: [&str; 40] = [
     "10.1.176.0/24",
 ];
 
+/// A connection of strongSwan that differs from the one that is wanted by its own ID and by its subnet.
+const ANOTHER_IDENTITY: &str = "another {
+version = 2
+local_addrs = 198.51.100.1
+remote_addrs = 192.0.2.1
+proposals = aes256gcm16-prfsha256-x25519
+local {
+auth = psk
+id = another.example
+}
+remote {
+auth = psk
+id = 192.0.2.1
+}
+children { another {
+local_ts = 10.2.9.0/24
+remote_ts = 10.1.0.0/24
+esp_proposals = aes256gcm16
+} }
+}";
+
 /// Every case, in the order in which they run: those that share a station follow each other.
 pub fn matrix() -> Vec<Case> {
     let mut all = Vec::new();
@@ -188,6 +209,12 @@ fn subnets() -> Vec<Case> {
             }
         }
     }
+    for role in ROLES {
+        let end = End { subnets_a: vec!["10.1.0.0/24", "10.1.1.0/24"], ..usual(V2) };
+        let mut case = Case::new("subnets", role, end, Shows::Narrowed);
+        case.swan.subnets_a = vec!["10.1.0.0/24"];
+        cases.push(named("peer-takes-one-of-two", case));
+    }
     cases
 }
 
@@ -214,8 +241,13 @@ fn lives() -> Vec<Case> {
         let case = Case::new("lives", role, usual(V2), Shows::RekeyAll);
         cases.push(named("both-rekey-all", case));
     }
-    let case = Case::new("lives", Initiates, usual(V2), Shows::Reauthenticate);
-    cases.push(named("peer-reauthenticates", case));
+    let mut case = Case::new("lives", Initiates, usual(V2), Shows::Reauthenticate(Side::Adit));
+    case.adit.more = vec![("ike", "reauthenticate = true")];
+    cases.push(named("adit-reauthenticates", case));
+    for role in ROLES {
+        let case = Case::new("lives", role, usual(V2), Shows::Reauthenticate(Side::Peer));
+        cases.push(named("peer-reauthenticates", case));
+    }
     cases
 }
 
@@ -243,7 +275,11 @@ fn mismatches() -> Vec<Case> {
             push("group", End { ike: other_group(version), ..usual(version) }, &["group", "proposal"]);
             push("child-proposal", End { esp: "aes192-sha1", ..usual(version) }, &["proposal"]);
             // A peer that refuses does not say what it wants; one that offers does.
-            let words: &[&str] = if role == Responds { &["ah"] } else { &["proposal"] };
+            let words: &[&str] = match (role, version) {
+                (Responds, _) => &["ah"],
+                (Initiates, V2) => &["we offer esp", "ipsec.protocol"],
+                (Initiates, _) => &["proposal"],
+            };
             push("ah-against-esp", End { ah: true, esp: "sha256", ..usual(version) }, words);
             let subnets = End { subnets_a: vec!["10.77.0.0/24"], ..usual(version) };
             push("subnets", subnets, &["subnet", "selector"]);
@@ -251,7 +287,9 @@ fn mismatches() -> Vec<Case> {
     }
     for role in ROLES {
         for (adit, swan) in [(V2, Main), (Main, V2)] {
-            let mut case = Case::new("mismatches", role, usual(adit), Shows::Mismatch(&["version", "ikev1"]));
+            let words: &[&str] =
+                if (role, adit) == (Initiates, V2) { &["ike.version"] } else { &["version", "ikev1"] };
+            let mut case = Case::new("mismatches", role, usual(adit), Shows::Mismatch(words));
             case.swan = usual(swan);
             cases.push(named("version", case));
         }
@@ -300,6 +338,12 @@ fn extensions() -> Vec<Case> {
         ];
         cases.push(named("ppk", case));
     }
+    // The peer has another identity at the same address, and finds it first.
+    let mut case = Case::new("extensions", Initiates, usual(V2), Shows::Traffic);
+    case.adit.peer_id = Some("gate.example");
+    case.swan.id = Some("gate.example");
+    case.swan.more = vec![("connections", ANOTHER_IDENTITY)];
+    cases.push(named("one-of-two-identities", case));
     // Only who began may move (RFC 4555).
     cases.push(named("mobike", Case::new("extensions", Responds, usual(V2), Shows::Moves)));
     let mut case = Case::new("extensions", Initiates, usual(V2), Shows::Cookie);

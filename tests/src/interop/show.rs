@@ -90,12 +90,11 @@ fn show(station: &mut Station, case: &Case) -> Result<String> {
                 rekey(station, case, Side::Peer, Sa::Ike)
             })?
         }
-        Shows::Reauthenticate => {
+        Shows::Reauthenticate(side) => {
             traffic(station)?;
-            stream_through(station, |station| {
-                replaced(station, Sa::Ike, |station| station.swan.rekey(&["--ike", TUNNEL, "--reauth"]))
-            })?
+            stream_through(station, |station| reauthenticate(station, *side))?
         }
+        Shows::Narrowed => narrowed(station)?,
         Shows::PeerDeletes => peer_deletes(station, case)?,
         Shows::PeerDies => peer_dies(station, case)?,
         Shows::Moves => moves(station)?,
@@ -175,6 +174,18 @@ fn expect_silence(station: &Station, why: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the peer takes is carried, also after the rest has asked for a Child SA of its own, which the peer does not give.
+fn narrowed(station: &Station) -> Result<String> {
+    traffic(station)?;
+    let outside = (&station.topology.host_a, IpAddr::V4(Ipv4Addr::new(10, 1, 1, 2)));
+    let other = (&station.topology.host_b, IpAddr::V4(HOST_B));
+    let count = exchange(outside, other, 3, 64, Duration::from_millis(500))?;
+    ensure!(count.forth.sent == 3, "nothing was sent outside what the peer takes: {count:?}");
+    ensure!(count.forth.received + count.back.received == 0, "{count:?} outside what the peer takes");
+    traffic(station)?;
+    Ok("carries what the peer takes, and stops the rest".to_owned())
+}
+
 fn tcp(station: &Station) -> Result<String> {
     let (a, b) = (&station.topology.host_a, &station.topology.host_b);
     let mut rates = Vec::new();
@@ -224,6 +235,17 @@ fn rekey(station: &mut Station, case: &Case, side: Side, sa: Sa) -> Result<()> {
     })
     .with_context(|| format!("{side:?} rekeys the {sa:?} SA"))?;
     station.swan.wait_children(case.children().len(), PATIENCE)
+}
+
+/// Has one side authenticate anew, until of the two IKE SAs one is left.
+fn reauthenticate(station: &mut Station, side: Side) -> Result<()> {
+    replaced(station, Sa::Ike, |station| match side {
+        Side::Adit => station.adit.done(&["tunnel", "rekey", TUNNEL, "--ike"]).map(|_| ()),
+        Side::Peer => station.swan.rekey(&["--ike", TUNNEL, "--reauth"]),
+    })
+    .with_context(|| format!("{side:?} authenticates anew"))?;
+    wait_for("the old IKE SA to go", PATIENCE, || Ok(spis(&station.swan.sas()?, Sa::Ike).len() == 1))?;
+    station.swan.wait_children(1, PATIENCE)
 }
 
 /// Does `work` and waits until another SA of this kind has come and the tunnel is up.
@@ -394,11 +416,12 @@ fn ike_sa_init() -> Vec<u8> {
 }
 
 /// What crossed the router since: nothing in clear. While there is no tunnel strongSwan has no rule for what should go
-/// into it and lets it out; that it goes no further than to Adit is what [`expect_silence`] sees.
+/// into it and lets it out, as for what it takes no part in; that it goes no further than to Adit is seen at the hosts.
 fn crossed(station: &Station, case: &Case, before: &Counters) -> Result<Counters> {
     let wire = wire::read(&station.topology.router)?.since(before);
     ensure!(wire.clear_a == 0, "{} packets came from Adit in clear", wire.clear_a);
-    let silent = matches!(case.shows, Shows::PeerDeletes | Shows::PeerDies | Shows::Mismatch(_));
+    let silent =
+        matches!(case.shows, Shows::PeerDeletes | Shows::PeerDies | Shows::Narrowed | Shows::Mismatch(_));
     ensure!(silent || wire.clear_b == 0, "{} packets came from the peer in clear", wire.clear_b);
     Ok(wire)
 }

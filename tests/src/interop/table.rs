@@ -178,7 +178,10 @@ fn row(case: &Case) -> String {
 const GROUPS: [(&str, &str); 9] = [
     ("proposals", "Phase 1 and the phase 2 that goes with it, as strongSwan writes them."),
     ("children", "Phase 2 by itself; a group is PFS, with IKEv2 shown by a rekey under traffic."),
-    ("subnets", "Several subnets: Adit's × the peer's, every pair with traffic both ways."),
+    (
+        "subnets",
+        "Several subnets: Adit's × the peer's, every pair with traffic both ways; and a peer that takes part of what Adit has.",
+    ),
     (
         "lives",
         "Rekeys and reauthentication under a stream of numbered datagrams both ways, none lost; a peer that deletes, and one \
