@@ -78,6 +78,7 @@ impl Tests {
             (Selection::Lab, "packets"),
             (Selection::Lab, "restarts"),
             (Selection::Lab, "modes"),
+            (Selection::Lab, "fail_closed"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {

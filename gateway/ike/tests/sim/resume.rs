@@ -184,13 +184,13 @@ fn changed_octets_do_no_harm() {
 }
 
 /// Rekeys from both ends while packets flow both ways, and either end goes on in another process at any moment: not a
-/// packet is lost, whatever IKE's datagrams suffer.
+/// packet is lost, whatever IKE's datagrams suffer. IKEv1 has no such schedule: it loses packets where rekeys of both sides
+/// overlap, also without this.
 #[test]
 fn no_moment_to_end_at_loses_a_packet() {
     let resumed = for_all(|seed| {
         let mut draws = World::new(seed, plain_tunnels());
-        let mut tunnels = every_version()[draw(&mut draws, 3) as usize].clone();
-        let v2 = tunnels[A].ike.version == Version::Ikev2;
+        let mut tunnels = plain_tunnels();
         if draw(&mut draws, 4) == 0 {
             tunnels.iter_mut().for_each(|tunnel| tunnel.ipsec.pfs = vec![Group::X25519]);
         }
@@ -211,10 +211,9 @@ fn no_moment_to_end_at_loses_a_packet() {
         let mut resumed = 0;
         for _ in 0..draw(&mut world, 6) + 1 {
             let side = draw(&mut world, 2) as usize;
-            // IKEv1 loses packets where rekeys of both sides overlap, and does not keep a phase 1 under way.
-            if v2 && draw(&mut world, 3) == 0 {
+            if draw(&mut world, 3) == 0 {
                 world.rekey_ike(side)
-            } else if v2 || world.is_quiet() {
+            } else {
                 world.rekey_child(side)
             }
             for _ in 0..draw(&mut world, 60) {

@@ -309,6 +309,7 @@ impl World {
         end.children.clear();
         end.order.clear();
         end.sending = None;
+        end.record = None;
         self.answers.retain(|(answering, ..), _| *answering != side);
         // What was computed for the old self is of no use to the new one.
         self.in_flight.retain(|_, (to, cargo)| *to != side || !matches!(cargo, Cargo::Job(_)));
@@ -330,6 +331,7 @@ impl World {
         self.answers = answers;
         self.answers.retain(|(answering, _, request), _| *answering != side || kept(request));
         let end = &mut self.ends[side];
+        end.record = Some(record.clone());
         let restored = end.endpoint.restore(now, start, TUNNEL, &record).expect("the record is whole");
         let spis = |c: &RestoredChild| (c.child.inbound.spi, c.child.outbound.spi);
         let restored: Vec<_> = restored.children.iter().map(spis).collect();
