@@ -266,8 +266,10 @@ impl Endpoint {
             }
             NotifyType::RESPONDER_LIFETIME if notify.protocol == ProtocolId::Isakmp => {
                 let shorter = Lifetime::of_notify(notify).and_then(|lifetime| lifetime.time);
-                if let (Some(time), Some(since)) = (shorter, sa.established().map(|e| e.since)) {
-                    self.shorten(now, sa, since + time);
+                // The peer may say more seconds than there will ever be.
+                let end = sa.established().zip(shorter).and_then(|(e, time)| e.since.checked_add(time));
+                if let Some(end) = end {
+                    self.shorten(now, sa, end);
                 }
             }
             kind if kind.is_error() => self.quick_refused(now, sa, kind, &notify.spi),
