@@ -79,6 +79,7 @@ impl Tests {
             (Selection::Lab, "restarts"),
             (Selection::Lab, "modes"),
             (Selection::Lab, "fail_closed"),
+            (Selection::Lab, "lifetimes"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {
