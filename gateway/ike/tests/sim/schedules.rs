@@ -67,7 +67,7 @@ pub(crate) fn draw(world: &mut World, below: u32) -> u32 {
 fn act(world: &mut World, tunnels: &[TunnelConfig; 2]) {
     let side = draw(world, 2) as usize;
     let (now, peer, spi) = (world.now, world.ends[side].peer, world.ends[side].newest_spi());
-    match draw(world, 18) {
+    match draw(world, 16) {
         0..=2 => world.connect(side),
         3 => {
             world.ends[side].endpoint.reconnect(now, TUNNEL, peer);
@@ -103,7 +103,6 @@ fn act(world: &mut World, tunnels: &[TunnelConfig; 2]) {
             world.restart(side, tunnels[side].clone());
             world.retry(side, Duration::from_secs(2));
         }
-        15 | 16 => world.resume(side, tunnels[side].clone()),
         _ => {
             let other = (side, draw(world, 2));
             world.rekey_child(other.0);
