@@ -6,13 +6,19 @@
 //! With thousands of tunnels the text is tens of megabytes: it is made page by page, while it is sent.
 
 use adit_control::status::{State, Status, TunnelStatus, WorkerStatus};
-use std::{borrow::Borrow, fmt::Write};
+use prometheus::{
+    TextEncoder,
+    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+use std::borrow::Borrow;
 
 /// Content type of the text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Bytes of a page, about.
 const PAGE: usize = 64 << 10;
+/// Tunnels whose samples are there at a time before they are text: they take ten times as much memory.
+const TUNNELS: usize = 64;
 
 /// The metrics in Prometheus' text format, whole.
 pub fn render(status: &Status) -> String {
@@ -44,17 +50,24 @@ impl<S: Borrow<Status>> Iterator for Pages<S> {
         while text.len() < PAGE
             && let Some(family) = FAMILIES.get(self.family)
         {
-            let mut samples = Samples { family, begun: self.begun, text: &mut text };
-            match (family.source, status.tunnels.get(self.tunnel)) {
-                (Source::Tunnel(write), Some(tunnel)) => {
-                    write(tunnel, &mut samples);
-                    (self.begun, self.tunnel) = (samples.begun, self.tunnel + 1);
-                    continue;
+            let mut samples = Samples { kind: family.kind, metrics: Vec::new() };
+            let is_whole = match family.source {
+                Source::Status(collect) => {
+                    collect(status, &mut samples);
+                    true
                 }
-                (Source::Tunnel(_), None) => {}
-                (Source::Status(write), _) => write(status, &mut samples),
+                Source::Tunnel(collect) => {
+                    let rest = status.tunnels.get(self.tunnel..).unwrap_or_default();
+                    let some = &rest[..rest.len().min(TUNNELS)];
+                    some.iter().for_each(|tunnel| collect(tunnel, &mut samples));
+                    self.tunnel += some.len();
+                    some.len() == rest.len()
+                }
+            };
+            self.begun |= samples.encode(family, self.begun, &mut text);
+            if is_whole {
+                (self.family, self.tunnel, self.begun) = (self.family + 1, 0, false);
             }
-            (self.family, self.tunnel, self.begun) = (self.family + 1, 0, false);
         }
         (!text.is_empty()).then_some(text)
     }
@@ -64,59 +77,74 @@ impl<S: Borrow<Status>> Iterator for Pages<S> {
 struct Family {
     name: &'static str,
     help: &'static str,
-    kind: &'static str,
+    kind: MetricType,
     source: Source,
 }
 
 /// What a family's samples are made of.
 #[derive(Clone, Copy)]
 enum Source {
-    Status(fn(&Status, &mut Samples<'_>)),
+    Status(fn(&Status, &mut Samples)),
     /// Tunnel after tunnel.
-    Tunnel(fn(&TunnelStatus, &mut Samples<'_>)),
+    Tunnel(fn(&TunnelStatus, &mut Samples)),
 }
 
-/// Where a family's samples go.
-struct Samples<'a> {
-    family: &'static Family,
-    begun: bool,
-    text: &'a mut String,
+/// Some samples of a family.
+struct Samples {
+    kind: MetricType,
+    metrics: Vec<Metric>,
 }
 
-impl Samples<'_> {
-    /// Adds a sample, after the family's head where it is the first: the format has no place for an empty family.
+impl Samples {
     fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        // Writing into a string does not fail.
-        let _ = self.try_add(labels, value);
+        let pairs = labels.iter().map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = Metric::from_label(pairs.collect());
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
     }
 
-    fn try_add(&mut self, labels: &[(&str, &str)], value: f64) -> std::fmt::Result {
-        let Family { name, help, kind, .. } = self.family;
-        if !std::mem::replace(&mut self.begun, true) {
-            writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+    /// Adds the samples to `text`, after the family's head unless that has `begun`; whether there were any. The format
+    /// has no place for a family without samples.
+    fn encode(self, family: &Family, begun: bool, text: &mut String) -> bool {
+        if self.metrics.is_empty() {
+            return false;
         }
-        self.text.write_str(name)?;
-        for (i, (label, value)) in labels.iter().enumerate() {
-            write!(self.text, "{}{label}=\"", if i == 0 { '{' } else { ',' })?;
-            for c in value.chars() {
-                match c {
-                    '\n' => self.text.push_str("\\n"),
-                    '\\' | '"' => self.text.extend(['\\', c]),
-                    c => self.text.push(c),
-                }
-            }
-            self.text.push('"');
+        let mut encoded = MetricFamily::default();
+        encoded.set_name(family.name.to_owned());
+        encoded.set_help(family.help.to_owned());
+        encoded.set_field_type(family.kind);
+        encoded.set_metric(self.metrics);
+        let start = text.len();
+        TextEncoder::new()
+            .encode_utf8(&[encoded], text)
+            .expect("a family with a name, samples and a string to write to");
+        if begun {
+            // Its head, HELP and TYPE, is in an earlier page.
+            let head: usize = text[start..].split_inclusive('\n').take(2).map(str::len).sum();
+            text.replace_range(start..start + head, "");
         }
-        let end = if labels.is_empty() { "" } else { "}" };
-        writeln!(self.text, "{end} {value}")
+        true
     }
 }
 
-const COUNTER: &str = "counter";
-const GAUGE: &str = "gauge";
+const COUNTER: MetricType = MetricType::COUNTER;
+const GAUGE: MetricType = MetricType::GAUGE;
 
 /// Adds a sample for each of the data plane's threads.
-fn of_workers(status: &Status, out: &mut Samples<'_>, figure: fn(&WorkerStatus) -> f64) {
+fn of_workers(status: &Status, out: &mut Samples, figure: fn(&WorkerStatus) -> f64) {
     for worker in status.data_plane.iter().flat_map(|d| &d.workers) {
         out.add(&[("worker", &worker.id.to_string())], figure(worker));
     }
