@@ -159,7 +159,7 @@ pub fn ike1_decrypted_payloads(octets: &[u8]) {
             }
             Payload::NatOa(_, IpAddr::V4(_) | IpAddr::V6(_)) => {}
             Payload::Fragment(fragment) => {
-                let _ = reassembly.add(fragment.clone());
+                let _ = reassembly.add(fragment.clone(), usize::MAX);
             }
             _ => {}
         }

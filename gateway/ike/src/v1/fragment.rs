@@ -60,8 +60,9 @@ pub(crate) struct Reassembly {
 impl Reassembly {
     /// Takes a fragment, and gives the message when it is whole.
     ///
-    /// What comes twice, or contradicts what is here, is passed over. No more is held than a datagram can be long.
-    pub(crate) fn add(&mut self, fragment: FragmentPayload) -> Option<Vec<u8>> {
+    /// What comes twice, or contradicts what is here, is passed over. No more than `longest` octets are held, nor than
+    /// a datagram can be long.
+    pub(crate) fn add(&mut self, fragment: FragmentPayload, longest: usize) -> Option<Vec<u8>> {
         let FragmentPayload { id, number, last, data } = fragment;
         let at = usize::from(number).checked_sub(1)?;
         if data.is_empty() {
@@ -72,7 +73,7 @@ impl Reassembly {
         }
         let beyond = self.count.is_some_and(|count| at >= count || (last && at + 1 != count));
         let contradiction = last && self.pieces.len() > at + 1;
-        if beyond || contradiction || self.octets + data.len() > MAX_MESSAGE {
+        if beyond || contradiction || self.octets + data.len() > longest.min(MAX_MESSAGE) {
             return None;
         }
         if self.pieces.len() <= at {
@@ -157,33 +158,36 @@ mod tests {
     #[test]
     fn contradictions_are_passed_over() {
         let mut reassembly = Reassembly::default();
-        assert_eq!(reassembly.add(piece(1, 0, false, 10)), None);
-        assert_eq!(reassembly.add(piece(1, 3, true, 10)), None);
+        assert_eq!(reassembly.add(piece(1, 0, false, 10), MAX_MESSAGE), None);
+        assert_eq!(reassembly.add(piece(1, 3, true, 10), MAX_MESSAGE), None);
         // Beyond the last, another last, one that is here already, an empty one.
         for contradiction in
             [piece(1, 4, false, 10), piece(1, 2, true, 10), piece(1, 3, true, 9), piece(1, 2, false, 0)]
         {
-            assert_eq!(reassembly.add(contradiction), None);
+            assert_eq!(reassembly.add(contradiction, MAX_MESSAGE), None);
         }
-        assert_eq!(reassembly.add(piece(1, 1, false, 2)), None);
-        assert_eq!(reassembly.add(piece(1, 2, false, 1)).unwrap(), [&[1, 1, 2][..], &[3; 10]].concat());
+        assert_eq!(reassembly.add(piece(1, 1, false, 2), MAX_MESSAGE), None);
+        assert_eq!(
+            reassembly.add(piece(1, 2, false, 1), MAX_MESSAGE).unwrap(),
+            [&[1, 1, 2][..], &[3; 10]].concat()
+        );
         // Nothing stays behind.
-        assert_eq!(reassembly.add(piece(1, 1, true, 1)).unwrap(), [1]);
+        assert_eq!(reassembly.add(piece(1, 1, true, 1), MAX_MESSAGE).unwrap(), [1]);
     }
 
     #[test]
     fn a_newer_message_drops_the_one_before() {
         let mut reassembly = Reassembly::default();
-        assert_eq!(reassembly.add(piece(1, 1, false, 1)), None);
-        assert_eq!(reassembly.add(piece(2, 2, true, 1)), None);
-        assert_eq!(reassembly.add(piece(2, 1, false, 1)).unwrap(), [1, 2]);
+        assert_eq!(reassembly.add(piece(1, 1, false, 1), MAX_MESSAGE), None);
+        assert_eq!(reassembly.add(piece(2, 2, true, 1), MAX_MESSAGE), None);
+        assert_eq!(reassembly.add(piece(2, 1, false, 1), MAX_MESSAGE).unwrap(), [1, 2]);
     }
 
     #[test]
     fn no_more_is_held_than_a_datagram_can_be_long() {
         let mut reassembly = Reassembly::default();
         for number in 1..=255 {
-            assert_eq!(reassembly.add(piece(1, number, number == 255, 1400)), None);
+            assert_eq!(reassembly.add(piece(1, number, number == 255, 1400), MAX_MESSAGE), None);
         }
         assert!(reassembly.octets <= MAX_MESSAGE);
     }
@@ -200,7 +204,7 @@ mod tests {
             let count = pieces.len();
             pieces.rotate_left(order as usize % count);
             let mut reassembly = Reassembly::default();
-            let whole = pieces.into_iter().find_map(|piece| reassembly.add(piece));
+            let whole = pieces.into_iter().find_map(|piece| reassembly.add(piece, MAX_MESSAGE));
             prop_assert_eq!(whole, Some(message));
         }
     }

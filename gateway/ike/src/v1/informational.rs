@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::{
     Flight, Sa, State,
-    cipher::{MessageCipher, OpenError},
+    cipher::{MessageCipher, OpenError, Opened},
     keys::{SaKeys, same_hash},
     message::digest,
     proposal::Lifetime,
     quick::Exchange,
-    wire::{Delete, Header, Notify, NotifyType, Payload, ProtocolId, payload},
+    wire::{Chain, Delete, Header, Notify, NotifyType, Payload, ProtocolId, payload},
 };
 use crate::{
     counters::ExchangeResult,
@@ -105,7 +105,7 @@ impl Endpoint {
         };
         if header.exchange == ExchangeType::QuickMode {
             if matches!(sa.state, State::Closing(_)) {
-                return self.say_closed(now, sa);
+                return self.quick_on_closed(now, sa, id, &opened, &chain);
             }
             if self.quick_message(now, &mut sa, id, &opened, &chain) {
                 self.v1_alive(now, &mut sa);
@@ -165,6 +165,27 @@ impl Endpoint {
             }
             None => self.counters.old_message_id += 1,
         }
+    }
+
+    /// A quick mode that the peer begins on an SA that we have closed; nothing else of one is answered there.
+    fn quick_on_closed(
+        &mut self,
+        now: Instant,
+        mut sa: Sa,
+        id: u32,
+        opened: &Opened,
+        chain: &Chain<'_>,
+    ) -> Option<Sa> {
+        let State::Closing(established) = &mut sa.state else { return Some(sa) };
+        let hash = established.keys.hash_1(id, chain.after_first());
+        let authentic = matches!(chain.payloads.first(), Some(Payload::Hash(came)) if same_hash(&hash, came));
+        if !authentic {
+            self.counters.failed_integrity += 1;
+            return Some(sa);
+        }
+        established.cipher.accept(opened);
+        established.cipher.finish(id);
+        self.say_closed(now, sa)
     }
 
     /// A peer that still speaks on an SA that we have closed does not know that.

@@ -135,7 +135,9 @@ impl Endpoint {
             return Some(sa);
         };
         self.timers.set(sa.cookie, TimerKind::Reassembly, now + REASSEMBLY);
-        let Some(whole) = sa.fragments.add(fragment) else { return Some(sa) };
+        // From whoever has not proved who it is, little is kept.
+        let longest = if sa.established().is_some() { usize::MAX } else { MAX_FIRST_MESSAGE };
+        let Some(whole) = sa.fragments.add(fragment, longest) else { return Some(sa) };
         self.timers.stop(sa.cookie, TimerKind::Reassembly);
         match Header::decode(&whole) {
             Ok((inner, first, _)) if fragment::belongs(header, &whole) && first != FRAGMENT => {

@@ -169,7 +169,8 @@ impl Follower {
             match fragment {
                 None => whole.push(datagram),
                 Some(fragment) => {
-                    let message = self.reassembly.entry(from_initiator).or_default().add(fragment);
+                    let message =
+                        self.reassembly.entry(from_initiator).or_default().add(fragment, usize::MAX);
                     whole.extend(message.inspect(|message| assert!(belongs(&header, message))));
                 }
             }
