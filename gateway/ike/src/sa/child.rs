@@ -84,9 +84,9 @@ impl Child {
         covers([&self.local_ts, &self.remote_ts], flow)
     }
 
-    /// Whether all that was agreed on goes through it.
-    pub(super) fn covers_all(&self, agreement: &Agreement) -> bool {
-        is_subset(&agreement.local_ts, &self.local_ts) && is_subset(&agreement.remote_ts, &self.remote_ts)
+    /// Whether every flow between these goes through it.
+    pub(super) fn covers_all(&self, [local, remote]: [&[TrafficSelector]; 2]) -> bool {
+        is_subset(local, &self.local_ts) && is_subset(remote, &self.remote_ts)
     }
 
     /// Whether it protects just what was agreed on.

@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use super::{Child, Goal, IkeSa, Purpose, Stage, Standing, child::Agreement};
+use super::{Child, Established, Goal, IkeSa, Purpose, Stage, Standing, child::Agreement};
 use crate::{
     TunnelId, config,
     endpoint::Endpoint,
@@ -148,11 +148,18 @@ impl Endpoint {
     /// authenticates anew.
     pub(super) fn is_served_elsewhere(&self, sa: &IkeSa, agreement: &Agreement) -> bool {
         let Some(tunnel) = sa.tunnel_id() else { return false };
+        let flows = [&agreement.local_ts[..], &agreement.remote_ts];
         let others = self.others(tunnel, sa.spi);
         let mut others = others.iter().filter_map(|spi| self.sas.get(spi)?.established());
-        others.any(|e| {
-            e.probed.is_none() && e.children.iter().any(|c| c.is_usable() && c.covers_all(agreement))
-        })
+        others.any(|e| e.probed.is_none() && e.children.iter().any(|c| c.is_usable() && c.covers_all(flows)))
+    }
+
+    /// The IKE SA of the tunnel that has a pair in place of this one of `sa`.
+    pub(super) fn heir(&self, sa: &IkeSa, child: &Child) -> Option<u64> {
+        let flows = [&child.local_ts[..], &child.remote_ts];
+        let serves = |e: &Established| e.children.iter().any(|c| c.is_usable() && c.covers_all(flows));
+        let others = self.others(sa.tunnel_id()?, sa.spi);
+        others.into_iter().find(|spi| self.sas.get(spi).and_then(IkeSa::established).is_some_and(serves))
     }
 
     /// The peer sends no more with the pairs of an IKE SA, or will not for long: those of the tunnel's others are in use

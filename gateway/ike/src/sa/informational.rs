@@ -85,10 +85,13 @@ impl Endpoint {
             deleted.push(inbound_spi);
             let replaced =
                 matches!(child.stage, Stage::Redundant(_)) || established.successor(inbound_spi).is_some();
-            let tunnel = sa.tunnel_id().filter(|tunnel| self.has_usable(*tunnel, sa.spi));
-            if replaced || tunnel.is_some() {
+            let child = sa.established().and_then(|e| e.child(inbound_spi));
+            let elsewhere = child.and_then(|child| self.heir(sa, child)).and(sa.tunnel_id());
+            if replaced || elsewhere.is_some() {
                 self.switch_from(now, sa, inbound_spi);
-                tunnel.into_iter().for_each(|tunnel| self.switch_elsewhere(tunnel, sa.spi));
+                if let Some(tunnel) = elsewhere {
+                    self.switch_elsewhere(tunnel, sa.spi);
+                }
                 self.drain_child(now, sa, inbound_spi);
             } else {
                 self.remove_child(sa, inbound_spi, DownReason::ClosedByPeer);
@@ -105,6 +108,7 @@ impl Endpoint {
         // What is closed is not kept the longer for being closed again.
         let closed_at = self.timers.get(sa.spi, TimerKind::Linger);
         self.take_back(now, &mut sa);
+        self.drain_elsewhere(now, &mut sa);
         self.down(&mut sa, reason);
         sa.state = match sa.state {
             State::Established(established) => State::Closing(established.channel),
@@ -116,6 +120,33 @@ impl Endpoint {
         sa.window.queue.clear();
         self.timers.set(sa.spi, TimerKind::Linger, closed_at.unwrap_or(now + self.config.linger));
         Some(sa)
+    }
+
+    /// Where another IKE SA of the tunnel has pairs in place of those of the one that the peer closes, what the peer sent
+    /// with these may still be on its way: they stay for a while, with the other.
+    fn drain_elsewhere(&mut self, now: Instant, sa: &mut IkeSa) {
+        let until = now + self.config.overlap;
+        let (Some(tunnel), Some(established)) = (sa.tunnel_id(), sa.established_mut()) else { return };
+        for mut child in std::mem::take(&mut established.children) {
+            let heir = self.heir(sa, &child);
+            let Some(mut heir) = heir.and_then(|spi| self.sas.remove(&spi)) else {
+                if let Some(established) = sa.established_mut() {
+                    established.children.push(child);
+                }
+                continue;
+            };
+            if !matches!(child.stage, Stage::Draining(_)) {
+                child.stage = Stage::Draining(until);
+            }
+            sa.esp_spis.retain(|spi| *spi != child.inbound_spi);
+            heir.esp_spis.push(child.inbound_spi);
+            if let Some(established) = heir.established_mut() {
+                established.children.push(child);
+            }
+            self.schedule_children(&heir);
+            self.sas.insert(heir.spi, heir);
+        }
+        self.switch_elsewhere(tunnel, sa.spi);
     }
 
     /// The authentic answer to a request of ours on an SA in use or closing.

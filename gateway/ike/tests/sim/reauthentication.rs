@@ -61,6 +61,33 @@ fn the_responder_sends_with_the_new_pair_when_the_old_one_is_deleted() {
 /// ```text
 ///      A                                            B
 ///         ──IKE_AUTH──▶                        sends with the old pair
+///         ◀──IKE_AUTH──
+///         ──packet, with the old pair──┐
+///         ──DELETE of the old IKE SA──▶│       sends with the new one
+///                                      └──▶    takes it all the same
+/// ```
+#[test]
+fn what_a_peer_sent_before_it_closed_the_old_ike_sa_is_still_taken() {
+    let mut world = up(5, plain_tunnels());
+    let [a, b] = [A, B].map(|side| world.child(side).inbound.spi);
+    reconnect(&mut world, A);
+    world.run(Duration::from_millis(25));
+    let now = world.now;
+    world.ends[A].endpoint.expire_child(now, TUNNEL, a);
+    world.settle(A);
+    world.run(Duration::from_millis(10));
+    assert!(world.ends[B].newest().switch_outbound, "{}", world.story());
+    assert!(world.ends[B].order.contains(&b), "{}", world.story());
+    world.seconds(3);
+    world.assert_up();
+    assert!(!world.ends[B].order.contains(&b), "{}", world.story());
+    world.seconds(60);
+    world.assert_no_leak();
+}
+
+/// ```text
+///      A                                            B
+///         ──IKE_AUTH──▶                        sends with the old pair
 ///   ×     ◀──IKE_AUTH──
 ///                                              sends with the new one some seconds later
 /// ```
