@@ -27,6 +27,8 @@ use crate::{
 /// Marks IKE messages on the NAT traversal port, where ESP has its SPI (RFC 3948 section 2.2).
 pub(crate) const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
+/// First messages of IKE SAs that are gone which are remembered.
+const SPENT_FIRST_MESSAGES: usize = 256;
 /// Octets of an IKE message that every path carries.
 const SHORTEST_FRAGMENT: usize = 256;
 
@@ -38,8 +40,10 @@ pub struct Endpoint {
     /// By our SPI.
     pub(crate) sas: BTreeMap<u64, IkeSa>,
     pub(crate) of_tunnel: OfTunnel,
-    /// Responder's IKE SAs by the digest of their first message.
+    /// Responder's IKE SAs by the digest of their first message, and such as are gone.
     pub(crate) first_messages: BTreeMap<[u8; 32], u64>,
+    /// First messages of IKE SAs that came further and are gone, the oldest first: a late copy begins nothing.
+    spent_first_messages: VecDeque<[u8; 32]>,
     pub(crate) half_open: HalfOpen,
     pub(crate) reports: Reports,
     /// Bounds the answers to other major versions.
@@ -93,6 +97,7 @@ impl Endpoint {
             sas: BTreeMap::new(),
             of_tunnel: OfTunnel::default(),
             first_messages: BTreeMap::new(),
+            spent_first_messages: VecDeque::new(),
             half_open: HalfOpen::default(),
             reports: Reports::default(),
             version_refusals: Reports::default(),
@@ -479,7 +484,8 @@ impl Endpoint {
             half_open: self.half_open.len(),
             spis: self.esp_spis.len(),
             of_tunnels: self.of_tunnel.len() + self.v1.of_tunnels(),
-            first_messages: self.first_messages.len() + self.v1.first_messages(),
+            first_messages: self.first_messages.len() - self.spent_first_messages.len()
+                + self.v1.first_messages(),
             deadlines: self.timers.len(),
         }
     }
@@ -515,12 +521,23 @@ impl Endpoint {
         if let Some(tunnel) = &traces.tunnel {
             self.of_tunnel.remove(tunnel, spi);
         }
-        if let Some(digest) = traces.first_message {
-            self.first_messages.remove(&digest);
+        match traces.first_message {
+            Some(digest) if traces.came_further => self.spend_first_message(digest),
+            Some(digest) => drop(self.first_messages.remove(&digest)),
+            None => {}
         }
         traces.esp_spis.iter().for_each(|spi| {
             self.esp_spis.remove(spi);
         });
+    }
+
+    fn spend_first_message(&mut self, digest: [u8; 32]) {
+        self.spent_first_messages.push_back(digest);
+        if self.spent_first_messages.len() > SPENT_FIRST_MESSAGES
+            && let Some(oldest) = self.spent_first_messages.pop_front()
+        {
+            self.first_messages.remove(&oldest);
+        }
     }
 
     pub(crate) fn draw_spi(&mut self) -> u64 {
@@ -564,6 +581,8 @@ struct Traces {
     spi: u64,
     tunnel: Option<Arc<TunnelConfig>>,
     first_message: Option<[u8; 32]>,
+    /// The peer has said more than that, under the keys of the IKE SA.
+    came_further: bool,
     esp_spis: Vec<u32>,
 }
 
@@ -573,6 +592,7 @@ impl Traces {
             spi: sa.spi,
             tunnel: sa.tunnel.clone(),
             first_message: sa.first_message,
+            came_further: sa.window.expected > 1,
             esp_spis: sa.esp_spis.clone(),
         }
     }

@@ -114,6 +114,24 @@ fn an_ike_sa_that_is_closed_again_and_again_is_forgotten_all_the_same() {
 }
 
 #[test]
+fn a_late_copy_of_the_first_message_of_an_ike_sa_that_is_gone_begins_nothing() {
+    let (mut pair, flight) = Pair::until(0);
+    let first = flight[0].clone();
+    let answer = pair.deliver(1, flight);
+    let flight = pair.deliver(0, answer);
+    let flight = pair.deliver(1, flight);
+    let mut pair = up(pair, flight);
+    let now = pair.now;
+    pair.ends[1].close(now, TUNNEL);
+    let closing: Vec<_> = std::iter::from_fn(|| pair.ends[1].poll_transmit()).map(|t| t.payload).collect();
+    let answer = pair.deliver(0, closing);
+    pair.deliver(1, answer);
+    assert_eq!(pair.ends[1].counts(), Counts::default());
+    assert!(pair.deliver(1, vec![first]).is_empty());
+    assert_eq!(pair.ends[1].counts(), Counts::default());
+}
+
+#[test]
 fn a_pair_that_is_rekeyed_without_end_makes_no_more_than_so_many() {
     let mut pair = plain();
     let outbound = established(&pair, 0).children[0].inbound_spi;

@@ -170,7 +170,7 @@ proptest! {
         prop_assert!(!pair.is_up(1));
         pair.pass();
         prop_assert!(pair.ends[1].sas.is_empty() && pair.ends[1].half_open.len() == 0);
-        prop_assert!(pair.ends[1].first_messages.is_empty() && pair.ends[1].esp_spis.is_empty());
+        prop_assert!(pair.ends[1].counts().first_messages == 0 && pair.ends[1].esp_spis.is_empty());
     }
 
     #[test]
