@@ -53,7 +53,7 @@ mod aead;
 mod ah;
 mod cbc;
 mod engine;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(all(any(test, feature = "fuzzing"), not(loom)))]
 pub mod fuzzing;
 mod hmac;
 mod inner;
