@@ -21,6 +21,8 @@ use adit_tests::traffic::ping_until_answered;
 use anyhow::{Context, Result, bail, ensure};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long packets may be lost while a data plane is replaced: 60 to 100 ms were measured, and other tests may be busy.
+const LONGEST_OUTAGE: Duration = Duration::from_millis(1000);
 /// Between two datagrams of a stream.
 const PACE: Duration = Duration::from_millis(5);
 
@@ -237,7 +239,7 @@ fn data_plane_goes_on(signal: i32) -> Result<()> {
     let outage = [count.forth, count.back]
         .map(|way| PACE * u32::try_from(way.sent - way.received).unwrap_or(u32::MAX));
     println!("nothing came through for {outage:?}; the old process took {gone:?} of it to end");
-    ensure!(outage.iter().all(|outage| *outage < Duration::from_secs(3)), "{}", data_plane.log_tail(20));
+    ensure!(outage.iter().all(|outage| *outage < LONGEST_OUTAGE), "{outage:?}: {}", data_plane.log_tail(20));
     ensure!(count.forth.repeated + count.back.repeated == 0, "a datagram came twice: {count:?}");
     ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
     ensure!(spis(&control)? == old, "other Child SAs than before");

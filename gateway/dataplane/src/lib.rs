@@ -48,6 +48,7 @@ pub use report::{CounterReport, PortMode, PortReport, Report, WorkerReport};
 
 use adit_maps::user::{Directory, Locals, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Xsks};
 use defrag::Defrag;
+use load::Asker;
 use nexthop::{Followed, View};
 use outlet::Outlet;
 use port::Port;
@@ -56,7 +57,7 @@ use service::Service;
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -186,7 +187,13 @@ impl Dataplane {
         let ports = port::find(&config.ports, config.mode)?;
         let tun = Tun::open(&config.tun)?;
         let dir = Directory::new(&config.bpf_dir);
-        let mut ebpf = load::load(&dir, config.max_sas, config.mode)?;
+        // Where a program of an earlier run still takes packets to sockets, the workers come first and the program is
+        // replaced behind them: nothing passes meanwhile, and what the verifier needs is the most of a restart.
+        let stands = load::stands(&dir, &ports, config.mode)?;
+        let loaded = match stands {
+            true => None,
+            false => Some(load::load(&dir, config.max_sas, config.mode)?),
+        };
 
         let cpus = sys::allowed_cpus();
         let count = match config.mode {
@@ -221,8 +228,14 @@ impl Dataplane {
         let asking = followed.waker.clone();
         // From here on, a failure ends what has been started when `threads` is dropped.
         let mut threads = Threads { stop, followed: Some(followed), workers: Vec::new() };
-        let attached = load::attach(&mut ebpf, &dir, &ports, config.mode)?;
-        let mut asker = load::Asker::new(ebpf, &ports);
+        let asker = Arc::<OnceLock<Asker>>::default();
+        let attach = |mut ebpf| {
+            let attached = load::attach(&mut ebpf, &dir, &ports, config.mode)?;
+            // It is filled but once.
+            let _ = Asker::new(ebpf, &ports).map(|new| asker.set(new));
+            Ok::<_, Error>(attached)
+        };
+        let attached = loaded.map(&attach).transpose()?;
         let mut xsks = Xsks::open(&dir)?;
         let mut memory = Memory::ZeroCopy;
         for (id, waker) in wakers.into_iter().enumerate() {
@@ -241,7 +254,7 @@ impl Dataplane {
                 0 => Some(SlowPath {
                     spd: SpdTables::open(&dir)?,
                     spis: SpiIndex::open(&dir)?,
-                    asker: asker.take(),
+                    asker: asker.clone(),
                     defrag: Defrag::open().map_err(Error::system("opening raw sockets"))?,
                     looked: Instant::now(),
                 }),
@@ -251,6 +264,10 @@ impl Dataplane {
             threads.workers.push(spawn(id, cpu, wire, shared.clone(), slow_path, waker)?);
         }
 
+        let attached = match attached {
+            Some(attached) => attached,
+            None => attach(load::load(&dir, config.max_sas, config.mode)?)?,
+        };
         let reporter = Arc::new(Reporter {
             ports: port::reports(&ports, &attached, &memory, config.mode),
             workers: threads.workers.iter().map(|w| (w.cpu, w.figures.clone())).collect(),

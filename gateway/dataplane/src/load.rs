@@ -72,6 +72,22 @@ pub(crate) fn load(dir: &Directory, max_sas: u32, mode: XdpMode) -> Result<Ebpf,
     }
 }
 
+/// Whether maps of this layout are pinned in `dir`, and a program that uses them is attached to every port in a way that
+/// `mode` admits: then it takes packets to whoever binds sockets, and can be replaced when it does.
+pub(crate) fn stands(dir: &Directory, ports: &[Port], mode: XdpMode) -> Result<bool, Error> {
+    if mode == XdpMode::None || !name::ALL.iter().all(|map| dir.pin(map).exists()) {
+        return Ok(false);
+    }
+    match dir.check() {
+        Ok(()) => {}
+        Err(user::Error::Absent(_)) => return Ok(false),
+        Err(e) => return Err(e.into()),
+    }
+    let links = nexthop::links().map_err(Error::Netlink)?;
+    let is_attached = |port: &Port| pin_of(dir, port).exists() && is_attached_as(&links, port, mode);
+    Ok(ports.iter().all(is_attached))
+}
+
 /// Writes PORTS: these ports and no others. Their MAC addresses follow from `nexthop`.
 pub(crate) fn write_ports(dir: &Directory, ports: &[Port]) -> Result<(), Error> {
     let mut map = Ports::open(dir)?;
@@ -114,7 +130,7 @@ pub(crate) fn attach(
     let program = program(ebpf)?;
     let mut fallbacks = Vec::new();
     for port in ports {
-        let pin = links.join(file_name(&port.interface));
+        let pin = pin_of(dir, port);
         if !replace(program, port, &pin, mode)? {
             fallbacks.push(attach_anew(program, port, &pin, mode)?);
         } else {
@@ -187,14 +203,17 @@ impl Asker {
     /// Lets the program classify a frame, which must be for everybody on its link, as if it had come from a host. So
     /// `control` hears of the gateway's own packets as of others', in the same words and as often: only a BPF program
     /// can write to EVENTS. The frame goes nowhere; the program counts its verdict.
-    pub(crate) fn ask(&mut self, frame: &[u8]) {
+    pub(crate) fn ask(&self, frame: &[u8]) {
         let mut context = [0u8; XDP_MD];
         context[XDP_MD_DATA_END..][..4].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
         context[XDP_MD_IFINDEX..][..4].copy_from_slice(&self.ifindex.to_ne_bytes());
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
-        let asked = program(&mut self.ebpf).and_then(|p| p.test_run(options).map_err(told_program));
-        if let Err(error) = asked {
+        let asked = self.ebpf.program(PROGRAM).map(|p| {
+            let program: &Xdp = p.try_into()?;
+            program.test_run(options)
+        });
+        if let Some(Err(error)) = asked {
             tracing::debug!(%error, "the program was not asked about a packet of the gateway's own");
         }
     }
@@ -219,14 +238,7 @@ fn replace(program: &mut Xdp, port: &Port, pin: &Path, mode: XdpMode) -> Result<
         return Ok(false);
     }
     let links = nexthop::links().map_err(Error::Netlink)?;
-    let attached = links.iter().find(|l| l.index == port.ifindex).and_then(|l| l.xdp_in_driver);
-    let wanted = match (mode, attached) {
-        (_, None) | (XdpMode::None, _) => false,
-        (XdpMode::Auto, Some(_)) => true,
-        (XdpMode::ZeroCopy | XdpMode::Driver, Some(in_driver)) => in_driver,
-        (XdpMode::Generic, Some(in_driver)) => !in_driver,
-    };
-    let replaced = wanted
+    let replaced = is_attached_as(&links, port, mode)
         && PinnedLink::from_pin(pin)
             .and_then(|pinned| XdpLink::try_from(FdLink::from(pinned)))
             .map_err(|e| Error::interface(&port.interface, format!("its pinned link: {}", causes(&e))))
@@ -239,6 +251,17 @@ fn replace(program: &mut Xdp, port: &Port, pin: &Path, mode: XdpMode) -> Result<
         bpffs::detach(pin).map_err(|source| Error::BpfDirectory { path: pin.to_owned(), source })?;
     }
     Ok(replaced)
+}
+
+/// Whether a program is attached to a port in a way that `mode` admits.
+fn is_attached_as(links: &[nexthop::Link], port: &Port, mode: XdpMode) -> bool {
+    let attached = links.iter().find(|l| l.index == port.ifindex).and_then(|l| l.xdp_in_driver);
+    match (mode, attached) {
+        (_, None) | (XdpMode::None, _) => false,
+        (XdpMode::Auto, Some(_)) => true,
+        (XdpMode::ZeroCopy | XdpMode::Driver, Some(in_driver)) => in_driver,
+        (XdpMode::Generic, Some(in_driver)) => !in_driver,
+    }
 }
 
 /// Attaches the program; the reason, when driver mode was tried first and refused.
@@ -287,6 +310,11 @@ const OTHER_PROGRAM: &str = "carries another XDP program: detach that first (`ip
 fn is_busy(e: &ProgramError) -> bool {
     let ProgramError::SyscallError(e) = e else { return false };
     matches!(e.io_error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+}
+
+/// Where the link that holds the program attached to a port is pinned.
+fn pin_of(dir: &Directory, port: &Port) -> PathBuf {
+    dir.path().join(LINKS).join(file_name(&port.interface))
 }
 
 /// A bpffs reserves names with dots; no interface name holds a colon.

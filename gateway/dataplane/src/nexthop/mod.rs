@@ -12,7 +12,7 @@ mod netlink;
 mod paths;
 mod table;
 
-pub(crate) use netlink::{Followed, links};
+pub(crate) use netlink::{Followed, Link, links};
 pub(crate) use table::{Route, Table};
 
 use crate::packet::is_host;

@@ -80,7 +80,7 @@ impl Worker {
         if !self.waiting.has_room(policy) {
             return;
         }
-        let Some(asker) = self.slow_path.as_mut().and_then(|s| s.asker.as_mut()) else { return };
+        let Some(asker) = self.slow_path.as_ref().and_then(|s| s.asker.get()) else { return };
         let Some(ethernet) = job.start.checked_sub(ETHERNET) else { return };
         let buf = self.wire.umem.bytes(&mut job.frame);
         let kind = if buf[job.start] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };

@@ -46,7 +46,7 @@ use adit_maps::{
 use sa::Sas;
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -89,7 +89,8 @@ pub(crate) struct Shared {
 pub(crate) struct SlowPath {
     pub(crate) spd: SpdTables,
     pub(crate) spis: SpiIndex,
-    pub(crate) asker: Option<Asker>,
+    /// Set once the program is loaded; never, where no port is a LAN's.
+    pub(crate) asker: Arc<OnceLock<Asker>>,
     pub(crate) defrag: Defrag,
     /// When the sockets of `defrag` were last found empty.
     pub(crate) looked: Instant,

@@ -33,6 +33,8 @@ const TAILROOM: usize = 256;
 
 /// Rings of a socket that was closed just now are released a little later.
 const BUSY_FOR: Duration = Duration::from_secs(2);
+/// How soon such a queue is tried again.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A queue of an interface, and how to bind to it.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +122,7 @@ fn open_with(binds: &[Bind], umem: &Umem, mode: u16) -> Result<Vec<Socket>, (Bin
         let socket = loop {
             match Socket::open(*bind, umem, sockets.first(), mode) {
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < patience => {
-                    thread::sleep(Duration::from_millis(50));
+                    thread::sleep(AGAIN);
                 }
                 other => break other,
             }
