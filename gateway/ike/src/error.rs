@@ -61,6 +61,30 @@ pub enum Cause {
         /// What we offer.
         ours: Vec<String>,
     },
+    /// The peer of an IKEv1 tunnel refused our first message with NO-PROPOSAL-CHOSEN, which it also does where it has no
+    /// tunnel to our address, or one of another mode or version.
+    NothingChosenV1 {
+        /// The mode we began.
+        mode: Mode,
+        /// What we offer.
+        ours: Vec<String>,
+    },
+    /// The peer refused a quick mode with NO-PROPOSAL-CHOSEN, which does not say what it would take.
+    NoPairChosen {
+        /// What protects packets here.
+        protocol: Protocol,
+        /// What we offer.
+        ours: Vec<String>,
+        /// The group of perfect forward secrecy in our offer.
+        pfs: Option<Group>,
+    },
+    /// The peer refused the pair of subnets of a quick mode with INVALID-ID-INFORMATION.
+    PairRefused {
+        /// Our side.
+        local: TrafficSelector,
+        /// The peer's side.
+        remote: TrafficSelector,
+    },
     /// Several tunnels have these addresses, and the IKE SA was given algorithms of another one than the peer then
     /// turned out to want (responder). The next attempt is given those of the right one.
     NotOurAlgorithms {
@@ -96,6 +120,11 @@ pub enum Cause {
         ours: Mode,
         /// The mode that came.
         theirs: Mode,
+    },
+    /// The peer refused the mode in which we began phase 1 of IKEv1.
+    ModeRefused {
+        /// The mode that is configured.
+        ours: Mode,
     },
     /// A peer whose address is not known beforehand begins main mode, which needs the key before the peer has said who
     /// it is, and the tunnels that take a peer from anywhere have keys of their own (responder).
@@ -267,6 +296,10 @@ impl Cause {
             | Self::NotOurAlgorithms { .. }
             | Self::NothingChosen { .. }
             | Self::NoChildChosen { .. }
+            | Self::NothingChosenV1 { .. }
+            | Self::NoPairChosen { .. }
+            | Self::PairRefused { .. }
+            | Self::ModeRefused { .. }
             | Self::NatRefused { .. }
             | Self::NoPpk { .. }
             | Self::PpkIdMismatch { .. }
@@ -295,12 +328,15 @@ impl Cause {
             | Self::NotOurAlgorithms { .. }
             | Self::NothingChosen { .. }
             | Self::NoChildChosen { .. }
+            | Self::NothingChosenV1 { .. }
+            | Self::NoPairChosen { .. }
             | Self::ProtocolMismatch { .. }
             | Self::PfsMismatch { .. }
             | Self::VersionMismatch { .. }
             | Self::OtherAuthentication { .. }
             | Self::NothingToOffer { .. }
             | Self::ModeMismatch { .. }
+            | Self::ModeRefused { .. }
             | Self::UnknownAddress { .. }
             | Self::NoTunnel { .. } => (NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::InvalidGroup { ours, .. } => {
@@ -317,7 +353,7 @@ impl Cause {
             | Self::PpkIdMismatch { .. }
             | Self::PpkDiffers { .. }
             | Self::Eap => (NotifyType::AUTHENTICATION_FAILED, Vec::new()),
-            Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } => {
+            Self::TrafficSelectors { .. } | Self::TooManySelectors { .. } | Self::PairRefused { .. } => {
                 (NotifyType::TS_UNACCEPTABLE, Vec::new())
             }
             Self::NatRefused { .. } => (NotifyType::UNEXPECTED_NAT_DETECTED, Vec::new()),

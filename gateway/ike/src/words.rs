@@ -30,7 +30,7 @@ impl Display for Cause {
                 } else {
                     write!(
                         f,
-                        "nothing ever came back: check the peer's address, that it runs IKEv2, and that UDP \
+                        "nothing ever came back: check the peer's address, that it runs IKE, and that UDP \
                          ports 500 and 4500 pass the firewalls both ways"
                     )
                 }
@@ -79,6 +79,35 @@ impl Display for Cause {
                     ours.join(", ")
                 )
             }
+            Self::NothingChosenV1 { mode, ours } => write!(
+                f,
+                "no proposal in common; we offer IKEv1 in {mode} with {}; the peer refused it without saying what it takes \
+                 (NO-PROPOSAL-CHOSEN): compare ike.encryption, ike.integrity and ike.dh with the peer's, and that it uses a \
+                 pre-shared key; it also refuses so where it has no tunnel to this address, one of IKEv2 (ike.version), or \
+                 one in {} (ike.mode)",
+                ours.join(", "),
+                mode.other()
+            ),
+            Self::NoPairChosen { protocol, ours, pfs } => {
+                let pfs = pfs.map_or("without PFS".to_owned(), |g| format!("with PFS in group {}", g.number()));
+                let (other, cipher) = match protocol {
+                    Protocol::Esp => (Protocol::Ah, "ipsec.encryption, "),
+                    Protocol::Ah => (Protocol::Esp, ""),
+                };
+                write!(
+                    f,
+                    "no proposal in common for packets; we offer {protocol} with {}, {pfs}; the peer refused it without \
+                     saying what it takes (NO-PROPOSAL-CHOSEN): compare {cipher}ipsec.integrity and ipsec.pfs with the \
+                     peer's, and ipsec.protocol, for it may use {other}; some peers refuse subnets so, too",
+                    ours.join(", ")
+                )
+            }
+            Self::PairRefused { local, remote } => write!(
+                f,
+                "subnets do not match; we ask for {local} here and {remote} at the peer; the peer refused these without \
+                 saying what it takes (INVALID-ID-INFORMATION): each pair is negotiated by itself, and most peers take one \
+                 only as they have it, so compare local_subnets and remote_subnets with the peer's"
+            ),
             Self::NotOurAlgorithms { ours, chosen } => write!(
                 f,
                 "several tunnels have these addresses, and the peer was given the algorithms of another one, {chosen}; \
@@ -106,6 +135,11 @@ impl Display for Cause {
             Self::ModeMismatch { ours, theirs } => {
                 write!(f, "different modes of IKEv1: we are configured for {ours}, the peer speaks {theirs}")
             }
+            Self::ModeRefused { ours } => write!(
+                f,
+                "the peer refused {ours} (UNSUPPORTED-EXCHANGE-TYPE): it may be configured for {} (ike.mode)",
+                ours.other()
+            ),
             Self::UnknownAddress { remote, tunnels } => write!(
                 f,
                 "{remote} begins main mode, and {tunnels} tunnels with different pre-shared keys take a peer from anywhere: \
@@ -243,6 +277,15 @@ impl Display for Protocol {
             Self::Esp => "ESP",
             Self::Ah => "AH",
         })
+    }
+}
+
+impl Mode {
+    fn other(self) -> Self {
+        match self {
+            Self::Main => Self::Aggressive,
+            Self::Aggressive => Self::Main,
+        }
     }
 }
 

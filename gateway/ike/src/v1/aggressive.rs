@@ -7,9 +7,12 @@ use super::{
     Sa, State,
     id::Identification,
     keys::same_hash,
-    message::vendor_ids,
+    message::{Came, vendor_ids},
     nat,
-    phase_one::{PhaseOne, Step, authentication_failed, find, identified, no_proposal, says_nat_t},
+    phase_one::{
+        PhaseOne, Step, authentication_failed, find, find_with_body, identified, no_proposal,
+        says_initial_contact, says_nat_t,
+    },
     proposal::{accept_phase_one, offer_phase_one, select_phase_one},
     wire::{Chain, Header, NotifyType, Payload, encode_message},
 };
@@ -18,7 +21,7 @@ use crate::{
     crypto::dh::{Job, Secret, Shared, Work},
     endpoint::Endpoint,
     error::Cause,
-    event::{Nat, Path},
+    event::Nat,
     sa::Role,
     wire::ExchangeType,
 };
@@ -45,21 +48,14 @@ impl Endpoint {
     }
 
     /// AM1, from whoever.
-    pub(super) fn aggressive_first(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: &Header,
-        chain: &Chain<'_>,
-        digest: [u8; 32],
-    ) {
-        let offered =
-            chain.iter().find_map(|(p, body)| if let Payload::Sa(sa) = p { Some((sa, body)) } else { None });
-        let id =
-            chain.iter().find_map(|(p, body)| if let Payload::Id(id) = p { Some((id, body)) } else { None });
-        let (Some((offered, offer)), Some((id, id_body)), Some(public), Some(nonce)) =
-            (offered, id, find!(chain.payloads, KeyExchange), find!(chain.payloads, Nonce))
-        else {
+    pub(super) fn aggressive_first(&mut self, now: Instant, came: &Came<'_>, chain: &Chain<'_>) {
+        let Came { path, header, digest, .. } = *came;
+        let (Some((offered, offer)), Some((id, id_body)), Some(public), Some(nonce)) = (
+            find_with_body!(chain, Sa),
+            find_with_body!(chain, Id),
+            find!(chain.payloads, KeyExchange),
+            find!(chain.payloads, Nonce),
+        ) else {
             self.counters.malformed += 1;
             return;
         };
@@ -117,30 +113,15 @@ impl Endpoint {
     }
 
     /// AM2, from whoever.
-    pub(super) fn aggressive_answer(
-        &mut self,
-        mut sa: Sa,
-        path: Path,
-        header: &Header,
-        message: &[u8],
-        digest: [u8; 32],
-    ) -> Option<Sa> {
+    pub(super) fn aggressive_answer(&mut self, mut sa: Sa, came: &Came<'_>) -> Option<Sa> {
+        let Came { path, header, digest, .. } = *came;
+        let Some(chain) = self.phase_one_payloads(&mut sa, came) else { return Some(sa) };
         let (State::PhaseOne(one), Some(tunnel)) = (&mut sa.state, sa.tunnel.clone()) else {
             return Some(sa);
         };
-        let chain = match Header::decode(message).and_then(|(_, first, rest)| Chain::decode(first, rest)) {
-            Ok(chain) => chain,
-            Err(error) => {
-                self.counters.malformed += 1;
-                one.trouble = Some(Cause::Undecodable(error));
-                return Some(sa);
-            }
-        };
-        let id =
-            chain.iter().find_map(|(p, body)| if let Payload::Id(id) = p { Some((id, body)) } else { None });
         let (Some(answered), Some((id, body)), Some(public), Some(nonce), Some(hash), true) = (
             find!(chain.payloads, Sa),
-            id,
+            find_with_body!(chain, Id),
             find!(chain.payloads, KeyExchange),
             find!(chain.payloads, Nonce),
             find!(chain.payloads, Hash),
@@ -203,19 +184,12 @@ impl Endpoint {
     }
 
     /// AM3, encrypted or not.
-    pub(super) fn aggressive_proof(
-        &mut self,
-        now: Instant,
-        mut sa: Sa,
-        path: Path,
-        header: &Header,
-        message: &[u8],
-        digest: [u8; 32],
-    ) -> Option<Sa> {
+    pub(super) fn aggressive_proof(&mut self, now: Instant, mut sa: Sa, came: &Came<'_>) -> Option<Sa> {
+        let Came { path, header, digest, octets } = *came;
         let cookies = sa.cookies();
         let State::PhaseOne(one) = &mut sa.state else { return Some(sa) };
         let (Some(suite), Some(keyed), Some(id), Ok((_, first, rest))) =
-            (one.suite, one.keys.first_mut(), &one.peer_id, Header::decode(message))
+            (one.suite, one.keys.first_mut(), &one.peer_id, Header::decode(octets))
         else {
             return Some(sa);
         };
@@ -249,9 +223,7 @@ impl Endpoint {
         }
         let verified = identified(keyed, &suite, id, &expected, hash);
         let payloads = chain.map_or_else(|_| Vec::new(), |chain| chain.payloads);
-        let contact = payloads
-            .iter()
-            .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT));
+        let contact = says_initial_contact(&payloads);
         if let Some(opened) = &opened {
             keyed.cipher.accept(opened);
         }

@@ -9,9 +9,11 @@ use std::time::Instant;
 use super::{
     Sa, State,
     id::Identification,
-    message::vendor_ids,
+    message::{Came, vendor_ids},
     nat,
-    phase_one::{PhaseOne, Step, find, identified, no_proposal, says_nat_t},
+    phase_one::{
+        PhaseOne, Step, find, find_with_body, identified, no_proposal, says_initial_contact, says_nat_t,
+    },
     proposal::{accept_phase_one, select_phase_one},
     psk,
     wire::{Chain, Delete, Header, NotifyType, Payload, encode_message},
@@ -39,17 +41,9 @@ impl Endpoint {
     }
 
     /// MM1, from whoever.
-    pub(super) fn main_mode_first(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: &Header,
-        chain: &Chain<'_>,
-        digest: [u8; 32],
-    ) {
-        let offered =
-            chain.iter().find_map(|(p, body)| if let Payload::Sa(sa) = p { Some((sa, body)) } else { None });
-        let Some((offered, body)) = offered else {
+    pub(super) fn main_mode_first(&mut self, now: Instant, came: &Came<'_>, chain: &Chain<'_>) {
+        let Came { path, header, digest, .. } = *came;
+        let Some((offered, body)) = find_with_body!(chain, Sa) else {
             self.counters.malformed += 1;
             return;
         };
@@ -119,24 +113,10 @@ impl Endpoint {
     }
 
     /// MM2 to MM4, from whoever knows the cookies.
-    pub(super) fn main_mode_clear(
-        &mut self,
-        mut sa: Sa,
-        path: Path,
-        header: &Header,
-        message: &[u8],
-        digest: [u8; 32],
-    ) -> Option<Sa> {
-        let payloads = match Header::decode(message).and_then(|(_, first, rest)| Chain::decode(first, rest)) {
-            Ok(chain) => chain.payloads,
-            Err(error) => {
-                self.counters.malformed += 1;
-                if let State::PhaseOne(one) = &mut sa.state {
-                    one.trouble = Some(Cause::Undecodable(error));
-                }
-                return Some(sa);
-            }
-        };
+    pub(super) fn main_mode_clear(&mut self, mut sa: Sa, came: &Came<'_>) -> Option<Sa> {
+        let Came { path, header, digest, .. } = *came;
+        let Some(chain) = self.phase_one_payloads(&mut sa, came) else { return Some(sa) };
+        let payloads = chain.payloads;
         sa.peer.learn(&payloads);
         let State::PhaseOne(one) = &mut sa.state else { return Some(sa) };
         if one.step == Step::OfferSent {
@@ -267,18 +247,11 @@ impl Endpoint {
     }
 
     /// MM5 or MM6.
-    pub(super) fn main_mode_identity(
-        &mut self,
-        now: Instant,
-        mut sa: Sa,
-        path: Path,
-        header: &Header,
-        message: &[u8],
-        digest: [u8; 32],
-    ) -> Option<Sa> {
+    pub(super) fn main_mode_identity(&mut self, now: Instant, mut sa: Sa, came: &Came<'_>) -> Option<Sa> {
+        let Came { path, header, digest, octets } = *came;
         let (role, cookies) = (sa.role, sa.cookies());
         let State::PhaseOne(one) = &mut sa.state else { return Some(sa) };
-        let (Some(suite), Ok((_, first, ciphertext))) = (one.suite, Header::decode(message)) else {
+        let (Some(suite), Ok((_, first, ciphertext))) = (one.suite, Header::decode(octets)) else {
             return Some(sa);
         };
         let exchanged = one.exchanged(role, cookies);
@@ -287,18 +260,15 @@ impl Endpoint {
         for (at, keyed) in one.keys.iter().enumerate() {
             let Ok(opened) = keyed.cipher.open(header.message_id, ciphertext) else { continue };
             let Ok(chain) = opened.chain(first) else { continue };
-            let id = chain
-                .iter()
-                .find_map(|(p, body)| if let Payload::Id(id) = p { Some((id, body)) } else { None });
-            let (Some((id, body)), Some(hash)) = (id, find!(chain.payloads, Hash)) else { continue };
+            let (Some((id, body)), Some(hash)) = (find_with_body!(chain, Id), find!(chain.payloads, Hash))
+            else {
+                continue;
+            };
             let expected = match role {
                 Role::Initiator => keyed.keys.hash_r(&exchanged, &one.offer, body),
                 Role::Responder => keyed.keys.hash_i(&exchanged, &one.offer, body),
             };
-            let contact = chain
-                .payloads
-                .iter()
-                .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT));
+            let contact = says_initial_contact(&chain.payloads);
             match identified(keyed, &suite, id, &expected, hash) {
                 Ok(tunnel) => {
                     found = Some((at, opened, tunnel, contact));

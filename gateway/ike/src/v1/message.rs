@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Flight, Sa, State, fragment,
-    wire::{Chain, Header, Notify, Payload, VendorId, encode_message, payload::FRAGMENT},
+    wire::{Chain, FragmentPayload, Header, Notify, Payload, VendorId, encode_message, payload::FRAGMENT},
 };
 use crate::{
     config::{EndpointConfig, Version},
@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Octets of a message that anybody may send, several times those of an honest one.
-const MAX_FIRST_MESSAGE: usize = 8192;
+pub(super) const MAX_FIRST_MESSAGE: usize = 8192;
 /// How long the fragments of a message are waited for.
-const REASSEMBLY: std::time::Duration = std::time::Duration::from_secs(15);
+pub(super) const REASSEMBLY: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// What is said to every peer: what this endpoint can do beyond the RFCs.
 pub(super) fn vendor_ids(nat_t: bool) -> Vec<Payload> {
@@ -35,6 +35,16 @@ pub(super) fn vendor_ids(nat_t: bool) -> Vec<Payload> {
 
 pub(super) fn digest(octets: &[u8]) -> [u8; 32] {
     Sha256::digest(octets).into()
+}
+
+/// A whole message, by whichever path it came.
+#[derive(Clone, Copy)]
+pub(super) struct Came<'a> {
+    pub(super) path: Path,
+    pub(super) header: &'a Header,
+    pub(super) octets: &'a [u8],
+    /// What tells it from others: of a first message, with where it came from.
+    pub(super) digest: [u8; 32],
 }
 
 impl Flight {
@@ -65,7 +75,10 @@ impl Endpoint {
                 && !header.encrypted
                 && matches!(header.exchange, ExchangeType::MainMode | ExchangeType::AggressiveMode)
             {
-                return self.v1_first_message(now, path, &header, message);
+                return match first {
+                    FRAGMENT => self.v1_first_fragment(now, path, &header, message),
+                    _ => self.v1_first_message(now, path, &header, message),
+                };
             }
             self.counters.unknown_spi += 1;
             return;
@@ -107,13 +120,42 @@ impl Endpoint {
             }
             return;
         }
-        let Ok((_, first, rest)) = Header::decode(message) else { return };
-        match Chain::decode(first, rest) {
+        let came = Came { path, header, octets: message, digest };
+        match Chain::of(message) {
             Ok(chain) if header.exchange == ExchangeType::MainMode => {
-                self.main_mode_first(now, path, header, &chain, digest);
+                self.main_mode_first(now, &came, &chain);
             }
-            Ok(chain) => self.aggressive_first(now, path, header, &chain, digest),
+            Ok(chain) => self.aggressive_first(now, &came, &chain),
             Err(_) => self.counters.malformed += 1,
+        }
+    }
+
+    /// A fragment of a first message: strongSwan sends such where it is told to force fragmentation.
+    fn v1_first_fragment(&mut self, now: Instant, path: Path, header: &Header, message: &[u8]) {
+        let Some(fragment) = self.v1_sole_fragment(message) else { return };
+        let from = (path.remote, header.initiator_cookie);
+        let Some(whole) = self.v1.first_fragments.add(now, from, fragment) else { return };
+        match Header::decode(&whole) {
+            Ok((inner, first, _))
+                if fragment::belongs(header, &whole)
+                    && (inner.exchange, inner.responder_cookie) == (header.exchange, 0)
+                    && first != FRAGMENT
+                    && !inner.encrypted =>
+            {
+                self.v1_first_message(now, path, &inner, &whole);
+            }
+            _ => self.counters.malformed += 1,
+        }
+    }
+
+    /// The fragment that is all of a message.
+    fn v1_sole_fragment(&mut self, message: &[u8]) -> Option<FragmentPayload> {
+        match Chain::of(message).map(|chain| chain.payloads).as_deref() {
+            Ok([Payload::Fragment(fragment)]) => Some(fragment.clone()),
+            _ => {
+                self.counters.malformed += 1;
+                None
+            }
         }
     }
 
@@ -125,15 +167,7 @@ impl Endpoint {
         header: &Header,
         message: &[u8],
     ) -> Option<Sa> {
-        let Ok((_, first, rest)) = Header::decode(message) else { return Some(sa) };
-        let fragment = match Chain::decode(first, rest).map(|chain| chain.payloads) {
-            Ok(mut payloads) if payloads.len() == 1 => payloads.pop(),
-            _ => None,
-        };
-        let Some(Payload::Fragment(fragment)) = fragment else {
-            self.counters.malformed += 1;
-            return Some(sa);
-        };
+        let Some(fragment) = self.v1_sole_fragment(message) else { return Some(sa) };
         self.timers.set(sa.cookie, TimerKind::Reassembly, now + REASSEMBLY);
         // From whoever has not proved who it is, little is kept.
         let longest = if sa.established().is_some() { usize::MAX } else { MAX_FIRST_MESSAGE };
@@ -290,8 +324,7 @@ impl Endpoint {
             one.garbled = true;
             return Some(sa);
         }
-        let Ok((_, first, rest)) = Header::decode(message) else { return Some(sa) };
-        let Ok(chain) = Chain::decode(first, rest) else { return Some(sa) };
+        let Ok(chain) = Chain::of(message) else { return Some(sa) };
         let error = chain.payloads.iter().find_map(|p| match p {
             Payload::Notify(notify) if notify.kind.is_error() => Some(notify.kind),
             _ => None,

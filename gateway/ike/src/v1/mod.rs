@@ -17,6 +17,7 @@ mod aggressive;
 mod children;
 pub(crate) mod cipher;
 mod collision;
+mod first_fragments;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod forge;
 pub(crate) mod fragment;
@@ -45,6 +46,7 @@ pub(crate) use self::kept::ResumedFamily;
 use self::{
     children::Child,
     cipher::MessageCipher,
+    first_fragments::FirstFragments,
     fragment::Reassembly,
     keys::SaKeys,
     phase_one::PhaseOne,
@@ -75,6 +77,7 @@ pub(crate) struct Table {
     jobs: BTreeMap<u64, (u64, u32)>,
     /// Responder's SAs by the digest of their first message.
     first_messages: BTreeMap<[u8; 32], u64>,
+    first_fragments: FirstFragments,
 }
 
 impl Table {
@@ -289,7 +292,13 @@ impl Endpoint {
         peer: IpAddr,
         flow: Option<(TrafficSelector, TrafficSelector)>,
     ) {
-        if self.v1_is_begun(tunnel.id) {
+        if let Some(begun) = self.v1_begun(tunnel.id) {
+            // What waits longest goes first.
+            if let Some(sa) = self.v1.sas.get_mut(&begun)
+                && sa.flow.is_none()
+            {
+                sa.flow = flow;
+            }
             return;
         }
         match self.v1.current(tunnel.id) {
@@ -378,11 +387,15 @@ impl Endpoint {
 
     /// Whether a tunnel is being established by us.
     fn v1_is_begun(&self, id: TunnelId) -> bool {
-        self.v1
-            .others(id, 0)
-            .into_iter()
-            .filter_map(|cookie| self.v1.sa(cookie))
-            .any(|sa| matches!(sa.state, State::PhaseOne(_)) && sa.role == Role::Initiator && !sa.doomed)
+        self.v1_begun(id).is_some()
+    }
+
+    /// Our attempt at establishing a tunnel.
+    fn v1_begun(&self, id: TunnelId) -> Option<u64> {
+        let begun =
+            |sa: &&Sa| matches!(sa.state, State::PhaseOne(_)) && sa.role == Role::Initiator && !sa.doomed;
+        let sas = self.v1.others(id, 0).into_iter().filter_map(|cookie| self.v1.sa(cookie));
+        sas.filter(begun).map(|sa| sa.cookie).next()
     }
 
     /// A deadline of an SA or of a family.

@@ -8,8 +8,9 @@ use super::{
     fragment::Reassembly,
     id::Identification,
     keys::{self, Exchanged, SaKeys, same_hash},
+    message::{Came, digest},
     proposal::{Lifetime, PhaseOneSuite, first_difference, in_words, offer_phase_one, other_authentication},
-    wire::{Header, Notify, NotifyType, Payload, SecurityAssociation},
+    wire::{Chain, Header, Notify, NotifyType, Payload, SecurityAssociation},
 };
 use crate::{
     TunnelId,
@@ -198,7 +199,10 @@ impl PhaseOne {
         match kind {
             NotifyType::NO_PROPOSAL_CHOSEN if self.step.is_first() => {
                 let ours = offer_phase_one(&tunnel.ike).map_or_else(|_| Vec::new(), |offer| in_words(&offer));
-                Cause::NoProposal { ours, theirs: None, first_difference: None }
+                Cause::NothingChosenV1 { mode: tunnel.ike.mode, ours }
+            }
+            NotifyType::UNSUPPORTED_EXCHANGE_TYPE if self.step.is_first() => {
+                Cause::ModeRefused { ours: tunnel.ike.mode }
             }
             NotifyType::INVALID_MAJOR_VERSION => {
                 Cause::VersionMismatch { ours: Version::Ikev1, theirs: Version::Ikev2 }
@@ -242,6 +246,22 @@ macro_rules! find {
     };
 }
 pub(super) use find;
+
+/// The same, with the octets of its body.
+macro_rules! find_with_body {
+    ($chain:expr, $kind:ident) => {
+        $chain
+            .iter()
+            .find_map(|(p, octets)| if let Payload::$kind(body) = p { Some((body, octets)) } else { None })
+    };
+}
+pub(super) use find_with_body;
+
+pub(super) fn says_initial_contact(payloads: &[Payload]) -> bool {
+    payloads
+        .iter()
+        .any(|p| matches!(p, Payload::Notify(notify) if notify.kind == NotifyType::INITIAL_CONTACT))
+}
 
 impl Endpoint {
     pub(super) fn v1_initiate(
@@ -378,10 +398,10 @@ impl Endpoint {
         header: &Header,
         message: &[u8],
     ) -> Option<Sa> {
-        let digest = super::message::digest(message);
+        let came = Came { path, header, octets: message, digest: digest(message) };
         let expected = header.exchange == sa.exchange() && header.message_id == 0;
         let State::PhaseOne(one) = &mut sa.state else { return Some(sa) };
-        if sa.received == Some(digest) {
+        if sa.received == Some(came.digest) {
             // An initiator goes by its own time.
             if sa.role == Role::Responder {
                 self.repeat_flight(&sa, path);
@@ -396,20 +416,26 @@ impl Endpoint {
         let step = one.step;
         match step {
             Step::OfferSent | Step::KeySent | Step::OfferAnswered if !header.encrypted => {
-                self.main_mode_clear(sa, path, header, message, digest)
+                self.main_mode_clear(sa, &came)
             }
-            Step::IdSent | Step::KeyAnswered if header.encrypted => {
-                self.main_mode_identity(now, sa, path, header, message, digest)
-            }
-            Step::AggressiveSent if !header.encrypted => {
-                self.aggressive_answer(sa, path, header, message, digest)
-            }
-            Step::AggressiveAnswered => self.aggressive_proof(now, sa, path, header, message, digest),
+            Step::IdSent | Step::KeyAnswered if header.encrypted => self.main_mode_identity(now, sa, &came),
+            Step::AggressiveSent if !header.encrypted => self.aggressive_answer(sa, &came),
+            Step::AggressiveAnswered => self.aggressive_proof(now, sa, &came),
             _ => {
                 self.counters.unexpected += 1;
                 Some(sa)
             }
         }
+    }
+
+    /// What a message in clear says; that it says nothing is told if nothing better comes.
+    pub(super) fn phase_one_payloads<'a>(&mut self, sa: &mut Sa, came: &Came<'a>) -> Option<Chain<'a>> {
+        let decoded = Chain::of(came.octets);
+        if let (Err(error), State::PhaseOne(one)) = (&decoded, &mut sa.state) {
+            self.counters.malformed += 1;
+            one.trouble = Some(Cause::Undecodable(*error));
+        }
+        decoded.ok()
     }
 
     /// A key exchange of phase 1 is computed.

@@ -199,10 +199,11 @@ impl Endpoint {
                 wants.push(Want { local, remote, replaces });
             }
         }
-        if let Some((local, remote)) = flow {
-            wants.sort_by_key(|want| !(want.local.contains(local) && want.remote.contains(remote)));
-        }
         established.wants.extend(wants);
+        if let Some((local, remote)) = flow {
+            let holds = |want: &Want| want.local.contains(local) && want.remote.contains(remote);
+            established.wants.make_contiguous().sort_by_key(|want| !holds(want));
+        }
         self.next_quick_modes(now, sa);
     }
 
@@ -401,9 +402,12 @@ impl Endpoint {
             NotifyType::NO_PROPOSAL_CHOSEN => {
                 let ours = offer_phase_two(&tunnel.ipsec, quick.inbound_spi, encapsulation);
                 let ours = ours.map_or_else(|_| Vec::new(), |ours| in_words(&ours));
-                Cause::NoProposal { ours, theirs: None, first_difference: None }
+                let pfs = pfs_group(&tunnel.ipsec);
+                Cause::NoPairChosen { protocol: tunnel.ipsec.protocol, ours, pfs }
             }
-            NotifyType::INVALID_ID_INFORMATION => selectors(&tunnel, None),
+            NotifyType::INVALID_ID_INFORMATION => {
+                Cause::PairRefused { local: quick.want.local.clone(), remote: quick.want.remote.clone() }
+            }
             notify => Cause::PeerRefusedV1 { notify },
         };
         self.quick_failed(now, sa, id, cause);
@@ -564,6 +568,21 @@ impl Endpoint {
                         shared: None,
                     };
                     (established.keys.hash_3(id, &exchanged), Some(quick.step))
+                }
+                Step::Done => {
+                    // The message that the commit bit promises (RFC 2408 section 3.1), when our pair is in use already.
+                    // Its hash is of either form with the peers in the field.
+                    let connected = chain
+                        .payloads
+                        .iter()
+                        .any(|p| matches!(p, Payload::Notify(n) if n.kind == NotifyType::CONNECTED));
+                    let keys = &established.keys;
+                    let forms = [keys.hash_2(id, &quick.nonce, rest), keys.hash_1(id, rest)];
+                    let authentic = connected && forms.iter().any(|form| same_hash(form, came));
+                    if authentic {
+                        established.cipher.accept(opened);
+                    }
+                    return authentic;
                 }
                 _ => return false,
             },

@@ -1,30 +1,46 @@
 //! Notify payloads (RFC 7296 section 3.10) and their message types.
 
-use std::fmt;
-
 use super::{Protocol, Reader, WireError};
 
-/// A notify message type: below 16384 an error, from there on a status.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NotifyType(pub u16);
-
+/// The type of notify message types of one version of IKE, with its constants; `$written` says how a name is written.
 macro_rules! notify_types {
-    ($($constant:ident = $number:literal,)*) => {
+    ($(#[$about:meta])* written $written:expr; $($constant:ident = $number:literal,)*) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct NotifyType(pub u16);
+
         impl NotifyType {
             $(#[doc = concat!(stringify!($constant), ", number ", stringify!($number), ".")]
             pub const $constant: Self = Self($number);)*
 
-            fn name(self) -> Option<&'static str> {
+            /// Whether it reports an error.
+            pub fn is_error(self) -> bool {
+                self.0 < 16384
+            }
+        }
+
+        impl std::fmt::Display for NotifyType {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let written: fn(&'static str) -> String = $written;
                 match self.0 {
-                    $($number => Some(stringify!($constant)),)*
-                    _ => None,
+                    $($number => f.write_str(&written(stringify!($constant))),)*
+                    number => write!(f, "notify {number}"),
                 }
+            }
+        }
+
+        impl std::fmt::Debug for NotifyType {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
             }
         }
     };
 }
+pub(crate) use notify_types;
 
 notify_types! {
+    /// A notify message type: below 16384 an error, from there on a status.
+    written str::to_owned;
     UNSUPPORTED_CRITICAL_PAYLOAD = 1,
     INVALID_IKE_SPI = 4,
     INVALID_MAJOR_VERSION = 5,
@@ -64,28 +80,6 @@ notify_types! {
     NO_PPK_AUTH = 16437,
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
     ADDITIONAL_KEY_EXCHANGE = 16441,
-}
-
-impl NotifyType {
-    /// Whether it reports an error.
-    pub fn is_error(self) -> bool {
-        self.0 < 16384
-    }
-}
-
-impl fmt::Display for NotifyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "notify {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for NotifyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// The body of a notify payload.

@@ -18,4 +18,8 @@ mod resume;
 mod schedules;
 mod strangers;
 mod v1;
+mod v1_fragments;
+mod v1_mismatch;
+mod v1_pairs;
+mod v1_strangers;
 mod world;

@@ -156,7 +156,7 @@ fn nobody_answers() {
         world.ends[A].failures,
         [
             "One IKE_SA_INIT: no answer from 198.51.100.99:500 to 5 requests from UDP port 500 within 15.5 s; nothing \
-          ever came back: check the peer's address, that it runs IKEv2, and that UDP ports 500 and 4500 pass the \
+          ever came back: check the peer's address, that it runs IKE, and that UDP ports 500 and 4500 pass the \
           firewalls both ways"
         ]
     );

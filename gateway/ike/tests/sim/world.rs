@@ -119,8 +119,8 @@ enum Cargo {
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) to: usize,
-    path: Path,
-    payload: Vec<u8>,
+    pub(crate) path: Path,
+    pub(crate) payload: Vec<u8>,
 }
 
 pub(crate) struct World {

@@ -1,31 +1,12 @@
 //! Notification payloads (RFC 2408 section 3.14) and their message types (there, RFC 2407 section 4.6.3, RFC 3706).
 
-use std::fmt;
-
 use super::sa::{Attribute, DOI_IPSEC, ProtocolId, encode_attributes};
-use crate::wire::{Reader, WireError};
-
-/// A notify message type of IKEv1: below 16384 an error, from there on a status.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NotifyType(pub u16);
-
-macro_rules! notify_types {
-    ($($constant:ident = $number:literal,)*) => {
-        impl NotifyType {
-            $(#[doc = concat!(stringify!($constant), ", number ", stringify!($number), ".")]
-            pub const $constant: Self = Self($number);)*
-
-            fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($number => Some(stringify!($constant)),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
+use crate::wire::{Reader, WireError, notify::notify_types};
 
 notify_types! {
+    /// A notify message type of IKEv1: below 16384 an error, from there on a status. It is written as in RFC 2408, with
+    /// hyphens.
+    written |name| name.replace('_', "-");
     INVALID_PAYLOAD_TYPE = 1,
     DOI_NOT_SUPPORTED = 2,
     SITUATION_NOT_SUPPORTED = 3,
@@ -62,29 +43,6 @@ notify_types! {
     INITIAL_CONTACT = 24578,
     R_U_THERE = 36136,
     R_U_THERE_ACK = 36137,
-}
-
-impl NotifyType {
-    /// Whether it reports an error.
-    pub fn is_error(self) -> bool {
-        self.0 < 16384
-    }
-}
-
-/// As RFC 2408 writes it, with hyphens.
-impl fmt::Display for NotifyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(&name.replace('_', "-")),
-            None => write!(f, "notify {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for NotifyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// The body of a notification payload.

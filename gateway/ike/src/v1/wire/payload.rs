@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
+    header::Header,
     notify::Notify,
     sa::{DOI_IPSEC, ProtocolId, SecurityAssociation},
     vendor::NatTraversal,
@@ -238,6 +239,12 @@ pub(crate) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
+    /// Decodes the chain of a whole message that is not encrypted.
+    pub(crate) fn of(message: &'a [u8]) -> Result<Self, WireError> {
+        let (_, first, rest) = Header::decode(message)?;
+        Self::decode(first, rest)
+    }
+
     /// Decodes the chain of a message that is not encrypted, whose first payload is of type `first`.
     pub(crate) fn decode(first: u8, octets: &'a [u8]) -> Result<Self, WireError> {
         match Self::decode_front(first, octets)? {
