@@ -8,7 +8,7 @@ use adit_tests::namespace::wait_for;
 use adit_tests::pair::{PATIENCE, Pair};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
-use adit_tests::site::Site;
+use adit_tests::site::{AES128_SHA1, AES256_GCM, Site};
 use adit_tests::topology::{HOST_A, HOST_B, SIDE_A6, SIDE_B6, TO_A, Topology};
 use adit_tests::traffic::{ping, ping_until_answered, tcp_stream};
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,8 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Port of the datagrams that are sent in clear.
@@ -33,6 +35,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("zero_copy_that_is_not_there_is_refused_in_words", no_zero_copy),
         Scenario::new("without_xdp_nothing_passes_in_clear", nothing_in_clear),
         Scenario::new("a_capture_holds_what_is_inside_and_outside", capture),
+        Scenario::new("a_capture_comes_with_keys_where_that_is_allowed_and_asked_for", capture_with_keys),
         Scenario::new("the_backend_of_the_cryptography_is_shown_and_chosen", backend),
     ])
 }
@@ -211,27 +214,113 @@ fn capture() -> Result<()> {
     let (topology, pair) = Pair::up()?;
     for (asked, expected) in [("--both", [20, 20]), ("--inner", [20, 0]), ("--outer", [0, 20])] {
         let file = topology.run().directory().join(format!("capture{asked}.pcapng"));
-        let socket = pair.a.configuration().with_file_name("adit.sock");
-        let mut command = topology.gateway_a.command(&binary()?.to_string_lossy());
-        command.args(["tunnel", "capture", pair.a.tunnel(), asked, "-w"]).arg(&file);
-        command.arg("--socket").arg(socket);
-        let mut running = topology.gateway_a.spawn("adit-capture", &mut command)?;
-        wait_for("the capture to begin", PATIENCE, || Ok(fs::metadata(&file).is_ok_and(|m| m.len() > 0)))
-            .with_context(|| running.log_tail(5))?;
-        ping(&topology.host_a, HOST_B, 5, 333)?.expect_all()?;
-        ping(&topology.host_b, HOST_A, 5, 333)?.expect_all()?;
-        running.signal(libc::SIGINT)?;
-        ensure!(running.wait(PATIENCE)?.success(), "{}", running.log_tail(5));
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file)?.permissions());
-        ensure!(mode & 0o777 == 0o600, "{} has mode {mode:o}", file.display());
+        captured(&topology, &pair, &[asked], &file, || {
+            ping(&topology.host_a, HOST_B, 5, 333)?.expect_all()?;
+            ping(&topology.host_b, HOST_A, 5, 333)?.expect_all().map(drop)
+        })?;
+        is_private(&file)?;
         let counts = count(&file)?;
         ensure!(counts == expected, "{asked}: {counts:?} packets inside and outside, {expected:?} expected");
     }
     pair.end(topology)
 }
 
+/// Captures at gateway A what passes during `work`.
+fn captured(
+    topology: &Topology,
+    pair: &Pair,
+    arguments: &[&str],
+    file: &Path,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let socket = pair.a.configuration().with_file_name("adit.sock");
+    let mut command = topology.gateway_a.command(&binary()?.to_string_lossy());
+    command.args(["tunnel", "capture", pair.a.tunnel(), "-w"]).arg(file);
+    command.args(arguments).arg("--socket").arg(socket);
+    let mut running = topology.gateway_a.spawn("adit-capture", &mut command)?;
+    wait_for("the capture to begin", PATIENCE, || Ok(fs::metadata(file).is_ok_and(|m| m.len() > 0)))
+        .with_context(|| running.log_tail(5))?;
+    work()?;
+    running.signal(libc::SIGINT)?;
+    ensure!(running.wait(PATIENCE)?.success(), "{}", running.log_tail(5));
+    Ok(())
+}
+
+fn is_private(file: &Path) -> Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(file)?.permissions());
+    ensure!(mode & 0o777 == 0o600, "{} has mode {mode:o}", file.display());
+    Ok(())
+}
+
+/// Wireshark's sister opens what is outside by the keys that came with it, of the SAs before a rekey and behind it; who may
+/// not have them is told so, and has no capture either.
+fn capture_with_keys() -> Result<()> {
+    for suite in [AES256_GCM, AES128_SHA1] {
+        let topology = Topology::two_sites(Run::begin()?)?;
+        let sites = [Site::a(&topology), Site::b(&topology)].map(|site| site.with(suite));
+        let pair = Pair::with(&topology, &sites, HOST_B.into(), |name, text| match name {
+            "a" => text.replace("[api]\n", "[api]\ncapture_keys = true\n"),
+            _ => text,
+        })?;
+        let directory = topology.run().directory().join("wireshark");
+        fs::create_dir_all(&directory)?;
+        let (file, keys) = (directory.join("outer.pcapng"), directory.join("esp_sa"));
+        let old = pair.a.spis_of(pair.a.tunnel())?;
+        captured(&topology, &pair, &["--outer", "--keys", &keys.to_string_lossy()], &file, || {
+            ping(&topology.host_a, HOST_B, 5, 333)?.expect_all()?;
+            pair.a.done(&["tunnel", "rekey", pair.a.tunnel(), "--child"])?;
+            wait_for("other Child SAs", PATIENCE, || {
+                let now = pair.a.spis_of(pair.a.tunnel())?;
+                Ok(now.len() == 1 && now != old)
+            })?;
+            ping(&topology.host_b, HOST_A, 5, 333)?.expect_all().map(drop)
+        })?;
+        is_private(&keys)?;
+        let lines = fs::read_to_string(&keys)?;
+        ensure!(lines.lines().count() == 4, "{} lines of keys for two pairs of SAs", lines.lines().count());
+        let opened = opened(&directory, &file)?;
+        ensure!(opened == 20, "{}: {opened} of 20 pings were found in ESP", suite.name);
+
+        // What is secret is in the file alone: of 16 bytes and more, which no SPI or address is.
+        let log = pair.a.log();
+        let secrets = lines.split(['"', ',']).filter_map(|w| w.strip_prefix("0x")).filter(|w| w.len() >= 32);
+        ensure!(secrets.clone().count() >= 4 && secrets.clone().all(|s| !log.contains(s)), "keys in the log");
+
+        let refused = directory.join("refused.pcapng");
+        let output = topology
+            .gateway_b
+            .command(&binary()?.to_string_lossy())
+            .args(["tunnel", "capture", pair.b.tunnel(), "-w"])
+            .arg(&refused)
+            .arg("--keys")
+            .arg(directory.join("refused"))
+            .arg("--socket")
+            .arg(pair.b.configuration().with_file_name("adit.sock"))
+            .output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && words.contains("capture_keys = true"), "not refused: {words}");
+        ensure!(!refused.exists() && !directory.join("refused").exists(), "files of a refused capture");
+        pair.end(topology)?;
+    }
+    Ok(())
+}
+
+/// How many echo requests and replies tshark finds in the ESP of a capture, with the table of SAs in `directory`.
+fn opened(directory: &Path, file: &Path) -> Result<usize> {
+    let output = Command::new("tshark")
+        .env("WIRESHARK_CONFIG_DIR", directory)
+        .args(["-o", "esp.enable_encryption_decode:TRUE", "-Y", "esp && icmp", "-T", "fields"])
+        .args(["-e", "icmp.seq", "-r"])
+        .arg(file)
+        .output()
+        .context("`tshark` could not be started; `cargo xtask setup` installs it")?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "tshark: {words}");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().count())
+}
+
 /// Pings of 333 bytes in clear, and packets of ESP, in a capture.
-fn count(file: &std::path::Path) -> Result<[usize; 2]> {
+fn count(file: &Path) -> Result<[usize; 2]> {
     let mut reader = PcapNgReader::new(fs::File::open(file)?)?;
     let mut counts = [0; 2];
     while let Some(block) = reader.next_block() {

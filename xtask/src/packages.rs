@@ -18,12 +18,13 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 }
 
 /// What the lab, the demo and the build call by name.
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
     tool("ip", "iproute2"),
     tool("nsenter", "util-linux"),
     tool("ping", "iputils-ping"),
     tool("iperf3", "iperf3"),
     tool("tcpdump", "tcpdump"),
+    tool("tshark", "tshark"),
     tool("nft", "nftables"),
     tool("ethtool", "ethtool"),
     tool("sysctl", "procps"),

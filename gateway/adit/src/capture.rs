@@ -2,9 +2,11 @@
 
 use adit_api::{Client, data_plane_socket};
 use anyhow::{Context, bail};
+use serde_json::json;
 use std::{
+    fs::{File, Permissions},
     io::{IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 use tokio::{
@@ -12,12 +14,20 @@ use tokio::{
     net::UnixStream,
     signal::unix::{SignalKind, signal},
 };
+use zeroize::Zeroizing;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// Captures the packets of a tunnel, `inner`, `outer` or both, until a signal or the end of the data plane.
-pub(crate) fn run(name: &str, sides: &[&str], file: Option<&Path>, socket: &Path) -> anyhow::Result<()> {
+/// Captures the packets of a tunnel, `inner`, `outer` or both, until a signal or the end of the data plane; and writes the
+/// keys of its SAs to `keys`, where that is wanted.
+pub(crate) fn run(
+    name: &str,
+    sides: &[&str],
+    file: Option<&Path>,
+    keys: Option<&Path>,
+    socket: &Path,
+) -> anyhow::Result<()> {
     if file.is_none() && std::io::stdout().is_terminal() {
         bail!(
             "a capture is nothing for a terminal: name a file with -w, or pipe it on, as in `| tshark -r -`"
@@ -26,49 +36,72 @@ pub(crate) fn run(name: &str, sides: &[&str], file: Option<&Path>, socket: &Path
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let status = Client::new(socket.to_owned()).status().await?;
-        let Some(tunnel) = status.tunnels.iter().find(|t| t.name == name) else {
+        let Some(tunnel) = status.tunnels.iter().find(|t| t.name == name).map(|t| t.id) else {
             bail!("there is no tunnel {name:?}");
         };
-        let request = serde_json::json!({ "capture": { "tunnel": tunnel.id, "sides": sides } });
         let path = data_plane_socket(socket);
-        let stream = UnixStream::connect(&path)
-            .await
-            .with_context(|| format!("the data plane does not answer on {}", path.display()))?;
-        let out: Box<dyn Write> = match file {
+        // The keys first: who may not have them gets no capture that he cannot read.
+        let keys = match keys {
             Some(file) => {
-                let mut options = std::fs::OpenOptions::new();
-                let made = options.write(true).create(true).truncate(true).mode(0o600).open(file);
-                Box::new(made.with_context(|| format!("{}", file.display()))?)
+                let stream = ask(&path, json!({ "keys": { "tunnel": tunnel } })).await?;
+                Some((stream, made(file)?))
             }
+            None => None,
+        };
+        let stream = ask(&path, json!({ "capture": { "tunnel": tunnel, "sides": sides } })).await?;
+        let out: Box<dyn Write> = match file {
+            Some(file) => Box::new(made(file)?),
             None => Box::new(std::io::stdout()),
         };
-        copy(stream, format!("{request}\n"), out).await
+        let ended = copy(stream, out);
+        match keys {
+            Some((stream, file)) => tokio::try_join!(ended, copy(stream, Box::new(file))).map(drop),
+            None => ended.await,
+        }
     })
 }
 
-async fn copy(stream: UnixStream, request: String, mut out: Box<dyn Write>) -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (read, mut write) = stream.into_split();
-    write.write_all(request.as_bytes()).await?;
-    let mut read = BufReader::new(read);
+/// A new file that only its owner may read.
+fn made(path: &Path) -> anyhow::Result<File> {
+    let mut options = File::options();
+    let made = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = made.with_context(|| format!("{}", path.display()))?;
+    // One that was there before may have been everybody's.
+    file.set_permissions(Permissions::from_mode(0o600)).with_context(|| format!("{}", path.display()))?;
+    Ok(file)
+}
+
+/// Asks the data plane for something, and returns the stream of what follows its answer.
+async fn ask(path: &Path, request: serde_json::Value) -> anyhow::Result<BufReader<UnixStream>> {
+    let stream = UnixStream::connect(path)
+        .await
+        .with_context(|| format!("the data plane does not answer on {}", path.display()))?;
+    let mut stream = BufReader::new(stream);
+    stream.write_all(format!("{request}\n").as_bytes()).await?;
     let mut answer = String::new();
-    read.read_line(&mut answer).await?;
+    stream.read_line(&mut answer).await?;
     serde_json::from_str::<Result<(), String>>(&answer)
         .context("the data plane's answer is not understood")?
         .map_err(anyhow::Error::msg)?;
-    let mut chunk = vec![0; CHUNK];
+    Ok(stream)
+}
+
+/// Copies what comes until the data plane ends it, which a signal asks it to.
+async fn copy(mut stream: BufReader<UnixStream>, mut out: Box<dyn Write>) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut chunk = Zeroizing::new(vec![0; CHUNK]);
     loop {
         tokio::select! {
-            got = read.read(&mut chunk) => match got? {
+            got = stream.read(&mut chunk) => match got? {
                 0 => break,
                 n => {
                     out.write_all(&chunk[..n])?;
                     out.flush()?;
                 }
             },
-            // The data plane ends the capture then, and what it still has follows.
-            _ = interrupt.recv() => write.shutdown().await?,
-            _ = terminate.recv() => write.shutdown().await?,
+            // The data plane ends it then, and what it still has follows.
+            _ = interrupt.recv() => stream.shutdown().await?,
+            _ = terminate.recv() => stream.shutdown().await?,
         }
     }
     out.flush()?;

@@ -129,6 +129,10 @@ pub(crate) enum TunnelCommand {
         /// Where to; a file of mode 0600. Without it, to stdout.
         #[arg(short, long, value_name = "FILE")]
         write: Option<PathBuf>,
+        /// The keys of its SAs, those too that come meanwhile, to this file of mode 0600: lines of Wireshark's table `esp_sa`,
+        /// by which it opens what is outside. Only where api.capture_keys of the configuration allows it.
+        #[arg(long, value_name = "FILE", conflicts_with = "inner")]
+        keys: Option<PathBuf>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -229,6 +233,7 @@ mod tests {
             "adit tunnel rekey a-b --child",
             "adit tunnel capture a-b --inner -w a-b.pcapng",
             "adit tunnel capture a-b --both",
+            "adit tunnel capture a-b --outer -w a-b.pcapng --keys esp_sa",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
             "adit check --config a.toml --log debug",

@@ -113,13 +113,14 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
                 Format::Table => table::tunnel(tunnel, std::time::SystemTime::now()),
             });
         }
-        TunnelCommand::Capture { name, inner, outer, both: _, write, socket } => {
+        TunnelCommand::Capture { name, inner, outer, both: _, write, keys, socket } => {
             let sides: &[&str] = match (inner, outer) {
                 (true, _) => &["inner"],
                 (_, true) => &["outer"],
                 _ => &["inner", "outer"],
             };
-            return capture::run(&name, sides, write.as_deref(), &PathBuf::from(socket));
+            let socket = PathBuf::from(socket);
+            return capture::run(&name, sides, write.as_deref(), keys.as_deref(), &socket);
         }
         TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
         TunnelCommand::Down { name, socket } => (name, socket, Action::Down),

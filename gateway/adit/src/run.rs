@@ -56,6 +56,7 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
             Xdp::None => XdpMode::None,
         },
         socket: Some(data_plane_socket(&config.api.socket)),
+        gives_keys: config.api.capture_keys,
         crypto: arguments.crypto.map(|crypto| match crypto {
             cli::Crypto::Avx512 => Backend::Avx512,
             cli::Crypto::Portable => Backend::Portable,

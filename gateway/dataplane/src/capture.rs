@@ -3,8 +3,10 @@
 //! A worker looks once a round whether anybody watches. Only then are packets copied, into a bounded queue for each who
 //! does: one who does not keep up misses packets, which are counted, and holds nobody up.
 
+mod keys;
 mod pcapng;
 
+pub(crate) use keys::Keys;
 pub(crate) use pcapng::Writer;
 
 use serde::{Deserialize, Serialize};

@@ -96,6 +96,8 @@ pub struct Config {
     pub mode: XdpMode,
     /// Where the Unix socket is made that tells what the data plane does; nowhere, unless it is said.
     pub socket: Option<PathBuf>,
+    /// Whether who may open the socket may have the keys of SAs.
+    pub gives_keys: bool,
     /// What the cryptography runs on; by default the fastest that this processor has. One that it does not have leaves
     /// the portable one.
     pub crypto: Option<Backend>,
@@ -276,7 +278,8 @@ impl Dataplane {
             taps: shared.taps.clone(),
             started: Instant::now(),
         });
-        let service = config.socket.map(|path| Service::start(&path, reporter.clone())).transpose()?;
+        let keys = config.gives_keys.then(|| shared.sad.clone());
+        let service = config.socket.map(|path| Service::start(&path, reporter.clone(), keys)).transpose()?;
         Ok(Dataplane { reporter, service, threads })
     }
 
@@ -439,6 +442,7 @@ mod tests {
             max_sas: 8,
             mode: XdpMode::Auto,
             socket: None,
+            gives_keys: false,
             crypto: None,
         };
         for (change, word) in [

@@ -1,15 +1,17 @@
 //! The Unix socket of the data plane: who may open it may ask what it does.
 //!
 //! A client sends one line of JSON, `"report"` or `{"capture": {"tunnel": 1, "sides": ["inner", "outer"]}}`, and is
-//! answered with one, `{"Ok": …}` or `{"Err": "…"}`. Behind the answer to `capture` follows the capture as pcapng, until the
-//! client closes its side or the data plane ends.
+//! answered with one, `{"Ok": …}` or `{"Err": "…"}`. Behind the answer to `capture` follows the capture as pcapng, behind
+//! that to `{"keys": {"tunnel": 1}}` the keys of the tunnel's SAs as they come and go, until the client closes its side or the
+//! data plane ends.
 
 use crate::{
-    capture::{Side, Taps, Writer},
+    capture::{Keys, Side, Taps, Writer},
     error::Error,
     report::Reporter,
     sys::{Waker, poll, readable},
 };
+use adit_maps::user::Sad;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -47,6 +49,20 @@ enum Request {
     Report,
     /// Packets of the tunnel of this number, as `control` numbers them.
     Capture { tunnel: u32, sides: Vec<Side> },
+    /// Keys of the ESP SAs of the tunnel of this number, as lines of Wireshark's `esp_sa`; only where that is allowed.
+    Keys { tunnel: u32 },
+}
+
+/// Why there are no keys.
+const NO_KEYS: &str = "this gateway gives its keys to nobody; `capture_keys = true` in [api] of its configuration, and a \
+                       restart of the data plane, let root have them";
+
+/// What is told.
+#[derive(Clone)]
+struct Told {
+    reporter: Arc<Reporter>,
+    /// Whose keys may be asked for, if they may.
+    keys: Option<Arc<Sad>>,
 }
 
 /// The thread that listens. It ends when this is dropped, and the socket goes with it.
@@ -58,16 +74,17 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Listens on a Unix socket of mode 0600. One that a killed data plane has left is replaced.
-    pub(crate) fn start(path: &Path, reporter: Arc<Reporter>) -> Result<Self, Error> {
+    /// Listens on a Unix socket of mode 0600. One that a killed data plane has left is replaced. Keys are told only with the
+    /// SAs that they are of.
+    pub(crate) fn start(path: &Path, reporter: Arc<Reporter>, keys: Option<Arc<Sad>>) -> Result<Self, Error> {
         let failed = |source| Error::Socket { path: path.to_owned(), source };
         let listener = listen(path).map_err(failed)?;
         let waker = Waker::new().map_err(failed)?;
         let stop = Arc::<AtomicBool>::default();
-        let (woken, stopped) = (waker.clone(), stop.clone());
+        let (woken, stopped, told) = (waker.clone(), stop.clone(), Told { reporter, keys });
         let thread = thread::Builder::new()
             .name("adit-service".into())
-            .spawn(move || serve(&listener, &woken, &reporter, &stopped))
+            .spawn(move || serve(&listener, &woken, &told, &stopped))
             .map_err(failed)?;
         Ok(Service { path: path.to_owned(), waker, stop, thread: Some(thread) })
     }
@@ -107,7 +124,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(listener: &UnixListener, waker: &Waker, reporter: &Arc<Reporter>, stop: &Arc<AtomicBool>) {
+fn serve(listener: &UnixListener, waker: &Waker, told: &Told, stop: &Arc<AtomicBool>) {
     let connections = Arc::new(AtomicUsize::new(0));
     let mut fds = [readable(waker), readable(listener)];
     loop {
@@ -120,10 +137,10 @@ fn serve(listener: &UnixListener, waker: &Waker, reporter: &Arc<Reporter>, stop:
             connections.fetch_sub(1, Relaxed);
             continue;
         }
-        let (reporter, done, stop) = (reporter.clone(), connections.clone(), stop.clone());
+        let (told, done, stop) = (told.clone(), connections.clone(), stop.clone());
         let served = thread::Builder::new().name("adit-client".into()).spawn(move || {
             // A client that goes away or takes too long has only itself to blame.
-            if let Err(error) = answer(client, &reporter, &stop) {
+            if let Err(error) = answer(client, &told, &stop) {
                 tracing::debug!(%error, "a client of the data plane's socket");
             }
             done.fetch_sub(1, Relaxed);
@@ -135,19 +152,26 @@ fn serve(listener: &UnixListener, waker: &Waker, reporter: &Arc<Reporter>, stop:
     }
 }
 
-fn answer(mut client: UnixStream, reporter: &Reporter, stop: &AtomicBool) -> io::Result<()> {
+fn answer(mut client: UnixStream, told: &Told, stop: &AtomicBool) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new((&client).take(REQUEST)).read_line(&mut line)?;
     match serde_json::from_str(&line) {
-        Ok(Request::Report) => reply(&mut client, &Ok(reporter.report())),
+        Ok(Request::Report) => reply(&mut client, &Ok(told.reporter.report())),
         Ok(Request::Capture { tunnel, sides }) => {
             reply(&mut client, &Ok(()))?;
             client.set_write_timeout(Some(SLOWNESS))?;
-            capture(&client, &reporter.taps, tunnel, sides, stop)
+            capture(&client, &told.reporter.taps, tunnel, sides, stop)
         }
+        Ok(Request::Keys { tunnel }) => match &told.keys {
+            Some(sad) => {
+                reply(&mut client, &Ok(()))?;
+                keys(&client, Keys::new(sad, tunnel), stop)
+            }
+            None => reply::<()>(&mut client, &Err(NO_KEYS.into())),
+        },
         Err(e) => reply::<()>(&mut client, &Err(format!("the request is not understood: {e}"))),
     }
 }
@@ -156,6 +180,16 @@ fn reply<T: Serialize>(client: &mut UnixStream, answer: &Result<T, String>) -> i
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     client.write_all(&line)
+}
+
+/// Writes the keys of a tunnel's SAs, those that come later too, until the client closes its side.
+fn keys(mut client: &UnixStream, mut keys: Keys<'_>, stop: &AtomicBool) -> io::Result<()> {
+    let mut fds = [readable(client)];
+    while !stop.load(Relaxed) && fds[0].revents == 0 {
+        client.write_all(keys.new_lines().as_bytes())?;
+        poll(&mut fds, LOOK.as_millis() as i32);
+    }
+    client.write_all(keys.new_lines().as_bytes())
 }
 
 /// Writes what is seen of a tunnel until the client closes its side.

@@ -20,6 +20,7 @@
 //! [api]
 //! # socket = "/run/adit/adit.sock"
 //! # metrics = "127.0.0.1:9360"   # none: /metrics on the socket only
+//! # capture_keys = false
 //!
 //! [[peer]]
 //! name = "b"
@@ -168,6 +169,8 @@ pub struct Api {
     pub socket: PathBuf,
     /// Address of `/metrics` over TCP, if any.
     pub metrics: Option<SocketAddr>,
+    /// Whether a capture may come with the keys of its SAs.
+    pub capture_keys: bool,
 }
 
 /// Where the peer of a tunnel is.

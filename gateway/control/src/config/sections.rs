@@ -141,8 +141,15 @@ fn api(s: Section<'_>) -> Option<Api> {
             parsed::<SocketAddr>(&f, "is not an address with a port", Some("as in 127.0.0.1:9360")).map(Some)
         }
     };
+    let capture_keys = s.get("capture_keys").map_or(Some(false), |f| {
+        let allowed = f.boolean();
+        if allowed == Some(true) {
+            f.warn("lets root read the keys of every tunnel's traffic with `adit tunnel capture --keys`");
+        }
+        allowed
+    });
     s.finish(&["listen", "https", "tokens"]);
-    Some(Api { socket: socket?, metrics: metrics? })
+    Some(Api { socket: socket?, metrics: metrics?, capture_keys: capture_keys? })
 }
 
 fn peer(mut s: Section<'_>, names: &mut Vec<String>) -> Option<Peer> {

@@ -135,6 +135,7 @@ impl Gateway {
             max_sas: 64,
             mode: XdpMode::Auto,
             socket: None,
+            gives_keys: false,
             crypto: None,
         }
     }

@@ -70,6 +70,7 @@ fn has_program() -> Result<(), String> {
         max_sas: 1,
         mode: XdpMode::Auto,
         socket: None,
+        gives_keys: false,
         crypto: None,
     };
     match Dataplane::start(config) {
