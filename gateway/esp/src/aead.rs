@@ -1,7 +1,7 @@
 //! The AEADs of ESP: AES-GCM with a 16-byte ICV (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), which share one shape of
 //! nonce, associated data and packet.
 
-use crate::kernels::{self, Backend, GcmJob, Queue, gcm};
+use crate::kernels::{self, AeadJob, Backend, Queue, chacha, gcm};
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
@@ -27,16 +27,24 @@ enum Keyed {
     Aes256(AesGcm<Aes256, U12>),
     ChaCha20(ChaCha20Poly1305),
     /// AES-GCM of any key length, in a kernel.
-    Wide(Box<gcm::Key>),
+    WideGcm(Box<gcm::Key>),
+    /// ChaCha20-Poly1305 in a kernel.
+    WideChaCha(Box<chacha::Key>),
 }
 
 impl Aead {
     /// Expands `key`, of the cipher's length; `None` when the cipher is no AEAD.
     pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4], backend: Backend) -> Option<Self> {
-        let gcm = matches!(cipher, Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16);
-        let wide = (gcm && backend == Backend::Avx512).then(|| gcm::Key::new(key)).flatten();
+        let wide = match cipher {
+            _ if backend != Backend::Avx512 => None,
+            Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16 => {
+                gcm::Key::new(key).map(Keyed::WideGcm)
+            }
+            Cipher::ChaCha20Poly1305 => chacha::Key::new(key).map(Keyed::WideChaCha),
+            _ => None,
+        };
         let keyed = match cipher {
-            _ if let Some(wide) = wide => Keyed::Wide(wide),
+            _ if let Some(wide) = wide => wide,
             Cipher::Aes128Gcm16 => Keyed::Aes128(AesGcm::new_from_slice(key).ok()?),
             Cipher::Aes192Gcm16 => Keyed::Aes192(AesGcm::new_from_slice(key).ok()?),
             Cipher::Aes256Gcm16 => Keyed::Aes256(AesGcm::new_from_slice(key).ok()?),
@@ -54,7 +62,8 @@ impl Aead {
             Keyed::Aes192(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::Aes256(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.seal_with(aead, esp, seq_high),
-            Keyed::Wide(key) => gcm::seal(&mut [self.job(key, 0, esp, seq_high)]),
+            Keyed::WideGcm(key) => gcm::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
+            Keyed::WideChaCha(key) => chacha::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
         }
     }
 
@@ -68,28 +77,32 @@ impl Aead {
         seq_to_seal: Option<u64>,
         seq_high: Option<u32>,
     ) -> Result<(), &'a mut [u8]> {
-        let Keyed::Wide(key) = &self.keyed else { return Err(esp) };
+        // A packet that goes back is sealed alone, which writes the same IV again.
         if let Some(seq) = seq_to_seal {
             esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
         }
-        queue.push_gcm(self.job(key, position, esp, seq_high));
+        match &self.keyed {
+            Keyed::WideGcm(key) => queue.push_gcm(self.job(&**key, position, esp, seq_high)),
+            Keyed::WideChaCha(key) => queue.push_chacha(self.job(&**key, position, esp, seq_high)),
+            _ => return Err(esp),
+        }
         Ok(())
     }
 
-    fn job<'a>(
+    fn job<'a, Key>(
         &'a self,
-        key: &'a gcm::Key,
+        key: &'a Key,
         position: usize,
         esp: &'a mut [u8],
         seq_high: Option<u32>,
-    ) -> GcmJob<'a> {
+    ) -> AeadJob<'a, Key> {
         let (header, text, icv) = split(esp);
         let (associated, aad_len) = associated_data(header, seq_high);
         let mut aad = [0; 16];
         aad[..associated.len()].copy_from_slice(&associated);
         let nonce = self.nonce(header).0;
         let tag = icv.try_into().expect("split off with this length");
-        GcmJob { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
+        AeadJob { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
     }
 
     /// Verifies the ICV of `esp` and decrypts its payload; when false, the payload is as it was or zeros.
@@ -100,9 +113,14 @@ impl Aead {
             Keyed::Aes192(aead) => self.open_with(aead, esp, seq_high),
             Keyed::Aes256(aead) => self.open_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.open_with(aead, esp, seq_high),
-            Keyed::Wide(key) => {
-                let mut job = [self.job(key, 0, esp, seq_high)];
+            Keyed::WideGcm(key) => {
+                let mut job = [self.job(&**key, 0, esp, seq_high)];
                 gcm::open(&mut job);
+                job[0].authentic
+            }
+            Keyed::WideChaCha(key) => {
+                let mut job = [self.job(&**key, 0, esp, seq_high)];
+                chacha::open(&mut job);
                 job[0].authentic
             }
         }
@@ -234,7 +252,9 @@ mod tests {
                 Keyed::Aes192(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::Aes256(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::ChaCha20(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
-                Keyed::Wide(_) => unreachable!("the portable backend has no such key"),
+                Keyed::WideGcm(_) | Keyed::WideChaCha(_) => {
+                    unreachable!("the portable backend has no such key")
+                }
             }
             assert_eq!(esp, expected, "{cipher:?}");
 

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 /// Blocks whose products are summed before a reduction.
-const GROUP: usize = 32;
+pub(super) const GROUP: usize = 32;
 /// Powers of H in a key: a group's, one for the associated data before it and one for the lengths behind it, to a
 /// whole number of registers. More would push the keys of a few thousand SAs out of the cache.
 const POWERS: usize = 36;
@@ -457,7 +457,3 @@ unsafe fn expand(key: &[u8]) -> Box<Key> {
     }
     expanded
 }
-
-#[cfg(test)]
-#[path = "gcm_tests.rs"]
-mod tests;

@@ -3,21 +3,27 @@
 //! All unsafe code of this room is below here. Each kernel has a safe door that takes slices and checks their lengths;
 //! behind it, every load and store stays within them. Each equals RustCrypto octet by octet, which the tests show.
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod aead_tests;
 #[cfg(target_arch = "x86_64")]
 mod aes;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/cbc.rs")]
 pub(crate) mod cbc;
+#[cfg_attr(not(target_arch = "x86_64"), path = "absent/chacha.rs")]
+pub(crate) mod chacha;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/gcm.rs")]
 pub(crate) mod gcm;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/mac.rs")]
 pub(crate) mod mac;
+#[cfg(target_arch = "x86_64")]
+mod poly1305;
 mod queue;
 #[cfg(target_arch = "x86_64")]
 mod sha;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod vectors;
 
-pub(crate) use queue::{BURST, GcmJob, LanesJob, Queue};
+pub(crate) use queue::{AeadJob, BURST, ChaChaJob, GcmJob, LanesJob, Queue};
 
 /// Octets of an AEAD's tag.
 pub(crate) const TAG_LEN: usize = 16;

