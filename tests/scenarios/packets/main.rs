@@ -13,6 +13,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("path_mtu_is_not_learned_from_strangers", path_mtu::strangers),
         Scenario::new("path_mtu_is_learned_in_udp_behind_nat", path_mtu::in_udp),
         Scenario::new("path_mtu_is_learned_over_ipv6", path_mtu::over_ipv6),
+        Scenario::new("what_every_ipv6_link_takes_passes_a_narrower_path", path_mtu::least_of_ipv6),
         Scenario::new("what_the_lan_does_not_take_is_cut_or_told", path_mtu::narrow_lan),
         Scenario::new("one_armed_packets_come_and_go_by_one_interface", arms::one_armed),
         Scenario::new("several_lans_share_a_tunnel", arms::two_lans),

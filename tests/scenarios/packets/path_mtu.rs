@@ -10,7 +10,7 @@ use adit_tests::namespace::{Namespace, wait_for};
 use adit_tests::pair::Pair;
 use adit_tests::run::Run;
 use adit_tests::site::Site;
-use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, LAN, TO_A, TO_B, Topology, WAN, router_of};
+use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, LAN, SIDE_B6, TO_A, TO_B, Topology, WAN, router_of};
 use adit_tests::traffic::tcp_stream;
 use anyhow::{Context, Result, ensure};
 
@@ -57,6 +57,41 @@ pub(crate) fn over_ipv6() -> Result<()> {
     learns(&topology, &pair, HOST_B.into(), INNER_IN_IPV6)?;
     tcp_stream(&topology.host_a, &topology.host_b, HOST_B, 1).with_context(|| pair.words())?;
     pair.end(topology)
+}
+
+/// What every IPv6 link takes does not fit the path once it is sealed: the sealed packet is cut, and put together by the
+/// peer. What is longer is answered, and with nothing that a host would not believe.
+pub(crate) fn least_of_ipv6() -> Result<()> {
+    let host_b: IpAddr = SIDE_B6.host.parse()?;
+    for over_ipv6 in [false, true] {
+        let topology = Topology::two_sites(Run::begin()?)?;
+        topology.add_ipv6()?;
+        let sites = [Site::a(&topology), Site::b(&topology)].map(Site::ipv6_inside);
+        let sites = if over_ipv6 { sites.map(Site::ipv6_outside) } else { sites };
+        let pair = Pair::of(&topology, &sites, host_b)?;
+        narrow(&topology)?;
+        let inner = if over_ipv6 { INNER_IN_IPV6 } else { INNER };
+        // The router says how long the path is, and only then is anything to be cut.
+        let first = ping(&topology.host_a, host_b, "do", 1340)?;
+        ensure!(!first.contains(" 3 received"), "{first}");
+        shown(&pair.a, NARROW, inner).with_context(|| pair.words())?;
+        shown(&pair.b, NARROW, inner).with_context(|| pair.words())?;
+        let capture = Capture::whole(&topology.router, TO_A, "ip proto 50 or ip6 proto 44 or ip6 proto 50")?;
+        let told = ping(&topology.host_a, host_b, "do", 1340)?;
+        ensure!(told.contains("mtu=1280") || told.contains("mtu: 1280"), "{told}");
+        let whole = ping(&topology.host_a, host_b, "do", 1280 - 48)?;
+        ensure!(whole.contains(" 3 received"), "{whole}\n{}", pair.words());
+        let (capture, mut lengths) = (capture.finish()?, Vec::new());
+        for kind in [Kind::Esp, Kind::Plaintext] {
+            lengths.extend(capture.frames(kind)?.iter().map(Vec::len));
+        }
+        let longest = lengths.iter().copied().max().unwrap_or_default();
+        ensure!(longest <= 14 + usize::from(NARROW), "a frame of {longest} bytes went out");
+        // Three packets each way, in two pieces each.
+        ensure!(lengths.len() == 12, "{} frames: {lengths:?}", lengths.len());
+        pair.end(topology)?;
+    }
+    Ok(())
 }
 
 /// The tunnel carries more than gateway B's LAN takes, and more than gateway A's for what comes back.

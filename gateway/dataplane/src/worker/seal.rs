@@ -1,15 +1,15 @@
 //! From an inner packet to an outer one.
 
-use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing};
+use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Wire, Worker, cause, hold::Outgoing};
 use crate::{
     capture::Side,
     nexthop::{Resolution, Way},
     packet::{
-        Cut, MAX_FRAGMENTS, Problem, answer, clamp_mss, complete_checksum, decrement_hop_limit,
+        Cut, MAX_FRAGMENTS, Pieces, Problem, answer, clamp_mss, complete_checksum, decrement_hop_limit,
         forbids_fragmentation,
     },
     report::count,
-    xsk::HEADROOM,
+    xsk::{Frame, HEADROOM},
 };
 use adit_esp::{Outcome, Packet};
 use adit_maps::{
@@ -23,6 +23,9 @@ use std::time::Instant;
 /// Packets that are sealed together: what a round collects, and room for fragments.
 const MAX: usize = BATCH + TUN_BATCH + MAX_FRAGMENTS;
 
+/// What every IPv6 link takes (RFC 8200 section 5), and so every tunnel.
+const IPV6_LEAST_MTU: usize = 1280;
+
 /// What is known of a packet before it is sealed.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -31,6 +34,8 @@ struct Plan {
     inner_len: usize,
     /// How to cut it, when it does not fit and may be cut.
     cut: Option<Cut>,
+    /// The path's MTU, when it must not be cut and yet has to pass: then the sealed packet is (RFC 2473 section 7.1).
+    cut_sealed: Option<u16>,
 }
 
 /// A packet after the engine.
@@ -113,7 +118,7 @@ impl Worker {
             }
         }
         let mut tally = Tally::new(&self.sas);
-        for ((job, plan), sealed) in jobs.drain(..).zip(plans.drain(..)).zip(&sealed) {
+        for (((job, plan), sealed), seq) in jobs.drain(..).zip(plans.drain(..)).zip(&sealed).zip(&sequence) {
             let sent = match sealed.outcome {
                 Outcome::Done => {
                     tally.add(job.sa, plan.inner_len);
@@ -125,7 +130,20 @@ impl Worker {
                         way: Way::Outer,
                         destination: plan.peer,
                     };
-                    self.wire.send(packet, plan.resolution, now)
+                    match plan.cut_sealed {
+                        Some(mtu) if sealed.end - sealed.start > usize::from(mtu) => {
+                            // Neither another packet of the SA has this ID for long, nor one of its successor.
+                            let id = seq.unwrap_or(0) as u32 ^ job.generation.wrapping_mul(0x9e37_79b1);
+                            send_in_pieces(
+                                &mut self.wire,
+                                packet,
+                                (usize::from(mtu), id),
+                                plan.resolution,
+                                now,
+                            )
+                        }
+                        _ => self.wire.send(packet, plan.resolution, now),
+                    }
                 }
                 Outcome::Dropped(drop) => Err((job.frame, cause(drop))),
                 Outcome::Pending => Err((job.frame, DropCause::NoSa)),
@@ -191,11 +209,14 @@ impl Worker {
         let inner_len = job.end - job.start;
         // Before anything is changed that the checksum covers, and before the packet is cut.
         complete_checksum(buf, &headers);
-        let mut cut = None;
+        let (mut cut, mut cut_sealed) = (None, None);
         if inner_len > longest && !forbids_fragmentation(buf, &headers) {
             cut = Some(Cut::plan(buf, &headers, longest).ok_or(DropCause::TooBig)?);
+        } else if inner_len > longest && headers.v6 && inner_len <= IPV6_LEAST_MTU {
+            cut_sealed = Some(mtu);
         } else if inner_len > longest {
-            self.answer(job, &headers, Problem::TooBig(longest.min(usize::from(u16::MAX)) as u16));
+            let told = if headers.v6 { longest.max(IPV6_LEAST_MTU) } else { longest };
+            self.answer(job, &headers, Problem::TooBig(told.min(usize::from(u16::MAX)) as u16));
             return Err(DropCause::TooBig);
         }
         // What the kernel hands over has been counted down by it, or started here (RFC 4301 section 5.1.2.1).
@@ -204,7 +225,7 @@ impl Worker {
             return Err(DropCause::HopLimit);
         }
         clamp_mss(buf, &headers, || mss.unwrap_or_else(|| largest_segment(longest, &headers)));
-        Ok(Plan { peer, resolution, inner_len, cut })
+        Ok(Plan { peer, resolution, inner_len, cut, cut_sealed })
     }
 
     /// Sequence numbers, reserved once for each run of packets of one SA.
@@ -260,6 +281,52 @@ impl Worker {
                     self.wire.umem.give(frame);
                 }
             }
+        }
+    }
+}
+
+/// Sends a sealed packet in fragments of at most `longest` bytes that have this ID; behind one that is lost, no other.
+fn send_in_pieces(
+    wire: &mut Wire,
+    mut packet: Outgoing,
+    (longest, id): (usize, u32),
+    resolution: Resolution,
+    now: Instant,
+) -> Result<(), (Frame, DropCause)> {
+    let whole = packet.start..packet.end;
+    let sealed = &mut wire.umem.bytes(&mut packet.frame)[whole.clone()];
+    let Some(pieces) = Pieces::plan(sealed, longest, id) else {
+        return Err((packet.frame, DropCause::TooBig));
+    };
+    if wire.umem.free_for(pieces.longest()) < pieces.count() {
+        return Err((packet.frame, DropCause::QueueFull));
+    }
+    let mut lost = None;
+    for n in 0..pieces.count() {
+        let Some(mut frame) = wire.umem.take_for(pieces.longest()) else {
+            lost = Some(DropCause::QueueFull);
+            break;
+        };
+        let sealed = &wire.umem.bytes(&mut packet.frame)[whole.clone()];
+        let Some(len) = pieces.write(sealed, n, &mut wire.umem.bytes(&mut frame)[HEADROOM..]) else {
+            wire.umem.give(frame);
+            lost = Some(DropCause::TooBig);
+            break;
+        };
+        let (start, end) = (HEADROOM, HEADROOM + len);
+        let Outgoing { sa, way, destination, .. } = packet;
+        let piece = Outgoing { frame, start, end, sa, way, destination };
+        if let Err((frame, cause)) = wire.send(piece, resolution, now) {
+            wire.umem.give(frame);
+            lost = Some(cause);
+            break;
+        }
+    }
+    match lost {
+        Some(cause) => Err((packet.frame, cause)),
+        None => {
+            wire.umem.give(packet.frame);
+            Ok(())
         }
     }
 }
