@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::namespace::Namespace;
-use crate::sys::RawIpv4;
+use crate::sys::{Frames, RawIpv4};
 
 /// Numbers that look random and are the same in every run.
 #[derive(Debug)]
@@ -58,6 +58,21 @@ pub fn packets(from: &Namespace, to: Ipv4Addr, packets: &[Vec<u8>]) -> Result<()
         let socket = RawIpv4::open().context("failed to open a raw socket")?;
         for packet in packets {
             socket.send(packet, to).context("failed to send a forged packet")?;
+            pace();
+        }
+        Ok(())
+    })
+}
+
+/// Sends whole Ethernet frames by an interface of a namespace, as they are.
+///
+/// # Errors
+/// The namespace or the network says no.
+pub fn frames(from: &Namespace, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    from.inside(|| {
+        let socket = Frames::open(interface).context("failed to open a packet socket")?;
+        for frame in frames {
+            socket.send(frame).context("failed to send a frame")?;
             pace();
         }
         Ok(())

@@ -67,6 +67,51 @@ impl RawIpv4 {
     }
 }
 
+/// Sends Ethernet frames by an interface of the calling thread's namespace.
+pub(crate) struct Frames(OwnedFd, libc::c_int);
+
+impl Frames {
+    pub(crate) fn open(interface: &str) -> io::Result<Frames> {
+        let name = std::ffi::CString::new(interface)?;
+        // SAFETY: a string that ends in NUL.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: socket touches no memory of ours.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened and belongs to nobody else.
+        Ok(Frames(unsafe { OwnedFd::from_raw_fd(fd) }, index as libc::c_int))
+    }
+
+    /// Sends a frame, its Ethernet header first.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: all-zero bytes are a valid address.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        to.sll_ifindex = self.1;
+        let length = size_of_val(&to) as libc::socklen_t;
+        // SAFETY: `frame` and `to` are valid for their lengths for as long as the call lasts.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                length,
+            )
+        };
+        match sent {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Write end of the pipe that tells of SIGINT and SIGTERM; -1 before [`on_interrupt`].
 static INTERRUPTED: AtomicI32 = AtomicI32::new(-1);
 

@@ -38,7 +38,7 @@ pub(crate) fn load(interfaces: &[String], directory: &Path) -> Result<()> {
     let address = address_of(wan)?.with_context(|| {
         format!("{wan} has no IPv4 address, which the gateway would be known by; give it one")
     })?;
-    let binary = build::build(true)?;
+    let binary = binary()?;
     let file = shell::target().join("xtask-load.toml");
     fs::write(&file, configuration(interfaces, &address))?;
     announce(&format!("load the XDP program and attach it to {}", interfaces.join(", ")));
@@ -62,12 +62,16 @@ pub(crate) fn unload(directory: &Path) -> Result<()> {
         announce(&format!("nothing is loaded: there is no {}", directory.display()));
         return Ok(());
     }
-    let binary = build::build(true)?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(binary()?);
     command.arg("unload").arg("--bpf-dir").arg(directory);
     Step::new("detach the XDP program", command, "read adit's message above")
         .watched(Stream::Stdout, |_| ())?;
     Ok(())
+}
+
+/// The `adit` that `$ADIT_BIN` names, else a fresh one.
+fn binary() -> Result<PathBuf> {
+    std::env::var_os("ADIT_BIN").map_or_else(|| build::build(true), |path| Ok(path.into()))
 }
 
 fn need_root() -> Result<()> {

@@ -81,6 +81,7 @@ impl Tests {
             (Selection::Lab, "packets"),
             (Selection::Lab, "restarts"),
             (Selection::Lab, "modes"),
+            (Selection::Lab, "load"),
             (Selection::Lab, "fail_closed"),
             (Selection::Lab, "lifetimes"),
             (Selection::Interop, "interop"),

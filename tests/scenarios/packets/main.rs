@@ -4,6 +4,8 @@ mod arms;
 mod headers;
 mod path_mtu;
 mod route_mode;
+mod segments;
+mod tags;
 
 use adit_tests::scenario::{self, Scenario};
 
@@ -20,6 +22,9 @@ fn main() -> std::process::ExitCode {
         Scenario::new("route_mode_takes_any_source_to_its_destinations", route_mode::both),
         Scenario::new("route_mode_narrowed_by_the_peer_sends_no_more", route_mode::narrowed),
         Scenario::new("ttl_dscp_ecn_and_df_are_as_rfc_4301_and_6040_say", headers::of_both_packets),
+        Scenario::new("a_priority_tag_hides_nothing_and_a_vlan_is_not_ours", tags::looked_behind),
+        Scenario::new("segments_of_hosts_fit_the_tunnel", segments::of_hosts),
+        Scenario::new("tcp_of_the_gateway_itself_fits_the_tunnel", segments::of_the_gateway),
         Scenario::new("checksums_left_to_a_nic_are_finished", headers::unfinished_checksums),
     ])
 }
