@@ -298,6 +298,108 @@ fn who_is_heard_is_told_by_pair() {
     assert_eq!(sadb.look(&maps, now).heard, []);
 }
 
+/// What a later process finds of pairs that were installed: the maps as they are, and where the pairs are in them.
+fn left(spis: &[u32]) -> (Fake, Vec<KeptPair>) {
+    let (mut maps, mut sadb, now) = set_up();
+    for spi in spis {
+        sadb.install(&mut maps, now, TUNNEL, &child(*spi), LIMITS, vec![SLOT]).unwrap();
+    }
+    let kept = sadb.kept(TUNNEL);
+    (maps, kept)
+}
+
+#[test]
+fn a_pair_that_is_adopted_stays_as_it_is_in_the_maps() {
+    let (mut maps, kept) = left(&[0x100]);
+    let before = maps.outbound(SLOT).unwrap();
+    maps.counters.insert(0, Counters { packets: 7, ..Counters::default() });
+    maps.spis.clear();
+    maps.steps.clear();
+    let mut later = Sadb::new(&maps, HashMap::new());
+    later.begin(TUNNEL);
+    assert!(later.adopt(&mut maps, TUNNEL, &child(0x100), LIMITS, &kept[0]));
+    assert_eq!(later.adopted(&mut maps), HashSet::from([(SLOT, before)]));
+    // Nothing is written but where the inbound SA is found, which may not have been yet.
+    assert_eq!(maps.steps, ["insert spi"]);
+    assert_eq!(maps.spis.values().next(), Some(&SaRef { index: 0, generation: 1 }));
+    assert_eq!(later.kept(TUNNEL), kept);
+    assert_eq!((later.free.len(), later.selectors.take(6)), (4, None));
+    assert_eq!(later.owned(), HashSet::from([SaRef { index: 0, generation: 1 }, before]));
+    // What was opened before is not heard now, and still counts.
+    assert_eq!(later.look(&maps, Instant::now()).heard, []);
+    assert_eq!(later.totals(&maps)[&TUNNEL].inbound.packets, 7);
+    later.remove(&mut maps, Instant::now(), TUNNEL, 0x100).unwrap();
+    assert_eq!((maps.outbound(SLOT), maps.sas.len(), maps.spis.len()), (None, 0, 0));
+}
+
+#[test]
+fn a_pair_whose_entries_are_anothers_is_not_adopted() {
+    let adopts = |change: fn(&mut Fake, &mut KeptPair, &mut ChildSa)| {
+        let (mut maps, mut kept) = left(&[0x100]);
+        let mut child = child(0x100);
+        change(&mut maps, &mut kept[0], &mut child);
+        maps.steps.clear();
+        let mut later = Sadb::new(&maps, HashMap::new());
+        let adopted = later.adopt(&mut maps, TUNNEL, &child, LIMITS, &kept[0]);
+        assert!(adopted || (later.owned().is_empty() && later.selectors.take(8) == Some(0)));
+        assert!(adopted || maps.steps.is_empty());
+        adopted
+    };
+    assert!(adopts(|_, _, _| ()));
+    assert!(!adopts(|_, kept, _| kept.inbound.1 += 1));
+    assert!(!adopts(|_, kept, _| kept.outbound = (5, 1)));
+    assert!(!adopts(|_, kept, _| std::mem::swap(&mut kept.inbound, &mut kept.outbound)));
+    assert!(!adopts(|maps, _, _| assert!(maps.sas.remove(&1).is_some())));
+    assert!(!adopts(|maps, _, _| maps.sas.get_mut(&0).unwrap().1.spi += 1));
+    assert!(!adopts(|maps, _, _| maps.sas.get_mut(&1).unwrap().1.selectors += 1));
+    assert!(!adopts(|maps, _, _| {
+        maps.sas.values_mut().for_each(|(_, config)| config.selectors = 7);
+    }));
+    assert!(!adopts(|_, _, child| child.esn = false));
+    assert!(!adopts(|_, _, child| child.encryption = Some(Encryption::Aes128Gcm16)));
+    assert!(!adopts(|_, _, child| child.local = [192, 0, 2, 2].into()));
+}
+
+#[test]
+fn a_slot_goes_on_with_the_pair_it_had_or_with_the_youngest_that_the_peer_is_ready_for() {
+    let adopted = |change: fn(&mut Fake, &mut [KeptPair])| {
+        let (mut maps, mut kept) = left(&[0x100, 0x200]);
+        change(&mut maps, &mut kept);
+        let mut later = Sadb::new(&maps, HashMap::new());
+        for (spi, kept) in [0x100, 0x200].into_iter().zip(&kept) {
+            assert!(later.adopt(&mut maps, TUNNEL, &child(spi), LIMITS, kept));
+        }
+        later.adopted(&mut maps);
+        maps.outbound(SLOT).unwrap().index
+    };
+    let (older, younger) = (1, 3);
+    let elsewhere = SaRef { index: 5, generation: 9 };
+    assert_eq!(adopted(|_, _| ()), younger);
+    assert_eq!(adopted(|maps, _| maps.set_outbound(SLOT, SaRef { index: 1, generation: 1 })), older);
+    for nobody in [SaRef::default(), elsewhere] {
+        let (mut maps, kept) = left(&[0x100]);
+        maps.set_outbound(SLOT, nobody);
+        let mut later = Sadb::new(&maps, HashMap::new());
+        assert!(later.adopt(&mut maps, TUNNEL, &child(0x100), LIMITS, &kept[0]));
+        later.adopted(&mut maps);
+        assert_eq!(maps.outbound(SLOT), Some(SaRef { index: older, generation: 1 }));
+    }
+    assert_eq!(
+        adopted(|maps, kept| {
+            maps.outbound.clear();
+            kept[1].sends = false;
+        }),
+        older
+    );
+    assert_eq!(
+        adopted(|maps, kept| {
+            maps.outbound.clear();
+            kept[1].done = true;
+        }),
+        older
+    );
+}
+
 #[test]
 fn ah_is_found_by_its_own_protocol() {
     let (mut maps, mut sadb, now) = set_up();
