@@ -181,14 +181,15 @@ mod tests {
     const SIZE: u32 = 8;
     const LAYOUT: Layout = Layout { producer: 0, consumer: 64, flags: 128, entries: 192 };
 
-    /// A ring in plain memory whose indices start at `start`, with both of its ends.
-    fn ring(start: u32) -> (Box<[u64]>, Producer<u64>, Consumer<u64>) {
-        let mut memory = vec![0u64; 24 + SIZE as usize].into_boxed_slice();
-        memory[0] = u64::from(start);
-        memory[8] = u64::from(start);
-        let base = NonNull::new(memory.as_mut_ptr().cast()).unwrap();
+    /// A ring in memory of ours whose indices start at `start`, with both of its ends.
+    fn ring(start: u32) -> (Mapping, Producer<u64>, Consumer<u64>) {
+        let memory = Mapping::anonymous(LAYOUT.entries + SIZE as usize * size_of::<u64>()).unwrap();
+        let base = memory.base();
         // SAFETY: the layout fits the memory, which the caller keeps; one producer, one consumer.
         unsafe {
+            for index in [LAYOUT.producer, LAYOUT.consumer] {
+                base.add(index).cast().write(start);
+            }
             let producer = Producer::new(base, LAYOUT, SIZE, None);
             (memory, producer, Consumer::new(base, LAYOUT, SIZE, None))
         }
@@ -214,12 +215,11 @@ mod tests {
 
     #[test]
     fn ends_that_are_opened_later_go_on_where_the_ring_is() {
-        let (mut memory, mut producer, _) = ring(7);
+        let (memory, mut producer, _) = ring(7);
         assert!(producer.push(1) && producer.push(2));
         producer.commit();
-        let base = NonNull::new(memory.as_mut_ptr().cast()).unwrap();
         // SAFETY: as in `ring`.
-        let mut late = unsafe { Consumer::<u64>::new(base, LAYOUT, SIZE, None) };
+        let mut late = unsafe { Consumer::<u64>::new(memory.base(), LAYOUT, SIZE, None) };
         assert_eq!((late.pop(), late.pop(), late.pop()), (Some(1), Some(2), None));
     }
 

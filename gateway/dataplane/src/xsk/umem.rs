@@ -21,6 +21,9 @@ pub(crate) const SHORT_PACKET: usize = 3400;
 /// takes at most 14 + 40 + 48 of these bytes (Ethernet, IPv6, AH with its longest ICV).
 pub(crate) const HEADROOM: usize = 256;
 
+/// Pages are there before the first packet is. (Miri's mmap knows no flags.)
+const POPULATED: libc::c_int = if cfg!(miri) { 0 } else { libc::MAP_POPULATE };
+
 /// An anonymous or shared mapping.
 pub(super) struct Mapping {
     base: NonNull<u8>,
@@ -44,9 +47,8 @@ impl Mapping {
     fn map(len: usize, flags: libc::c_int, fd: libc::c_int, offset: i64) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice overlays nothing.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, protection, flags | libc::MAP_POPULATE, fd, offset)
-        };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags | POPULATED, fd, offset) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
