@@ -30,7 +30,7 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
     build::build(true)?;
     let mut command = shell::cargo();
     command.args(["run", "--release", "--quiet", "--package", "adit-bench"]);
-    if has_ipsec_mb() {
+    if name.is_none_or(|name| name == "crypto") && has_ipsec_mb() {
         command.args(["--features", "peers"]);
     }
     command.arg("--");
