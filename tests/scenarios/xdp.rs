@@ -436,12 +436,22 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.xsks.set(SLOT, 0, &worker)?;
         p.outbounds.set(POLICY, OUTBOUND);
         let plain = udp(SITE_A, SITE_B, (1, 2), b"x");
-        let frame = [&plain[..12], &[0x81, 0, 0xe0, 0], &plain[12..]].concat();
-        let out = p.expect(&frame, XDP_REDIRECT, Verdict::Seal)?;
-        let (meta, _) = Meta::read_from_prefix(&out).ok().context("no metadata")?;
-        ensure!(meta.ip == 18, "the IP header is at 18, the metadata says {}", meta.ip);
-        let vlan = [&plain[..12], &[0x81, 0, 0, 7], &plain[12..]].concat();
-        p.expect(&vlan, XDP_PASS, Verdict::NotIp).map(drop)
+        const PRIORITY: [u8; 4] = [0x81, 0, 0xe0, 0];
+        const SERVICE: [u8; 4] = [0x88, 0xa8, 0xe0, 0];
+        const VLAN: [u8; 4] = [0x81, 0, 0, 7];
+        let tagged = |tags: &[[u8; 4]]| [&plain[..12], &tags.concat(), &plain[12..]].concat();
+        for (tags, ip) in [(&[PRIORITY][..], 18), (&[SERVICE, PRIORITY], 22)] {
+            let out = p.expect(&tagged(tags), XDP_REDIRECT, Verdict::Seal)?;
+            let (meta, _) = Meta::read_from_prefix(&out).ok().context("no metadata")?;
+            ensure!(meta.ip == ip, "the IP header is at {ip}, the metadata says {}", meta.ip);
+        }
+        p.expect(&tagged(&[VLAN]), XDP_PASS, Verdict::NotIp)?;
+        p.expect(&tagged(&[PRIORITY, VLAN]), XDP_PASS, Verdict::NotIp)?;
+        p.expect(&tagged(&[PRIORITY; 3]), XDP_DROP, Verdict::Malformed)?;
+        p.role(role::WAN)?;
+        let plain = udp(SITE_B, SITE_A, (1, 2), b"x");
+        let frame = [&plain[..12], &PRIORITY, &plain[12..]].concat();
+        p.expect(&frame, XDP_DROP, Verdict::ClearOnWan).map(drop)
     }),
     ("mapped_addresses_pass_for_nobody", |p| {
         let frame = udp6("::ffff:10.1.0.2", "::ffff:10.2.0.2", (1, 2), b"x");
