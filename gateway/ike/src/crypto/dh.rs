@@ -136,7 +136,7 @@ impl Secret {
             Method::X25519 => <[u8; 32]>::try_from(peer).ok().and_then(|peer| {
                 let shared = self.x25519().diffie_hellman(&peer.into());
                 // All zero for points of small order (RFC 7748 section 6.1).
-                shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes().to_vec()))
+                shared.was_contributory().then(|| Zeroizing::new(shared.as_bytes().to_vec()))
             }),
             Method::MlKem => mlkem::decapsulate(&self.octets, peer),
         }

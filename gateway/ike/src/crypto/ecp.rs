@@ -4,7 +4,7 @@
 use p256::{
     NistP256,
     elliptic_curve::{
-        AffinePoint, CurveArithmetic, FieldBytesSize, PublicKey, SecretKey,
+        AffinePoint, CurveArithmetic, FieldBytesSize, NonZeroScalar, PublicKey, SecretKey,
         ecdh::diffie_hellman,
         sec1::{FromSec1Point, ModulusSize, ToSec1Point},
     },
@@ -89,6 +89,8 @@ where
         return None;
     }
     let peer = PublicKey::<C>::from_sec1_bytes(&[&[4], peer].concat()).ok()?;
-    let shared = diffie_hellman(secret::<C>(scalar).to_nonzero_scalar(), peer.as_affine());
+    let secret = Zeroizing::new(secret::<C>(scalar).to_nonzero_scalar());
+    let scalar: &NonZeroScalar<C> = &secret;
+    let shared = diffie_hellman(scalar, peer.as_affine());
     Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
 }

@@ -12,7 +12,7 @@ use crypto_bigint::{
     modular::{FixedMontyForm, FixedMontyParams},
 };
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::primes::*;
 
@@ -109,23 +109,26 @@ impl<const LIMBS: usize, const EXPONENT: usize> Group<LIMBS, EXPONENT> {
     /// The generator to the power of a secret exponent.
     fn generator_power(&self, exponent: &Uint<EXPONENT>) -> FixedMontyForm<LIMBS> {
         let mut power = FixedMontyForm::one(&self.params);
+        // What the last one is tells some of the exponent's bits.
+        let mut entry = Zeroizing::new(power);
         for column in (0..Self::COLUMNS).rev() {
             power = power.square();
             let index =
                 (0..ROWS).fold(0, |index, row| index | bit(exponent, row * Self::COLUMNS + column) << row);
-            power *= &self.comb_entry(index);
+            *entry = self.comb_entry(index);
+            power *= &*entry;
         }
         power
     }
 
     /// The entry at a secret index: all are read.
     fn comb_entry(&self, index: u64) -> FixedMontyForm<LIMBS> {
-        let mut entry = [0; LIMBS];
+        let mut entry = Zeroizing::new([0; LIMBS]);
         for (at, candidate) in (0u64..).zip(&self.comb) {
             let mask = 0u64.wrapping_sub(at.ct_eq(&index).unwrap_u8().into());
             entry.iter_mut().zip(candidate.as_words()).for_each(|(word, from)| *word |= from & mask);
         }
-        FixedMontyForm::from_montgomery(Uint::from_words(entry), &self.params)
+        FixedMontyForm::from_montgomery(Uint::from_words(*entry), &self.params)
     }
 }
 
@@ -158,10 +161,9 @@ impl<const LIMBS: usize, const EXPONENT: usize> Modp for Group<LIMBS, EXPONENT> 
         let in_group = self.order.is_none_or(|order| peer.pow_vartime(&order) == one);
         in_group.then(|| {
             let exponent: Zeroizing<Uint<EXPONENT>> = Zeroizing::new(from_octets(exponent));
-            let mut shared = peer.pow(&exponent).retrieve();
-            let octets = Zeroizing::new(to_octets(&shared));
-            shared.zeroize();
-            octets
+            let power = Zeroizing::new(peer.pow(&exponent));
+            let shared = Zeroizing::new(power.retrieve());
+            Zeroizing::new(to_octets(&shared))
         })
     }
 }

@@ -4,7 +4,7 @@ use hmac::{EagerHash, Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::algorithm::{Integrity, Prf};
 
@@ -60,11 +60,19 @@ pub(crate) fn icv(integrity: Integrity, key: &[u8], message: &[u8]) -> Zeroizing
 fn digest<D: Digest>(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let mut digest = D::new();
     parts.iter().for_each(|part| digest.update(part));
-    Zeroizing::new(digest.finalize().to_vec())
+    wiped(digest.finalize())
 }
 
 fn hmac<D: EagerHash>(key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let mut mac = <Hmac<D> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
-    Zeroizing::new(mac.finalize().into_bytes().to_vec())
+    wiped(mac.finalize().into_bytes())
+}
+
+/// Octets in memory that is wiped; where they were is wiped at once.
+fn wiped(mut octets: impl AsMut<[u8]>) -> Zeroizing<Vec<u8>> {
+    let octets = octets.as_mut();
+    let moved = Zeroizing::new(octets.to_vec());
+    octets.zeroize();
+    moved
 }

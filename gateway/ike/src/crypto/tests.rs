@@ -1,5 +1,5 @@
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{
     cipher::MessageKey,
@@ -110,6 +110,33 @@ fn hashes_of_abc() {
     for (kind, digest) in cases {
         assert_eq!(*hash(kind, &[b"a", b"", b"bc"]), hex(digest), "{kind}");
     }
+}
+
+/// A feature that is left out of Cargo.toml does not compile here, as long as the crate is built by itself.
+#[test]
+fn what_holds_keys_is_wiped_when_it_is_dropped() {
+    fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<md5::Md5>();
+    wiped::<sha1::Sha1>();
+    wiped::<sha2::Sha256>();
+    wiped::<sha2::Sha384>();
+    wiped::<sha2::Sha512>();
+    wiped::<aes::Aes128>();
+    wiped::<aes::Aes192>();
+    wiped::<aes::Aes256>();
+    wiped::<des::Des>();
+    wiped::<des::TdesEde3>();
+    wiped::<aes_gcm::Aes256Gcm>();
+    wiped::<chacha20poly1305::ChaCha20Poly1305>();
+    wiped::<cbc::Encryptor<aes::Aes256>>();
+    wiped::<cbc::Decryptor<aes::Aes256>>();
+    wiped::<p256::SecretKey>();
+    wiped::<p384::SecretKey>();
+    wiped::<p521::SecretKey>();
+    wiped::<p521::ecdh::SharedSecret>();
+    wiped::<x25519_dalek::StaticSecret>();
+    wiped::<x25519_dalek::SharedSecret>();
+    wiped::<ml_kem::DecapsulationKey<ml_kem::MlKem768>>();
 }
 
 #[test]
