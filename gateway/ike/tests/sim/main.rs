@@ -14,6 +14,7 @@ mod ppk;
 mod protocols;
 mod reauthentication;
 mod rekey;
+mod restarts;
 mod resume;
 mod schedules;
 mod strangers;
