@@ -9,7 +9,10 @@
 
 mod words;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use zeroize::Zeroizing;
 
@@ -88,11 +91,20 @@ impl Contents {
         Ok(contents)
     }
 
-    fn spis(&self) -> Vec<u64> {
-        match self {
-            Self::V2(sas) => sas.iter().map(|resumed| resumed.sa.spi).collect(),
-            Self::V1(family) => family.cookies().collect(),
-        }
+    /// Whether none of its SAs has the SPI of another, of the record or of `endpoint`.
+    fn has_spis_of_its_own(&self, endpoint: &Endpoint) -> bool {
+        let (ike, esp): (Vec<u64>, Vec<u32>) = match self {
+            Self::V2(sas) => (
+                sas.iter().map(|resumed| resumed.sa.spi).collect(),
+                sas.iter().flat_map(|resumed| resumed.sa.esp_spis.iter().copied()).collect(),
+            ),
+            Self::V1(family) => (family.cookies().collect(), Vec::new()),
+        };
+        let free = |spi: &u64| *spi != 0 && !endpoint.sas.contains_key(spi) && !endpoint.v1.owns(*spi);
+        ike.iter().all(free)
+            && ike.iter().collect::<BTreeSet<_>>().len() == ike.len()
+            && esp.iter().all(|spi| !endpoint.esp_spis.contains(spi))
+            && esp.iter().collect::<BTreeSet<_>>().len() == esp.len()
     }
 }
 
@@ -140,8 +152,7 @@ impl Endpoint {
     ) -> Result<Restored, Damaged> {
         let contents = Contents::read(now, origin, record)?;
         let tunnel = self.tunnels.get(&id).cloned().ok_or(Damaged)?;
-        let taken = |spi: &u64| *spi == 0 || self.sas.contains_key(spi) || self.v1.owns(*spi);
-        if contents.spis().iter().any(taken) || self.v1_has(id) || !self.others(id, 0).is_empty() {
+        if !contents.has_spis_of_its_own(self) || self.v1_has(id) || !self.others(id, 0).is_empty() {
             return Err(Damaged);
         }
         match (contents, tunnel.ike.version) {
@@ -163,8 +174,7 @@ impl Endpoint {
     /// The record is damaged or of another version.
     pub fn dismiss(&mut self, now: Instant, origin: Instant, record: &[u8]) -> Result<(), Damaged> {
         let contents = Contents::read(now, origin, record)?;
-        let taken = |spi: &u64| *spi == 0 || self.sas.contains_key(spi) || self.v1.owns(*spi);
-        if contents.spis().iter().any(taken) {
+        if !contents.has_spis_of_its_own(self) {
             return Err(Damaged);
         }
         match contents {

@@ -2,6 +2,7 @@
 //! anew, and both ends agree.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -150,6 +151,58 @@ fn a_damaged_record_is_refused_and_changes_nothing() {
         assert!(endpoint.restore(now, start, TUNNEL, &other).is_err(), "another format");
         assert!(endpoint.restore(now, start, TUNNEL, &record).is_ok());
         assert!(endpoint.restore(now, start, TUNNEL, &record).is_err(), "it is there already");
+    }
+}
+
+/// Two IKE SAs with one SPI would be one in the tables and two in what they leave behind.
+#[test]
+fn a_record_in_which_an_sa_is_twice_is_refused() {
+    let tunnels = plain_tunnels();
+    let mut world = up(8, tunnels.clone());
+    let record = world.ends[A].record.clone().unwrap();
+    world.restart(A, tunnels[A].clone());
+    let (format, sa) = record.split_at(3);
+    let twice = [format, &2u16.to_be_bytes(), &sa[2..], &sa[2..]].concat();
+    let (now, start) = (world.now, world.start);
+    let endpoint = &mut world.ends[A].endpoint;
+    assert!(endpoint.restore(now, start, TUNNEL, &twice).is_err());
+    assert!(endpoint.dismiss(now, start, &twice).is_err());
+    assert_eq!(endpoint.counts(), Counts::default());
+    assert!(endpoint.restore(now, start, TUNNEL, &record).is_ok());
+    // Nor does a second tunnel get the ESP SPI of the first: another IKE SPI at the front, and the rest as it is.
+    let mut other = record.clone();
+    other[5] ^= 1;
+    endpoint.set_tunnel(now, TunnelConfig { id: TunnelId(8), ..tunnels[A].clone() });
+    assert!(endpoint.restore(now, start, TunnelId(8), &other).is_err());
+}
+
+/// Where a build of other layout reads what this one has written, or the other way round, the format has to be another.
+/// `ADIT_WRITE_RECORDS=1` writes the records of a new one.
+#[test]
+fn records_of_this_format_are_read() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/records");
+    for (name, tunnels) in ["ikev2", "ikev1-main", "ikev1-aggressive"].into_iter().zip(every_version()) {
+        let file = directory.join(name);
+        let mut world = up(10, tunnels.clone());
+        world.rekey_child(B);
+        world.run(Duration::from_millis(3));
+        if std::env::var_os("ADIT_WRITE_RECORDS").is_some() {
+            std::fs::write(&file, world.ends[A].record.as_ref().unwrap()).unwrap();
+        }
+        let expected = world.child(A).inbound.spi;
+        world.restart(A, tunnels[A].clone());
+        let (now, start) = (world.now, world.start);
+        let record = std::fs::read(&file).unwrap();
+        let restored = world.ends[A].endpoint.restore(now, start, TUNNEL, &record).unwrap();
+        let ike = restored.ike.unwrap();
+        assert_eq!((ike.path.remote.ip(), ike.initiator), (world.ends[A].peer, true), "{name}");
+        assert_eq!(ike.suite, world.ends[A].ups[0].0, "{name}");
+        let [RestoredChild { child, usable: true }] = &restored.children[..] else {
+            panic!("{name}: {:?}", restored.children)
+        };
+        assert_eq!(child.inbound.spi, expected, "{name}");
+        assert_eq!((&child.local_ts, &child.remote_ts), (&tunnels[A].local_ts, &tunnels[A].remote_ts));
+        assert!(child.lifetime > Duration::from_secs(3000) && child.lifetime < Duration::from_secs(3600));
     }
 }
 
