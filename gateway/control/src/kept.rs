@@ -11,15 +11,16 @@ use adit_ike::codec::{Damaged, Field, Reader, Writer};
 use rustix::{
     fs::{FsWord, statfs},
     mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::geteuid,
     time::{ClockId, clock_gettime},
 };
 use std::{
     collections::HashMap,
-    ffi::CString,
+    ffi::{CString, OsString},
     fs::{self, DirBuilder, OpenOptions},
     hash::{DefaultHasher, Hasher},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -31,12 +32,17 @@ const MAGIC: [u8; 8] = *b"ADIT-SA\x01";
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
 
+/// The greatest number of a tunnel that is believed, so that there are enough beyond it.
+const GREATEST: u32 = u32::MAX / 2;
+
 /// File systems that are in memory (linux/magic.h).
 const TMPFS: FsWord = 0x0102_1994;
 const RAMFS: FsWord = 0x8584_58f6;
 
 /// The name of what is being written.
 const UNFINISHED: &str = "unfinished";
+/// What the names of the others begin with, before the tunnel's number.
+const RECORD: &str = "tunnel-";
 
 /// What is kept of a tunnel.
 pub struct Kept {
@@ -75,6 +81,17 @@ pub enum KeepError {
         /// Why nothing can be mounted.
         source: io::Error,
     },
+    /// The directory is not one that Adit may make its own.
+    #[error(
+        "SAs are not kept in {path}: {why}. Name a directory of Adit's own with --state-dir. Until then a restart of \
+         control negotiates every tunnel anew"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What is against it.
+        why: Foreign,
+    },
     /// The directory cannot be made or read.
     #[error(
         "SAs are not kept in {path}: {source}. Until then a restart of control negotiates every tunnel anew"
@@ -85,6 +102,20 @@ pub enum KeepError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// Why a directory is not Adit's own, so that nothing in it is touched.
+#[derive(Debug, thiserror::Error)]
+pub enum Foreign {
+    /// Somebody else could read what is kept there.
+    #[error("it belongs to another user (uid {0})")]
+    Owner(u32),
+    /// Somebody else could put records there, keys of their choice in them.
+    #[error("others may write to it (mode {0:o})")]
+    Mode(u32),
+    /// It is in use for something else.
+    #[error("it holds {0:?}, which is not a record of Adit's")]
+    Holds(OsString),
 }
 
 /// The directory.
@@ -106,6 +137,9 @@ impl Keeper {
     pub fn open(path: &Path) -> Result<Self, KeepError> {
         let directory = |source: io::Error| KeepError::Directory { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(directory)?;
+        if let Some(why) = foreign(path).map_err(directory)? {
+            return Err(KeepError::Foreign { path: path.to_owned(), why });
+        }
         if !in_memory(path).map_err(directory)? {
             mount_memory(path).map_err(|source| KeepError::Disk { path: path.to_owned(), source })?;
         }
@@ -125,7 +159,7 @@ impl Keeper {
         self.origin
     }
 
-    /// Everything that is kept. What cannot be read is removed, with a word.
+    /// Everything that is kept. A record that cannot be read is removed, with a word.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -156,7 +190,7 @@ impl Keeper {
         let mut from = Reader::new(contents, self.origin);
         let kept = Kept::read(&mut from).map_err(damaged)?;
         from.end().map_err(damaged)?;
-        if *path != self.file(kept.id) {
+        if *path != self.file(kept.id) || kept.id > GREATEST {
             return Err(damaged(Damaged));
         }
         self.written.insert(kept.id, digest(&octets));
@@ -185,9 +219,10 @@ impl Keeper {
                         self.path.display()
                     );
                 }
-                // What is there is too old to go on with.
+                // What is there is too old to go on with, and what was begun takes room.
                 self.written.insert(kept.id, digest);
                 self.forget(kept.id);
+                let _ = fs::remove_file(self.path.join(UNFINISHED));
             }
         }
     }
@@ -216,7 +251,7 @@ impl Keeper {
     }
 
     fn file(&self, id: u32) -> PathBuf {
-        self.path.join(format!("tunnel-{id}"))
+        self.path.join(format!("{RECORD}{id}"))
     }
 }
 
@@ -228,10 +263,13 @@ pub fn beside(bpf_dir: &Path) -> PathBuf {
 /// Removes the directory and what is in it, as when the maps that it belongs to are gone.
 ///
 /// # Errors
-/// It cannot be removed. That it is not there is no error.
+/// It cannot be removed, or is not Adit's own: nothing is touched then. That it is not there is no error.
 pub fn clear(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
+    }
+    if let Some(why) = foreign(path)? {
+        return Err(io::Error::other(why));
     }
     for entry in fs::read_dir(path)? {
         fs::remove_file(entry?.path())?;
@@ -239,6 +277,25 @@ pub fn clear(path: &Path) -> io::Result<()> {
     // Fails where it is no mount of ours, but a part of one.
     let _ = unmount(path, UnmountFlags::empty());
     fs::remove_dir(path)
+}
+
+/// What is against taking a directory for Adit's own.
+fn foreign(path: &Path) -> io::Result<Option<Foreign>> {
+    let status = fs::metadata(path)?;
+    if status.uid() != geteuid().as_raw() {
+        return Ok(Some(Foreign::Owner(status.uid())));
+    }
+    if status.mode() & 0o022 != 0 {
+        return Ok(Some(Foreign::Mode(status.mode() & 0o7777)));
+    }
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(RECORD));
+        if name != UNFINISHED && number.is_none_or(|number| number.parse::<u32>().is_err()) {
+            return Ok(Some(Foreign::Holds(name)));
+        }
+    }
+    Ok(None)
 }
 
 fn in_memory(path: &Path) -> io::Result<bool> {
@@ -261,6 +318,7 @@ fn digest(octets: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::Digest;
 
     fn kept(id: u32) -> Kept {
         Kept {
@@ -316,11 +374,67 @@ mod tests {
         fs::write(path.join("tunnel-1"), &whole[..whole.len() - 1]).unwrap();
         fs::write(path.join("tunnel-2"), [&b"ADIT-SA\x02"[..], &whole[8..]].concat()).unwrap();
         fs::rename(path.join("tunnel-3"), path.join("tunnel-9")).unwrap();
+        keeper.keep(&kept(u32::MAX));
         fs::write(path.join(UNFINISHED), &whole).unwrap();
         let found = Keeper::open(&path).unwrap().load().unwrap();
         assert_eq!(found.iter().map(|kept| kept.id).collect::<Vec<_>>(), [4]);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
         clear(&path).unwrap();
+    }
+
+    /// What others may write to, or use for something else, stays as it is: `--state-dir /run` is one word too few.
+    #[test]
+    fn a_directory_that_is_not_ours_is_left_alone() {
+        let Some(path) = directory("foreign") else { return };
+        let mode = |bits| fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
+        let refused = |why: &str| {
+            let words = Keeper::open(&path).err().unwrap().to_string();
+            assert!(words.contains(why) && words.contains("--state-dir"), "{words}");
+            assert!(clear(&path).unwrap_err().to_string().contains(why));
+        };
+        mode(0o1777);
+        refused("others may write to it (mode 1777)");
+        mode(0o755);
+        for name in ["sshd.pid", "tunnel-", "tunnel-1.old"] {
+            fs::write(path.join(name), "1").unwrap();
+            refused("is not a record of Adit's");
+            fs::remove_file(path.join(name)).unwrap();
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            refused("another user (uid 12345)");
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
+        Keeper::open(&path).unwrap().keep(&kept(1));
+        clear(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_old_behind() {
+        let Some(path) = directory("full") else { return };
+        let mut keeper = Keeper::open(&path).unwrap();
+        keeper.keep(&kept(1));
+        // Opening it fails, as on a full file system.
+        fs::create_dir(path.join(UNFINISHED)).unwrap();
+        let changed = Kept { held: false, ..kept(1) };
+        keeper.keep(&changed);
+        assert!(!path.join("tunnel-1").exists());
+        fs::remove_dir(path.join(UNFINISHED)).unwrap();
+        keeper.keep(&changed);
+        assert!(!Keeper::open(&path).unwrap().load().unwrap()[0].held);
+        clear(&path).unwrap();
+    }
+
+    /// Where this fails, what is kept has another layout: give MAGIC another version, and this test the new digest.
+    #[test]
+    fn a_layout_has_a_version() {
+        let mut to = Writer::new(Instant::now());
+        kept(1).write(&mut to);
+        let digest = sha2::Sha256::digest(to.into_octets());
+        let hex: String = digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect();
+        assert_eq!((MAGIC[7], hex.as_str()), (1, "d85b7e14794b568d"));
     }
 
     #[test]

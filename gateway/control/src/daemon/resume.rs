@@ -167,9 +167,8 @@ impl Daemon {
         {
             tracing::warn!("what was kept of tunnel {:?} is {e}: its peer is not told", kept.name);
         }
-        if self.tunnels.get(TunnelId(kept.id)).is_none_or(|t| !t.is_held()) {
-            keeper.forget(kept.id);
-        }
+        // Not to be told once more by the next process: that would be with the same IVs.
+        self.keep(TunnelId(kept.id));
     }
 }
 
