@@ -100,13 +100,30 @@ fn inspect(path: &Path) -> Result<Rustc> {
         bail!("{} does not tell its version as rustc does", path.display());
     };
     if !at_least(&release, OLDEST_RUSTC) {
-        bail!("{version} ({}) is older than {OLDEST_RUSTC}, which this workspace needs", path.display());
+        bail!(too_old(&version, path));
     }
     let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.trim());
     if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
         bail!("{version} ({}) lacks the source of its library (rust-src)", path.display());
     }
     Ok(Rustc { path: path.to_owned(), version, llvm })
+}
+
+/// What is said of a rustc that does not compile the workspace.
+fn too_old(version: &str, path: &Path) -> String {
+    let [rustc, source] = DEBIAN_PAIR;
+    let remedy = if path == Path::new(DEBIAN_RUSTC) {
+        format!(
+            "enable bookworm-security in apt's sources, then `apt-get update` and `apt-get install {rustc} {source}`; \
+             or install Rust by rustup"
+        )
+    } else {
+        "`rustup update`, or name another rustc in $BPF_RUSTC".to_owned()
+    };
+    format!(
+        "{version} ({}) is older than {OLDEST_RUSTC}, which this workspace needs.\n  what to do: {remedy}",
+        path.display()
+    )
 }
 
 fn install_rustc() -> Result<Rustc> {
@@ -249,6 +266,18 @@ mod tests {
         assert!(version.starts_with("rustc 1.96.0"));
         assert_eq!((release.as_str(), llvm), ("1.96.0", 22));
         assert_eq!(parse_version("gcc (Debian 12.2.0-14) 12.2.0"), None);
+    }
+
+    #[test]
+    fn an_old_rustc_comes_with_what_to_do_about_it() {
+        let said = |path: &str| too_old("rustc 1.63.0", Path::new(path));
+        let debian = said(DEBIAN_RUSTC);
+        for part in ["1.63.0", DEBIAN_RUSTC, OLDEST_RUSTC, "bookworm-security", "apt-get update", "rustc-web"]
+        {
+            assert!(debian.contains(part), "{part} is missing in {debian}");
+        }
+        let rustup = said("/root/.rustup/toolchains/stable/bin/rustc");
+        assert!(rustup.contains("rustup update") && !rustup.contains("apt-get"), "{rustup}");
     }
 
     #[test]
