@@ -17,6 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs control, the data plane, or both, until a signal or until one of them cannot go on.
 pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool) -> anyhow::Result<()> {
+    adit_control::memory::one_arena();
     let config = Config::load(&arguments.config)?;
     for line in config.warnings_for(&arguments.config).lines() {
         tracing::warn!("{line}");

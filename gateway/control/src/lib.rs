@@ -10,6 +10,7 @@
 //! | [`kept`] | what a later process needs to go on |
 //! | [`routes`] | routes to the remote subnets |
 //! | [`maps`] | the maps as this crate uses them, behind a trait |
+//! | [`memory`] | how the process allocates |
 //! | [`status`] | what it says about itself |
 //!
 //! [`Control::start`] runs all of it in one task. The IKE endpoint has no socket and no clock; the task gives it both,
@@ -20,7 +21,7 @@ pub mod config;
 mod daemon;
 pub mod kept;
 pub mod maps;
-mod memory;
+pub mod memory;
 pub mod routes;
 mod rules;
 pub mod sadb;
