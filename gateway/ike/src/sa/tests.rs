@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-pub(super) const ADDRESSES: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
+pub(crate) const ADDRESSES: [&str; 2] = ["192.0.2.1", "198.51.100.1"];
 
 pub(crate) fn tunnel(own: usize) -> TunnelConfig {
     let [local, peer] = [own, 1 - own].map(|side| ADDRESSES[side].parse().unwrap());
@@ -63,13 +63,13 @@ fn with_additional(own: usize) -> TunnelConfig {
     TunnelConfig { ike: IkePolicy { additional_ke: vec![Group::P256], ..tunnel.ike }, ..tunnel }
 }
 
-pub(super) struct Pair {
-    pub(super) now: Instant,
-    pub(super) ends: [Endpoint; 2],
+pub(crate) struct Pair {
+    pub(crate) now: Instant,
+    pub(crate) ends: [Endpoint; 2],
 }
 
 impl Pair {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         #[allow(clippy::disallowed_methods, reason = "std offers no other way to come by an Instant")]
         let now = Instant::now();
         let ends = [0, 1].map(|own| {
@@ -82,7 +82,7 @@ impl Pair {
     }
 
     /// What an end has to send, once its jobs are run.
-    pub(super) fn sent(&mut self, side: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn sent(&mut self, side: usize) -> Vec<Vec<u8>> {
         let end = &mut self.ends[side];
         while let Some(job) = end.poll_job() {
             end.handle_job(self.now, job.run());
@@ -90,7 +90,7 @@ impl Pair {
         std::iter::from_fn(|| end.poll_transmit()).map(|transmit| transmit.payload).collect()
     }
 
-    pub(super) fn deliver(&mut self, to: usize, datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    pub(crate) fn deliver(&mut self, to: usize, datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let [local, remote] = [to, 1 - to].map(|side| format!("{}:500", ADDRESSES[side]).parse().unwrap());
         datagrams
             .iter()

@@ -7,7 +7,7 @@
 //! to be the peer's must not move the chain.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
 };
 
@@ -24,8 +24,11 @@ use crate::{
 
 /// Exchanges with a chain at a time; beyond, the oldest gives way. Only the peer and we begin any.
 const MAX_CHAINS: usize = 1024;
-/// Message IDs of finished exchanges that are remembered, so that none is begun again by a replay.
-const MAX_SPENT: usize = 256;
+/// Message IDs of finished exchanges that are remembered, so that none is begun again by a replay, or by one of our own
+/// messages that comes back. An SA that has used as many is at its end; days of dead peer detection do not.
+const MAX_SPENT: usize = 16_384;
+/// Another SA had better take its place from here on.
+const WORN: usize = MAX_SPENT / 4 * 3;
 /// Phase 1's message ID.
 const PHASE_ONE: u32 = 0;
 
@@ -37,7 +40,7 @@ pub(crate) struct MessageCipher {
     chains: BTreeMap<u32, CbcChain>,
     /// Message IDs in the order in which their chains began.
     begun: VecDeque<u32>,
-    spent: VecDeque<u32>,
+    spent: BTreeSet<u32>,
 }
 
 /// One chain.
@@ -65,6 +68,8 @@ pub(crate) enum OpenError {
     Repeated,
     /// The exchange is over: an old message, or a replay.
     Spent,
+    /// More message IDs were used than are remembered: a replay could not be told any more.
+    Exhausted,
 }
 
 impl MessageCipher {
@@ -73,7 +78,7 @@ impl MessageCipher {
         debug_assert!(!encryption.is_aead() && encryption.key_len() == key.len());
         let iv = iv[..encryption.block_len()].to_vec();
         let chains = BTreeMap::from([(PHASE_ONE, CbcChain { iv, received: None })]);
-        Self { encryption, prf, key, chains, begun: VecDeque::new(), spent: VecDeque::new() }
+        Self { encryption, prf, key, chains, begun: VecDeque::new(), spent: BTreeSet::new() }
     }
 
     /// A whole encrypted message, its header's encryption bit set. A retransmission must send the same octets again
@@ -95,10 +100,18 @@ impl MessageCipher {
         out
     }
 
+    /// Whether so many message IDs were used that another SA had better take the place of this one.
+    pub(super) fn is_worn(&self) -> bool {
+        self.spent.len() >= WORN
+    }
+
     /// Decrypts what follows the header. Moves nothing: that is for [`Self::accept`] to do.
     pub(crate) fn open(&self, message_id: u32, ciphertext: &[u8]) -> Result<Opened, OpenError> {
         if self.spent.contains(&message_id) {
             return Err(OpenError::Spent);
+        }
+        if self.spent.len() >= MAX_SPENT && !self.chains.contains_key(&message_id) {
+            return Err(OpenError::Exhausted);
         }
         let digest = Sha256::digest(ciphertext).into();
         if self.chains.get(&message_id).is_some_and(|chain| chain.received == Some(digest)) {
@@ -125,10 +138,10 @@ impl MessageCipher {
             return;
         }
         self.begun.retain(|begun| *begun != message_id);
-        if self.spent.len() == MAX_SPENT {
-            self.spent.pop_front();
+        // Beyond, nothing is begun at all.
+        if self.spent.len() < MAX_SPENT {
+            self.spent.insert(message_id);
         }
-        self.spent.push_back(message_id);
     }
 
     /// Whether an exchange with this message ID is or was there: one that is to begin needs another.
@@ -156,12 +169,13 @@ impl MessageCipher {
         let (encryption, prf) = <(Encryption, Prf)>::read(from)?;
         let key = <Zeroizing<Vec<u8>>>::read(from)?;
         let ordered = <Vec<(u32, (Vec<u8>, Option<[u8; 32]>))>>::read(from)?;
-        let spent = <VecDeque<u32>>::read(from)?;
+        let spent: BTreeSet<u32> = <Vec<u32>>::read(from)?.into_iter().collect();
         let fits = !encryption.is_aead()
             && encryption != Encryption::Null
             && key.len() == encryption.key_len()
             && ordered.first().is_some_and(|(id, _)| *id == PHASE_ONE)
             && ordered.len() <= MAX_CHAINS + 1
+            && spent.len() <= MAX_SPENT + MAX_CHAINS
             && ordered.iter().all(|(_, (iv, _))| iv.len() == encryption.block_len());
         if !fits {
             return Err(Damaged);

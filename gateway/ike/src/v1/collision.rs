@@ -37,7 +37,7 @@ impl Endpoint {
                 State::PhaseOne(one) => {
                     let waits = other.role == Role::Initiator && !one.step.may_be_up_at_peer();
                     if responder && waits {
-                        self.v1_forget(cookie, other.first_message, Some(tunnel));
+                        self.v1_forget(cookie, other.first_message, other.tunnel);
                         self.family(tunnel).wanted = true;
                         self.family(tunnel).sas.insert(sa.cookie);
                         continue;
@@ -56,7 +56,7 @@ impl Endpoint {
             if responder && initial_contact && known && since <= sa.started {
                 self.abandon_quicks(now, &mut other, tunnel);
                 self.events.push_back(crate::Event::IkeDown { tunnel, reason: DownReason::Replaced });
-                self.v1_forget(cookie, other.first_message, Some(tunnel));
+                self.v1_forget(cookie, other.first_message, other.tunnel);
                 continue;
             }
             let (overlap, linger) = (now + self.config.overlap, now + self.config.linger);

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{
-    Flight, Sa, State,
+    Established, Flight, Sa, State,
     cipher::{MessageCipher, OpenError, Opened},
     keys::{SaKeys, same_hash},
     message::digest,
@@ -23,6 +23,8 @@ use crate::{
 
 /// Answers to informational messages that are kept for when those come again.
 const ANSWERS: usize = 8;
+/// Messages of an SA that are said several times at a time; beyond, each is said once, but for the end of the SA itself.
+const REPEATED: usize = 256;
 /// Sequence numbers of R-U-THERE that an acknowledgement may be of.
 const PROBES: u32 = 64;
 
@@ -62,6 +64,9 @@ impl Endpoint {
                 break id;
             }
         };
+        let repeated = established.exchanges.values().filter(|exchange| exchange.quick.is_none());
+        let ends = matches!(&payload, Payload::Delete(delete) if delete.protocol == ProtocolId::Isakmp);
+        let several_times = several_times && (ends || repeated.count() < REPEATED);
         let message = seal_with(&established.keys, &mut established.cipher, cookies, id, vec![payload]);
         if several_times {
             let exchange = Exchange { flight: Flight::default(), forget_at: None, quick: None };
@@ -129,6 +134,9 @@ impl Endpoint {
         }
         self.v1_alive(now, &mut sa);
         self.v1_follow(&mut sa, path);
+        if sa.established_mut().is_some_and(Established::begins_to_wear) {
+            self.v1_soft_lifetime(now, &sa);
+        }
         match header.exchange {
             ExchangeType::InformationalMode => self.informed(now, sa, &chain.payloads, digest(message)),
             exchange => {
@@ -150,6 +158,10 @@ impl Endpoint {
         let answer = match error {
             OpenError::Length => {
                 self.counters.malformed += 1;
+                return;
+            }
+            OpenError::Exhausted => {
+                self.counters.overloaded += 1;
                 return;
             }
             OpenError::Repeated => established.exchanges.get(&header.message_id).map(|e| &e.flight.messages),

@@ -186,6 +186,7 @@ impl Established {
             exchanges,
             wants,
             answers,
+            worn: false,
         };
         Ok((Box::new(established), unmade))
     }
@@ -318,6 +319,7 @@ impl Endpoint {
             }
             self.arm(&sa);
             self.family(tunnel.id).sas.insert(cookie);
+            self.v1.of_tunnel.insert(tunnel, cookie);
             self.v1.sas.insert(cookie, sa);
             unmade.push((cookie, given_up));
         }

@@ -59,6 +59,7 @@ use crate::{
     config::{Mode, TunnelConfig},
     endpoint::Endpoint,
     event::{DownReason, Nat, Path},
+    of_tunnel::OfTunnel,
     sa::Role,
     selector::TrafficSelector,
     timer::TimerKind,
@@ -75,6 +76,10 @@ pub(crate) struct Table {
     family_keys: BTreeMap<u64, TunnelId>,
     /// Where the key exchanges of quick modes belong, by the number that their jobs go by.
     jobs: BTreeMap<u64, (u64, u32)>,
+    /// The other way round: no quick mode has more than one.
+    jobs_of: BTreeMap<(u64, u32), u64>,
+    /// ISAKMP SAs of tunnels, by identities.
+    of_tunnel: OfTunnel,
     /// Responder's SAs by the digest of their first message.
     first_messages: BTreeMap<[u8; 32], u64>,
     first_fragments: FirstFragments,
@@ -98,12 +103,26 @@ impl Table {
         self.families.values().map(|family| family.children.len()).sum()
     }
 
+    /// As whichever table has more of them.
     pub(crate) fn of_tunnels(&self) -> usize {
-        self.families.values().map(|family| family.sas.len()).sum()
+        self.families.values().map(|family| family.sas.len()).sum::<usize>().max(self.of_tunnel.len())
     }
 
     pub(crate) fn first_messages(&self) -> usize {
         self.first_messages.len()
+    }
+
+    /// Gives up the computation of a quick mode.
+    fn drop_job(&mut self, exchange: (u64, u32)) {
+        if let Some(key) = self.jobs_of.remove(&exchange) {
+            self.jobs.remove(&key);
+        }
+    }
+
+    /// Gives up those of an ISAKMP SA.
+    fn drop_jobs(&mut self, cookie: u64) {
+        let exchanges = self.jobs_of.range((cookie, 0)..=(cookie, u32::MAX)).map(|(exchange, _)| *exchange);
+        exchanges.collect::<Vec<_>>().into_iter().for_each(|exchange| self.drop_job(exchange));
     }
 
     fn sa(&self, cookie: u64) -> Option<&Sa> {
@@ -241,6 +260,16 @@ struct Established {
     wants: VecDeque<Want>,
     /// Answers to the last informational messages, by their octets' digest.
     answers: VecDeque<([u8; 32], Vec<Vec<u8>>)>,
+    /// It has been seen that the message IDs come to an end.
+    worn: bool,
+}
+
+impl Established {
+    /// Whether the message IDs have just come near their end, so that another SA is to take the place of this one.
+    fn begins_to_wear(&mut self) -> bool {
+        let worn = self.cipher.is_worn();
+        worn && !std::mem::replace(&mut self.worn, worn)
+    }
 }
 
 impl Sa {
@@ -429,8 +458,8 @@ impl Endpoint {
     /// Takes an SA out of the table, gives it to `f`, and puts back what `f` gives, or forgets it.
     fn with_v1(&mut self, cookie: u64, f: impl FnOnce(&mut Self, Sa) -> Option<Sa>) {
         let Some(sa) = self.v1.sas.remove(&cookie) else { return };
-        let (first_message, tunnel) = (sa.first_message, sa.tunnel_id());
-        self.changed.extend(tunnel);
+        let (first_message, tunnel) = (sa.first_message, sa.tunnel.clone());
+        self.changed.extend(sa.tunnel_id());
         match f(self, sa) {
             Some(sa) => {
                 self.changed.extend(sa.tunnel_id());
@@ -454,14 +483,16 @@ impl Endpoint {
         }
     }
 
-    fn v1_forget(&mut self, cookie: u64, first_message: Option<[u8; 32]>, tunnel: Option<TunnelId>) {
+    fn v1_forget(&mut self, cookie: u64, first_message: Option<[u8; 32]>, tunnel: Option<Arc<TunnelConfig>>) {
         self.timers.stop_all(cookie);
         self.half_open.remove(&cookie);
         if let Some(digest) = first_message {
             self.v1.first_messages.remove(&digest);
         }
-        self.v1.jobs.retain(|_, (sa, _)| *sa != cookie);
+        self.v1.drop_jobs(cookie);
         if let Some(tunnel) = tunnel {
+            self.v1.of_tunnel.remove(&tunnel, cookie);
+            let tunnel = tunnel.id;
             if let Some(family) = self.v1.families.get_mut(&tunnel) {
                 family.sas.remove(&cookie);
             }

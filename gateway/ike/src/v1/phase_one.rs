@@ -325,6 +325,7 @@ impl Endpoint {
             state: State::PhaseOne(Box::new(one)),
         };
         self.family(id).sas.insert(cookie);
+        self.v1.of_tunnel.insert(&tunnel, cookie);
         match mode {
             Mode::Main => self.send_main_offer(now, &mut sa, offer),
             Mode::Aggressive => {
@@ -553,6 +554,7 @@ impl Endpoint {
         sa.flight.stop();
         let initiator = sa.role == Role::Initiator;
         self.family(tunnel.id).sas.insert(sa.cookie);
+        self.v1.of_tunnel.insert(&tunnel, sa.cookie);
         sa.tunnel = Some(tunnel.clone());
         sa.state = State::Established(Box::new(Established {
             keys,
@@ -568,6 +570,7 @@ impl Endpoint {
             exchanges: Default::default(),
             wants: Default::default(),
             answers: Default::default(),
+            worn: false,
         }));
         self.events.push_back(Event::IkeUp {
             tunnel: tunnel.id,
@@ -598,7 +601,8 @@ impl Endpoint {
 
     /// INITIAL-CONTACT, where no other SA with this peer is up or may be when it hears of this one.
     pub(super) fn initial_contact(&self, sa: &Sa, tunnel: &TunnelConfig) -> Option<Payload> {
-        let known = self.v1.sas.values().any(|other| {
+        let mut between = self.v1.of_tunnel.between(tunnel).filter_map(|cookie| self.v1.sa(cookie));
+        let known = between.any(|other| {
             let same = other
                 .tunnel
                 .as_ref()

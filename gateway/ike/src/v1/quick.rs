@@ -17,6 +17,7 @@ use super::{
     wire::{Chain, Header, NatTraversal, NotifyType, Payload, ProtocolId, SecurityAssociation, payload},
 };
 use crate::{
+    TunnelId,
     config::{IpsecPolicy, TunnelConfig},
     counters::ExchangeResult,
     crypto::dh::{InvalidPublic, Job, Secret, Shared, Work},
@@ -30,6 +31,11 @@ use crate::{
 const QUICK: ExchangeType = ExchangeType::QuickMode;
 /// Quick modes of ours that an SA has under way at a time. strongSwan loses one of four that overlap.
 const AT_ONCE: usize = 1;
+/// Quick modes of the peer's that an SA has under way at a time.
+const PEERS_AT_ONCE: usize = 128;
+/// Pairs for the same subnets, those included that another has taken the place of. More than a peer needs that rekeys,
+/// and few enough to hold.
+const PAIRS_ALIKE: usize = 16;
 
 /// A pair of Child SAs to be negotiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,6 +253,7 @@ impl Endpoint {
     fn quick_job(&mut self, cookie: u64, id: u32, secret: Secret, work: Work) {
         let key = self.draw_spi();
         self.v1.jobs.insert(key, (cookie, id));
+        self.v1.jobs_of.insert((cookie, id), key);
         self.jobs.push_back(Job { sa: key, secret, work });
     }
 
@@ -379,7 +386,7 @@ impl Endpoint {
 
     /// Takes an exchange away; what still comes of it is an old message.
     pub(super) fn drop_quick(&mut self, sa: &mut Sa, id: u32) -> Option<Box<Quick>> {
-        self.v1.jobs.retain(|_, job| *job != (sa.cookie, id));
+        self.v1.drop_job((sa.cookie, id));
         let established = match &mut sa.state {
             State::Established(e) | State::Closing(e) => e,
             State::PhaseOne(_) => return None,
@@ -423,8 +430,12 @@ impl Endpoint {
         let tunnel = self.tunnels.get(&tunnel.id).cloned().unwrap_or(tunnel);
         let State::Established(established) = &sa.state else { return };
         let allowed = encapsulations(sa, established, nat_t_port);
-        let (Some(offered), Some(nonce)) = (find!(payloads, Sa), find!(payloads, Nonce)) else {
-            self.counters.malformed += 1;
+        let crowded = established.quicks().filter(|(_, quick)| !quick.is_ours()).count() >= PEERS_AT_ONCE;
+        let (Some(offered), Some(nonce), false) = (find!(payloads, Sa), find!(payloads, Nonce), crowded)
+        else {
+            self.counters.overloaded += u64::from(crowded);
+            self.counters.malformed += u64::from(!crowded);
+            self.drop_quick(sa, id);
             return;
         };
         let ids = ids_of(payloads);
@@ -450,6 +461,12 @@ impl Endpoint {
             };
             return self.refuse_quick(now, sa, id, kind, offered, cause);
         };
+        if !self.has_room_for_child(now, sa, tunnel.id, (&local, &remote)) {
+            self.esp_spis.remove(&spi);
+            self.drop_quick(sa, id);
+            self.counters.overloaded += 1;
+            return;
+        }
         let public = find!(payloads, KeyExchange);
         if suite.group.is_some() != public.is_some() {
             self.esp_spis.remove(&spi);
@@ -475,6 +492,32 @@ impl Endpoint {
             }
             _ => self.send_quick_answer(now, sa, id, None),
         }
+    }
+
+    /// Whether there is room for one more pair between these subnets; the oldest of those that another has taken the
+    /// place of makes it.
+    fn has_room_for_child(
+        &mut self,
+        now: Instant,
+        sa: &mut Sa,
+        tunnel: TunnelId,
+        (local, remote): (&TrafficSelector, &TrafficSelector),
+    ) -> bool {
+        let children = self.v1.families.get(&tunnel).map_or(&[][..], |family| &family.children[..]);
+        let alike = || children.iter().filter(|child| child.is_of(local, remote));
+        let computing = sa.established().into_iter().flat_map(Established::quicks);
+        let computing = computing.filter(|(_, quick)| {
+            quick.step == Step::Responding && (&quick.want.local, &quick.want.remote) == (local, remote)
+        });
+        if alike().count() + computing.count() < PAIRS_ALIKE {
+            return true;
+        }
+        let replaced = alike().filter(|child| child.retire_at.is_some() && child.confirmed);
+        let Some(spi) = replaced.min_by_key(|child| child.since).map(|child| child.inbound_spi) else {
+            return false;
+        };
+        self.remove_child_on(now, Some(sa), tunnel, spi, DownReason::Replaced, true);
+        true
     }
 
     fn refuse_quick(
@@ -713,6 +756,7 @@ impl Endpoint {
     pub(crate) fn v1_job(&mut self, now: Instant, key: u64, outcome: crate::crypto::dh::Outcome) {
         use crate::crypto::dh::Outcome;
         if let Some((cookie, id)) = self.v1.jobs.remove(&key) {
+            self.v1.jobs_of.remove(&(cookie, id));
             return self.with_v1(cookie, |endpoint, mut sa| {
                 match outcome {
                     Outcome::Generated { secret, public } => {
@@ -795,3 +839,6 @@ fn mismatch(policy: &IpsecPolicy, theirs: &SecurityAssociation, encapsulation: E
         Err(cause) => cause,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,12 +112,19 @@ fn an_exchange_that_is_over_is_not_begun_again() {
 #[test]
 fn what_is_remembered_is_bounded() {
     let mut cipher = cipher(Encryption::Aes128);
-    for id in 1..=3 * MAX_CHAINS as u32 {
+    let last = (MAX_CHAINS + MAX_SPENT) as u32;
+    for id in 1..=last {
+        assert!(cipher.open(u32::MAX, &[0; 16]).is_ok());
+        assert_eq!(cipher.is_worn(), cipher.spent.len() >= WORN);
         cipher.seal(header(id), &payloads(1));
     }
     assert_eq!((cipher.chains.len(), cipher.begun.len()), (MAX_CHAINS + 1, MAX_CHAINS));
     assert_eq!(cipher.spent.len(), MAX_SPENT);
-    assert!(cipher.knows(3 * MAX_CHAINS as u32) && !cipher.knows(1));
+    assert!(cipher.knows(last) && cipher.knows(1), "what was used once is known as long as anything is taken");
+    assert_eq!(cipher.open(u32::MAX, &[0; 16]).err(), Some(OpenError::Exhausted));
+    assert!(cipher.open(last, &[0; 16]).is_ok(), "what is under way goes on");
+    cipher.seal(header(last + 1), &payloads(1));
+    assert_eq!(cipher.spent.len(), MAX_SPENT);
 }
 
 #[test]
