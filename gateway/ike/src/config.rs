@@ -36,7 +36,8 @@ pub struct EndpointConfig {
     /// 2.6).
     pub cookie_threshold: usize,
     /// From this many half-open responder IKE SAs on, IKE_SA_INIT requests are dropped; those of one address
-    /// from an eighth of it on, though not below `cookie_threshold`.
+    /// from an eighth of it on, though not below `cookie_threshold`. Where there are some of IKEv1 whose
+    /// initiator has sent no more than its first message, the oldest of them makes room instead.
     pub half_open_limit: usize,
     /// How long a responder waits for IKE_AUTH after its IKE_SA_INIT answer.
     pub half_open_timeout: Duration,
@@ -262,7 +263,7 @@ impl Default for IpsecPolicy {
 }
 
 /// NAT traversal of a tunnel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NatT {
     /// Found out by NAT detection (RFC 7296 section 2.23).
     #[default]

@@ -20,6 +20,7 @@ use crate::{
     event::{DownReason, Event, Path, Phase},
     proposal::{in_words, offer_ike},
     timer::TimerKind,
+    tunnels::Dialect,
     wire::{ExchangeType, Notify, NotifyType, Payload, payload::EAP},
 };
 
@@ -317,7 +318,7 @@ impl Endpoint {
 
     /// IDi, type and data, and the candidates whose peer has it, never none: first those that IDr means.
     fn named<'a>(&self, path: Path, payloads: &'a [Payload]) -> Result<Named<'a>, Stranger> {
-        let only = || self.only(path, Version::Ikev2).cloned();
+        let only = || self.tunnels.only(path, Version::Ikev2).cloned();
         let id = payloads.iter().find_map(|p| match p {
             Payload::IdInitiator { kind, data } => Some((*kind, data.as_slice())),
             _ => None,
@@ -328,10 +329,7 @@ impl Endpoint {
         let came = Id::from_wire(kind, id);
         let mut known = came.map_or_else(Vec::new, |came| self.candidates_named(path, &came));
         if known.is_empty() {
-            let mut expected: Vec<_> =
-                self.tunnels.at(path, Version::Ikev2).map(|c| c.peer_id.clone()).collect();
-            expected.sort_unstable();
-            expected.dedup();
+            let expected = self.tunnels.peer_ids(path, Dialect::Ikev2);
             return Err((only(), Cause::IdMismatch { expected, came: id_in_words(kind, id) }));
         }
         let wanted = payloads.iter().find_map(|p| match p {

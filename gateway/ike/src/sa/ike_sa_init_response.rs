@@ -23,9 +23,10 @@ use crate::{
     endpoint::Endpoint,
     error::Cause,
     event::Path,
+    half_open::Room,
     proposal::{IkeSuite, offer_ike, select_ike},
     timer::TimerKind,
-    tunnels::Kind,
+    tunnels::{Dialect, Kind},
     wire::{
         ExchangeType, Header, Notify, NotifyType, Payload, Proposal, WireError, encode_message,
         payload::decode_chain,
@@ -151,30 +152,39 @@ impl Endpoint {
         nonce: &[u8],
         payloads: &[Payload],
     ) -> bool {
-        if self.half_open.len() >= self.config.half_open_limit {
-            self.counters.overloaded += 1;
-            return false;
-        }
-        // Above the threshold, so that nobody can use up an address' share without receiving there.
-        let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
-        if self.half_open.from(path.remote.ip()) >= share {
-            self.counters.overloaded += 1;
-            return false;
-        }
-        if self.half_open.len() < self.config.cookie_threshold {
-            return true;
+        let room = self.room(path);
+        if room == Room::None || self.half_open.len() < self.config.cookie_threshold {
+            return self.take_room(room);
         }
         let came = payloads.iter().find_map(|p| match p {
             Payload::Notify(notify) if notify.kind == NotifyType::COOKIE => Some(&notify.data),
             _ => None,
         });
         if came.is_some_and(|came| self.cookies.verify(came, path.remote, header.initiator_spi, nonce)) {
-            return true;
+            return self.take_room(room);
         }
         self.counters.cookie_demanded += 1;
         let cookie = self.cookies.make(now, &mut *self.rng, path.remote, header.initiator_spi, nonce);
         self.refuse_init(path, header, Notify::new(NotifyType::COOKIE, cookie));
         false
+    }
+
+    /// Whether one more half-open IKE SA may be kept of an initiator at this path.
+    pub(crate) fn room(&self, path: Path) -> Room {
+        // Above the threshold, so that nobody can use up an address' share of IKEv2 without receiving there.
+        let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
+        self.half_open.room(path.remote.ip(), self.config.half_open_limit, share)
+    }
+
+    /// Makes the room that there is to be made; whether there is any.
+    pub(crate) fn take_room(&mut self, room: Room) -> bool {
+        if room != Room::Free {
+            self.counters.overloaded += 1;
+        }
+        if let Room::Instead(spi) = room {
+            self.v1_give_way(spi);
+        }
+        room != Room::None
     }
 
     /// Answers with a notify alone, and keeps nothing.
@@ -239,31 +249,19 @@ impl Endpoint {
         Some(sa)
     }
 
-    /// The tunnels that an initiator at this path may be: those of its address before those of any, and first of
-    /// all the one it was last known to want. As many as there are: where the peer has said who it is,
-    /// `candidates_named` costs less.
-    pub(crate) fn candidates(&self, path: Path, version: Version) -> Vec<Arc<TunnelConfig>> {
-        let mut candidates: Vec<_> = self.tunnels.at(path, version).cloned().collect();
-        self.wanted_first(path, &mut candidates);
-        candidates
-    }
-
-    /// The tunnels that an initiator at this path may be whose peer has this identity, in that order.
+    /// The tunnels that an initiator at this path may be whose peer has this identity: those of its address before those
+    /// of any, and first of all the one it was last known to want.
     pub(super) fn candidates_named(&self, path: Path, peer: &Id) -> Vec<Arc<TunnelConfig>> {
-        let mut named = self.tunnels.of_peer(path, Version::Ikev2, peer);
-        self.wanted_first(path, &mut named);
-        named
-    }
-
-    fn wanted_first(&self, path: Path, tunnels: &mut [Arc<TunnelConfig>]) {
+        let mut named = self.tunnels.of_peer(path, Dialect::Ikev2, peer);
         if let Some(wanted) = self.wanted.get(&(path.local.ip(), path.remote.ip())) {
-            tunnels.sort_by_key(|tunnel| tunnel.id != *wanted);
+            named.sort_by_key(|tunnel| tunnel.id != *wanted);
         }
+        named
     }
 
     /// What kinds of tunnels an initiator at this path may be, in the same order.
     fn kinds(&self, path: Path) -> Vec<Kind> {
-        let mut kinds = self.tunnels.kinds_at(path, Version::Ikev2);
+        let mut kinds = self.tunnels.kinds_at(path, Dialect::Ikev2);
         let wanted = self.wanted.get(&(path.local.ip(), path.remote.ip()));
         if let Some(tunnel) = wanted.and_then(|id| self.tunnels.get(id))
             && tunnel.is_at(path, Version::Ikev2)
@@ -277,15 +275,8 @@ impl Endpoint {
     /// The tunnel that a failure is of, where only one can be meant. Nobody is authenticated in IKE_SA_INIT: a
     /// tunnel that is up must not look as if it had failed.
     pub(crate) fn sole(&self, path: Path, version: Version) -> Option<crate::TunnelId> {
-        let tunnel = self.only(path, version)?;
+        let tunnel = self.tunnels.only(path, version)?;
         (!self.has_usable(tunnel.id, 0)).then_some(tunnel.id)
-    }
-
-    /// The one tunnel that an initiator at this path may be, if it is one.
-    pub(super) fn only(&self, path: Path, version: Version) -> Option<&Arc<TunnelConfig>> {
-        let mut candidates = self.tunnels.at(path, version);
-        let tunnel = candidates.next()?;
-        candidates.next().is_none().then_some(tunnel)
     }
 
     /// An initiator has gone no further than IKE_SA_INIT.

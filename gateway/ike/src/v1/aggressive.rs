@@ -14,6 +14,7 @@ use super::{
         says_initial_contact, says_nat_t,
     },
     proposal::{accept_phase_one, offer_phase_one, select_phase_one},
+    psk::by_key,
     wire::{Chain, Header, NotifyType, Payload, encode_message},
 };
 use crate::{
@@ -21,8 +22,9 @@ use crate::{
     crypto::dh::{Job, Secret, Shared, Work},
     endpoint::Endpoint,
     error::Cause,
-    event::Nat,
+    event::{Nat, Path},
     sa::Role,
+    tunnels::{Dialect, Tunnels},
     wire::ExchangeType,
 };
 
@@ -59,25 +61,28 @@ impl Endpoint {
             self.counters.malformed += 1;
             return;
         };
-        let candidates = self.candidates(path, Version::Ikev1);
-        if candidates.is_empty() {
+        if self.tunnels.at(path, Version::Ikev1).next().is_none() {
             return self.v1_no_tunnel(now, path, header);
         }
-        let known = match known_peers(&candidates, id) {
+        let known = match known_peers(&self.tunnels, path, id) {
             Ok(known) => known,
-            Err((tunnel, cause)) => return self.v1_refuse_first(now, path, header, tunnel, cause),
+            Err(cause) => {
+                let only = self.tunnels.only(path, Version::Ikev1).map(|only| only.id);
+                return self.v1_refuse_first(now, path, header, only, cause);
+            }
         };
-        if !self.v1_admits(path) {
-            return;
-        }
         let Some((suite, answer)) = known.iter().find_map(|t| select_phase_one(&t.ike, offered)) else {
             let (tunnel, cause) = (known[0].id, no_proposal(&known[0], offered));
             return self.v1_refuse_first(now, path, header, Some(tunnel), cause);
         };
+        if !self.v1_admits(path) {
+            return;
+        }
         let mut one = PhaseOne::new(Step::AggressiveResponding, offer.to_vec(), self.v1_nonce());
         (one.suite, one.answer) = (Some(suite), answer);
         (one.peer_public, one.peer_nonce) = (public.clone(), nonce.clone());
         (one.peer_id, one.peer_id_body) = (Some(id.clone()), id_body.to_vec());
+        one.sole = if let [only] = &known[..] { Some(only.clone()) } else { None };
         one.candidates = known;
         let mut sa = self.v1_respond(now, path, header, Mode::Aggressive, digest, one);
         sa.peer.learn(&chain.payloads);
@@ -91,8 +96,8 @@ impl Endpoint {
     pub(super) fn send_aggressive_answer(&mut self, now: Instant, sa: &mut Sa, shared: &Shared) {
         let cookies = sa.cookies();
         let State::PhaseOne(one) = &mut sa.state else { return };
-        let candidates = one.candidates.clone();
-        one.derive(Role::Responder, cookies, shared, &candidates);
+        let groups = by_key(&one.candidates);
+        one.derive(Role::Responder, cookies, shared, groups);
         one.keys.truncate(1);
         one.step = Step::AggressiveAnswered;
         let (Some(suite), Some(keyed)) = (one.suite, one.keys.first()) else { return };
@@ -110,6 +115,8 @@ impl Endpoint {
         payloads.extend(nat::payloads(tunnel.nat_t, sa.peer.nat_traversal, &suite, cookies, sa.path));
         let message = encode_message(Header::new(cookies.0, cookies.1, AGGRESSIVE, 0), &payloads);
         self.send_flight(now, sa, message);
+        // Not before: as many key exchanges are under way for strangers as there may be half-open SAs, and no more.
+        self.half_open.give_way(sa.cookie);
     }
 
     /// AM2, from whoever.
@@ -165,7 +172,7 @@ impl Endpoint {
         };
         let exchanged = one.exchanged(Role::Initiator, cookies);
         let expected = keyed.keys.hash_r(&exchanged, &one.offer, &one.peer_id_body);
-        if let Err(cause) = identified(&keyed, &suite, &id, &expected, &one.peer_hash) {
+        if let Err(cause) = identified(&keyed, &keyed.tunnels, &suite, &id, &expected, &one.peer_hash) {
             self.refuse_unprotected(sa.path, cookies, NotifyType::AUTHENTICATION_FAILED);
             return self.attempt_over(now, sa, cause);
         }
@@ -221,7 +228,7 @@ impl Endpoint {
             sa.received = Some(digest);
             return self.aggressive_stranger(now, sa, &tunnel);
         }
-        let verified = identified(keyed, &suite, id, &expected, hash);
+        let verified = identified(keyed, &keyed.tunnels, &suite, id, &expected, hash);
         let payloads = chain.map_or_else(|_| Vec::new(), |chain| chain.payloads);
         let contact = says_initial_contact(&payloads);
         if let Some(opened) = &opened {
@@ -261,23 +268,15 @@ impl Endpoint {
     }
 }
 
-/// The tunnels whose peer says to be this one; or why there are none, and for which tunnel.
-fn known_peers(
-    candidates: &[Arc<TunnelConfig>],
-    id: &Identification,
-) -> Result<Vec<Arc<TunnelConfig>>, (Option<crate::TunnelId>, Cause)> {
-    let only = if let [only] = candidates { Some(only.id) } else { None };
-    let aggressive: Vec<_> = candidates.iter().filter(|t| t.ike.mode == Mode::Aggressive).cloned().collect();
-    if aggressive.is_empty() {
-        return Err((only, Cause::ModeMismatch { ours: Mode::Main, theirs: Mode::Aggressive }));
+/// The tunnels whose peer says to be this one, never none; or why there are none.
+fn known_peers(tunnels: &Tunnels, path: Path, id: &Identification) -> Result<Vec<Arc<TunnelConfig>>, Cause> {
+    let known = id.identity().map_or_else(Vec::new, |id| tunnels.of_peer(path, Dialect::AggressiveMode, &id));
+    if !known.is_empty() {
+        return Ok(known);
     }
-    let came = id.identity();
-    let matching = |t: &&Arc<TunnelConfig>| came.as_ref().is_some_and(|came| t.peer_id.matches(came));
-    let known: Vec<_> = aggressive.iter().filter(matching).cloned().collect();
-    if known.is_empty() {
-        let mut expected: Vec<_> = aggressive.iter().map(|t| t.peer_id.clone()).collect();
-        expected.dedup();
-        return Err((only, Cause::IdMismatch { expected, came: id.to_string() }));
+    let expected = tunnels.peer_ids(path, Dialect::AggressiveMode);
+    if expected.is_empty() {
+        return Err(Cause::ModeMismatch { ours: Mode::Main, theirs: Mode::Aggressive });
     }
-    Ok(known)
+    Err(Cause::IdMismatch { expected, came: id.to_string() })
 }

@@ -26,6 +26,7 @@ use crate::{
     error::Cause,
     event::{Nat, Path},
     sa::Role,
+    tunnels::Dialect,
     wire::ExchangeType,
 };
 
@@ -47,14 +48,10 @@ impl Endpoint {
             self.counters.malformed += 1;
             return;
         };
-        let candidates = self.candidates(path, Version::Ikev1);
-        let main = match psk::for_main_mode(&candidates, path.remote.ip()) {
-            Ok(main) => main,
-            Err(cause) => return self.v1_refuse_first(now, path, header, None, cause),
-        };
-        let Some(first) = main.first() else {
-            let tunnel = if let [only] = &candidates[..] { Some(only.id) } else { None };
-            return match candidates.is_empty() {
+        let Some(main) = self.tunnels.main_mode(path) else {
+            let tunnel = self.tunnels.only(path, Version::Ikev1).map(|only| only.id);
+            let none = self.tunnels.at(path, Version::Ikev1).next().is_none();
+            return match none {
                 true => self.v1_no_tunnel(now, path, header),
                 false => {
                     let cause = Cause::ModeMismatch { ours: Mode::Aggressive, theirs: Mode::Main };
@@ -62,19 +59,26 @@ impl Endpoint {
                 }
             };
         };
+        if let Err(cause) = psk::is_known(&main, path.remote.ip()) {
+            return self.v1_refuse_first(now, path, header, None, cause);
+        }
+        let Some(first) = main.keys.first().cloned() else { return };
+        let sole = (main.count == 1).then(|| first.clone());
+        let kinds = || main.kinds.iter().map(|kind| &kind.tunnel);
+        let Some((suite, answer)) = kinds().find_map(|t| select_phase_one(&t.ike, offered)) else {
+            let tunnel = sole.map(|only| only.id);
+            return self.v1_refuse_first(now, path, header, tunnel, no_proposal(&first, offered));
+        };
         if !self.v1_admits(path) {
             return;
         }
-        let Some((suite, answer)) = main.iter().find_map(|t| select_phase_one(&t.ike, offered)) else {
-            let tunnel = if let [only] = &main[..] { Some(only.id) } else { None };
-            return self.v1_refuse_first(now, path, header, tunnel, no_proposal(first, offered));
-        };
         let mut one = PhaseOne::new(Step::OfferAnswered, body.to_vec(), self.v1_nonce());
-        one.suite = Some(suite);
-        let said = [Payload::Sa(answer)].into_iter().chain(vendor_ids(says_nat_t(&main)));
+        (one.suite, one.sole) = (Some(suite), sole);
+        let said = [Payload::Sa(answer)].into_iter().chain(vendor_ids(says_nat_t(kinds())));
         let said: Vec<_> = said.collect();
-        one.candidates = main;
+        one.candidates = main.keys;
         let mut sa = self.v1_respond(now, path, header, Mode::Main, digest, one);
+        self.half_open.give_way(sa.cookie);
         sa.peer.learn(&chain.payloads);
         let message = encode_message(Header::new(sa.peer_cookie, sa.cookie, MAIN, 0), &said);
         self.send_flight(now, &mut sa, message);
@@ -142,6 +146,7 @@ impl Endpoint {
             (Step::Agreeing, Job { sa: sa.cookie, secret, work: Work::Agree(public.clone()) })
         } else {
             sa.initiator_nonce = nonce.clone();
+            self.half_open.stay(&sa.cookie);
             let secret = Secret::random(suite.group, &mut *self.rng);
             (Step::Responding, Job { sa: sa.cookie, secret, work: Work::Respond(public.clone()) })
         };
@@ -209,10 +214,10 @@ impl Endpoint {
     pub(super) fn send_main_key_answer(&mut self, now: Instant, sa: &mut Sa, shared: &Shared) {
         let cookies = sa.cookies();
         let State::PhaseOne(one) = &mut sa.state else { return };
-        let candidates = one.candidates.clone();
-        one.derive(Role::Responder, cookies, shared, &candidates);
+        let each = one.candidates.iter().map(|tunnel| vec![tunnel.clone()]).collect();
+        one.derive(Role::Responder, cookies, shared, each);
         one.step = Step::KeyAnswered;
-        let nat_t = candidates.first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
+        let nat_t = one.candidates.first().map_or(NatT::Auto, |tunnel| tunnel.nat_t);
         let payloads = self.key_payloads(sa, nat_t);
         let message = encode_message(Header::new(sa.peer_cookie, sa.cookie, MAIN, 0), &payloads);
         self.send_flight(now, sa, message);
@@ -269,12 +274,21 @@ impl Endpoint {
                 Role::Responder => keyed.keys.hash_i(&exchanged, &one.offer, body),
             };
             let contact = says_initial_contact(&chain.payloads);
-            match identified(keyed, &suite, id, &expected, hash) {
+            let named = match role {
+                Role::Initiator => keyed.tunnels.clone(),
+                Role::Responder => psk::with_key(&self.tunnels, sa.path, &keyed.tunnels[0], id.identity()),
+            };
+            match identified(keyed, &named, &suite, id, &expected, hash) {
                 Ok(tunnel) => {
                     found = Some((at, opened, tunnel, contact));
                     break;
                 }
-                Err(mismatch @ Cause::IdMismatch { .. }) => cause = Some((mismatch, Some((at, opened)))),
+                Err(Cause::IdMismatch { mut expected, came }) => {
+                    if role == Role::Responder {
+                        expected = self.tunnels.peer_ids(sa.path, Dialect::MainMode);
+                    }
+                    cause = Some((Cause::IdMismatch { expected, came }, Some((at, opened))));
+                }
                 Err(other) => {
                     cause.get_or_insert((other, None));
                 }
@@ -313,7 +327,8 @@ impl Endpoint {
             self.counters.failed_integrity += 1;
             one.garbled = true;
             if role == Role::Responder {
-                let [only] = &one.candidates[..] else {
+                // Said once; what is left is kept for the peer's retransmissions alone.
+                let Some(only) = one.sole.take() else {
                     one.trouble = None;
                     return Some(sa);
                 };
@@ -322,14 +337,10 @@ impl Endpoint {
                 let only = only.id;
                 self.refuse_unprotected(sa.path, cookies, NotifyType::AUTHENTICATION_FAILED);
                 self.v1_stranger_failed(now, Some(only), sa.path, MAIN, cause.clone());
-                // Said once; what is left is kept for the peer's retransmissions alone.
-                if let State::PhaseOne(one) = &mut sa.state {
-                    one.candidates.clear();
-                }
             }
             return Some(sa);
         };
-        if let [only] = &one.candidates[..] {
+        if let Some(only) = &one.sole {
             sa.tunnel = Some(only.clone());
         }
         if let Some((at, opened)) = proved {

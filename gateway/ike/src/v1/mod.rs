@@ -33,6 +33,8 @@ mod phase_one;
 pub(crate) mod proposal;
 mod psk;
 mod quick;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;
 
 use std::{

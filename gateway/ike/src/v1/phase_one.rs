@@ -79,8 +79,11 @@ impl Step {
 #[derive(Debug)]
 pub(super) struct PhaseOne {
     pub(super) step: Step,
-    /// The tunnels that may be meant (responder).
+    /// The tunnels that may be meant (responder): of main mode one with each pre-shared key, of aggressive mode those of
+    /// the peer's identity.
     pub(super) candidates: Vec<Arc<TunnelConfig>>,
+    /// The tunnel that is meant, where it can only be one, and nobody has been told yet what is wrong with it.
+    pub(super) sole: Option<Arc<TunnelConfig>>,
     /// SAi_b.
     pub(super) offer: Vec<u8>,
     /// What the responder's SA payload says.
@@ -122,6 +125,7 @@ impl PhaseOne {
         Self {
             step,
             candidates: Vec::new(),
+            sole: None,
             offer,
             answer: SecurityAssociation::default(),
             suite: None,
@@ -158,16 +162,15 @@ impl PhaseOne {
         }
     }
 
-    /// Derives the keys with each PSK among `tunnels`.
+    /// Derives the keys with the PSK of each of `groups`, which are of tunnels that share one.
     pub(super) fn derive(
         &mut self,
         role: Role,
         cookies: (u64, u64),
         shared: &Shared,
-        tunnels: &[Arc<TunnelConfig>],
+        groups: Vec<Vec<Arc<TunnelConfig>>>,
     ) {
         let Some(suite) = self.suite else { return };
-        let groups = super::psk::by_key(tunnels);
         let keyed = groups.into_iter().map(|tunnels| {
             let exchanged = self.exchanged(role, cookies);
             let (keys, cipher) = keys::derive(&suite, tunnels[0].psk.as_bytes(), shared, &exchanged);
@@ -375,13 +378,16 @@ impl Endpoint {
         }
     }
 
-    /// Whether a first message may cost memory: few may at all, fewer of one address.
+    /// Whether a first message may cost memory: few may at all, fewer of one address. IKEv1 has no cookies that cost
+    /// none, so that the oldest who have not shown to receive at their address make room.
     pub(super) fn v1_admits(&mut self, path: Path) -> bool {
-        let share = (self.config.half_open_limit / 8).max(self.config.cookie_threshold.saturating_add(1));
-        let of_address = self.half_open.from(path.remote.ip());
-        let room = self.half_open.len() < self.config.half_open_limit && of_address < share;
-        self.counters.overloaded += u64::from(!room);
-        room
+        let room = self.room(path);
+        self.take_room(room)
+    }
+
+    /// Forgets an SA of a stranger.
+    pub(crate) fn v1_give_way(&mut self, cookie: u64) {
+        self.with_v1(cookie, |_, _| None);
     }
 
     pub(super) fn v1_nonce(&mut self) -> Vec<u8> {
@@ -473,7 +479,7 @@ impl Endpoint {
             );
         };
         let cookies = (sa.cookie, sa.peer_cookie);
-        one.derive(Role::Initiator, cookies, &shared, std::slice::from_ref(&tunnel));
+        one.derive(Role::Initiator, cookies, &shared, vec![vec![tunnel.clone()]]);
         match one.step {
             Step::Agreeing => {
                 self.send_main_identity(now, &mut sa, &tunnel);
@@ -522,7 +528,7 @@ impl Endpoint {
     /// An initiator has gone no further.
     pub(super) fn v1_half_open_expired(&mut self, now: Instant, mut sa: Sa) -> Option<Sa> {
         if let State::PhaseOne(one) = &sa.state
-            && let [only] = &one.candidates[..]
+            && let Some(only) = &one.sole
             && one.step != Step::OfferAnswered
         {
             sa.tunnel = Some(only.clone());
@@ -615,21 +621,20 @@ impl Endpoint {
     }
 }
 
-/// The tunnel that an identity and its proof are of, among those of one PSK.
+/// The tunnel that an identity and its proof are of, among `candidates`, which have the PSK of `keyed`.
 pub(super) fn identified(
     keyed: &Keyed,
+    candidates: &[Arc<TunnelConfig>],
     suite: &PhaseOneSuite,
     id: &Identification,
     expected: &[u8],
     came: &[u8],
 ) -> Result<Arc<TunnelConfig>, Cause> {
-    let first = &keyed.tunnels[0];
     if !same_hash(expected, came) {
-        return Err(authentication_failed(first, false));
+        return Err(authentication_failed(&keyed.tunnels[0], false));
     }
     let known = id.identity();
-    let matching =
-        keyed.tunnels.iter().filter(|t| known.as_ref().is_some_and(|came| t.peer_id.matches(came)));
+    let matching = candidates.iter().filter(|t| known.as_ref().is_some_and(|came| t.peer_id.matches(came)));
     let policy = |t: &TunnelConfig| {
         t.ike.encryption.contains(&suite.encryption)
             && t.ike.integrity.contains(&suite.integrity)
@@ -638,13 +643,13 @@ pub(super) fn identified(
     let mut matching: Vec<_> = matching.collect();
     matching.sort_by_key(|t| !policy(t));
     matching.first().map(|t| Arc::clone(t)).ok_or_else(|| {
-        let mut expected: Vec<_> = keyed.tunnels.iter().map(|t| t.peer_id.clone()).collect();
+        let mut expected: Vec<_> = candidates.iter().map(|t| t.peer_id.clone()).collect();
         expected.dedup();
         Cause::IdMismatch { expected, came: id.to_string() }
     })
 }
 
 /// Whether NAT traversal is spoken of at all.
-pub(super) fn says_nat_t(tunnels: &[Arc<TunnelConfig>]) -> bool {
-    tunnels.iter().any(|tunnel| tunnel.nat_t != NatT::Off)
+pub(super) fn says_nat_t<'a>(tunnels: impl IntoIterator<Item = &'a Arc<TunnelConfig>>) -> bool {
+    tunnels.into_iter().any(|tunnel| tunnel.nat_t != NatT::Off)
 }

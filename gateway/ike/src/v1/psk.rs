@@ -4,8 +4,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    config::{Mode, TunnelConfig},
+    config::{Id, TunnelConfig},
     error::Cause,
+    event::Path,
+    tunnels::{Dialect, MainMode, Tunnels},
 };
 
 /// Tunnels that share a PSK, for each PSK.
@@ -20,19 +22,23 @@ pub(super) fn by_key(tunnels: &[Arc<TunnelConfig>]) -> Vec<Vec<Arc<TunnelConfig>
     groups
 }
 
-/// The tunnels that an initiator of main mode may be, of those between its address and ours: those of its address,
-/// each of whose keys is tried on its identity; else those of any address, which must share one.
-pub(super) fn for_main_mode(
-    candidates: &[Arc<TunnelConfig>],
-    remote: IpAddr,
-) -> Result<Vec<Arc<TunnelConfig>>, Cause> {
-    let main: Vec<_> = candidates.iter().filter(|t| t.ike.mode == Mode::Main).cloned().collect();
-    let (of_address, of_any): (Vec<_>, Vec<_>) = main.into_iter().partition(|t| t.peer.is_some());
-    if !of_address.is_empty() {
-        return Ok(of_address);
+/// Whether an initiator of main mode can be given a key: each key of the tunnels of its address is tried on its identity;
+/// those of any address must share one.
+pub(super) fn is_known(main: &MainMode, remote: IpAddr) -> Result<(), Cause> {
+    if !main.of_address && main.keys.len() > 1 {
+        return Err(Cause::UnknownAddress { remote, tunnels: main.count });
     }
-    if by_key(&of_any).len() > 1 {
-        return Err(Cause::UnknownAddress { remote, tunnels: of_any.len() });
-    }
-    Ok(of_any)
+    Ok(())
+}
+
+/// The tunnels of main mode whose peer has this identity and whose PSK is that of `keyed`, one of the same place.
+pub(super) fn with_key(
+    tunnels: &Tunnels,
+    path: Path,
+    keyed: &TunnelConfig,
+    id: Option<Id>,
+) -> Vec<Arc<TunnelConfig>> {
+    let mut named = id.map_or_else(Vec::new, |id| tunnels.of_peer(path, Dialect::MainMode, &id));
+    named.retain(|tunnel| tunnel.peer.is_some() == keyed.peer.is_some() && tunnel.psk == keyed.psk);
+    named
 }

@@ -841,4 +841,4 @@ fn mismatch(policy: &IpsecPolicy, theirs: &SecurityAssociation, encapsulation: E
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -120,7 +120,10 @@ fn what_is_remembered_is_bounded() {
     }
     assert_eq!((cipher.chains.len(), cipher.begun.len()), (MAX_CHAINS + 1, MAX_CHAINS));
     assert_eq!(cipher.spent.len(), MAX_SPENT);
-    assert!(cipher.knows(last) && cipher.knows(1), "what was used once is known as long as anything is taken");
+    assert!(
+        cipher.knows(last) && cipher.knows(1),
+        "what was used once is known as long as anything is taken"
+    );
     assert_eq!(cipher.open(u32::MAX, &[0; 16]).err(), Some(OpenError::Exhausted));
     assert!(cipher.open(last, &[0; 16]).is_ok(), "what is under way goes on");
     cipher.seal(header(last + 1), &payloads(1));

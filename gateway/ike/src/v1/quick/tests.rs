@@ -6,17 +6,20 @@ use crate::{
     sa::tests::{ADDRESSES, Pair, tunnel},
 };
 
+/// An end's view of a tunnel of IKEv1.
+pub(in crate::v1) fn v1_tunnel(own: usize, mode: Mode) -> TunnelConfig {
+    let mut tunnel = tunnel(own);
+    (tunnel.ike.version, tunnel.ike.mode) = (Version::Ikev1, mode);
+    tunnel.ike.encryption = vec![Encryption::Aes128];
+    tunnel.ike.integrity = vec![Integrity::Sha256];
+    tunnel.ipsec.esn = false;
+    tunnel
+}
+
 /// Two ends with a tunnel of IKEv1 that is up, without PFS.
 pub(in crate::v1) fn established() -> Pair {
     let mut pair = Pair::new();
-    for side in [0, 1] {
-        let mut tunnel = tunnel(side);
-        (tunnel.ike.version, tunnel.ike.mode) = (Version::Ikev1, Mode::Main);
-        tunnel.ike.encryption = vec![Encryption::Aes128];
-        tunnel.ike.integrity = vec![Integrity::Sha256];
-        tunnel.ipsec.esn = false;
-        pair.ends[side].set_tunnel(pair.now, tunnel);
-    }
+    [0, 1].into_iter().for_each(|side| pair.ends[side].set_tunnel(pair.now, v1_tunnel(side, Mode::Main)));
     pair.ends[0].connect(pair.now, TunnelId(1), ADDRESSES[1].parse().unwrap());
     exchange(&mut pair);
     assert_eq!(children(&pair), [1, 1]);
@@ -25,7 +28,12 @@ pub(in crate::v1) fn established() -> Pair {
 
 /// Lets what the ends say to each other arrive until they have nothing more to say.
 pub(in crate::v1) fn exchange(pair: &mut Pair) {
-    let mut flight = pair.sent(0);
+    let flight = pair.sent(0);
+    go_on(pair, flight);
+}
+
+/// The same, from what the first end has said.
+pub(in crate::v1) fn go_on(pair: &mut Pair, mut flight: Vec<Vec<u8>>) {
     while !flight.is_empty() {
         flight = pair.deliver(1, flight);
         flight = pair.deliver(0, flight);
@@ -90,7 +98,8 @@ fn a_pair_that_was_replaced_makes_room_for_the_next() {
     assert_eq!(pair.ends[1].counters().overloaded, 0);
     let newest = |side: usize| {
         let children = pair.ends[side].v1.families[&TunnelId(1)].children.iter();
-        let child = children.filter(|child| child.retire_at.is_none()).max_by_key(|child| child.since).unwrap();
+        let child =
+            children.filter(|child| child.retire_at.is_none()).max_by_key(|child| child.since).unwrap();
         (child.inbound_spi, child.outbound_spi)
     };
     let (inbound, outbound) = newest(0);
