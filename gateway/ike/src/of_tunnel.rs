@@ -8,6 +8,10 @@ use std::{
 
 use crate::config::{Id, TunnelConfig, TunnelId};
 
+/// IKE SAs of a tunnel that others have taken the place of, and as many that are closed: more than honest peers bring
+/// about, few enough to hold however often a peer makes a new one.
+pub(crate) const MAX_REPLACED: usize = 8;
+
 /// IKE SAs by our SPI, from when their tunnel is known.
 #[derive(Debug, Default)]
 pub(crate) struct OfTunnel {

@@ -19,7 +19,7 @@
 use std::time::{Duration, Instant};
 
 use super::{IkeSa, Role, Standing, State};
-use crate::{TunnelId, endpoint::Endpoint, event::DownReason, timer::TimerKind};
+use crate::{TunnelId, endpoint::Endpoint, event::DownReason, of_tunnel::MAX_REPLACED, timer::TimerKind};
 
 /// How often it is looked whether an SA that is wound up has lost its last pair of Child SAs.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -78,6 +78,30 @@ impl Endpoint {
                 Fate::Wait => {}
             }
             self.sas.insert(spi, other);
+        }
+        self.bound_replaced(now, tunnel, sa.spi);
+    }
+
+    /// Holds few IKE SAs of a tunnel that others have taken the place of, by a rekey or otherwise: the oldest of them are
+    /// closed before their time, and of those that are closed the oldest forgotten.
+    pub(super) fn bound_replaced(&mut self, now: Instant, tunnel: TunnelId, new: u64) {
+        let oldest_beyond = |endpoint: &Self, is_one: fn(&IkeSa) -> bool| {
+            let others = endpoint.others(tunnel, new).into_iter();
+            let mut found: Vec<_> =
+                others.filter_map(|spi| endpoint.sas.get(&spi)).filter(|sa| is_one(sa)).collect();
+            found.sort_by_key(|sa| sa.started);
+            found.truncate(found.len().saturating_sub(MAX_REPLACED));
+            found.into_iter().map(|sa| sa.spi).collect::<Vec<_>>()
+        };
+        let is_replaced = |sa: &IkeSa| {
+            let standing = sa.established().map(|established| established.standing);
+            matches!(standing, Some(Standing::Superseded | Standing::Rekeyed))
+        };
+        for spi in oldest_beyond(self, is_replaced) {
+            self.with_sa(spi, |endpoint, sa| endpoint.close_sa(now, sa, DownReason::Replaced));
+        }
+        for spi in oldest_beyond(self, |sa| sa.is_closing() || matches!(sa.state, State::Closing(_))) {
+            self.with_sa(spi, |_, _| None);
         }
     }
 

@@ -241,7 +241,9 @@ impl Endpoint {
         self.schedule_children(&new);
         self.maybe_childless(now, &mut new);
         self.next_request(now, &mut new);
-        self.sas.insert(new.spi, new);
+        let spi = new.spi;
+        self.sas.insert(spi, new);
+        self.bound_replaced(now, tunnel.id, spi);
     }
 
     /// The peer is to close an IKE SA that was rekeyed; we do where it does not, though not while it may still ask for

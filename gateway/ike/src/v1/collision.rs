@@ -15,7 +15,9 @@
 use std::time::{Duration, Instant};
 
 use super::{Sa, State};
-use crate::{TunnelId, endpoint::Endpoint, event::DownReason, sa::Role, timer::TimerKind};
+use crate::{
+    TunnelId, endpoint::Endpoint, event::DownReason, of_tunnel::MAX_REPLACED, sa::Role, timer::TimerKind,
+};
 
 /// How long an ISAKMP SA is left without a Child SA.
 const CHILDLESS: Duration = Duration::from_secs(10);
@@ -72,6 +74,26 @@ impl Endpoint {
                 Role::Responder => self.supersede_sa(linger, &mut other),
             }
             self.v1.sas.insert(cookie, other);
+        }
+        self.bound_sas(now, tunnel, sa.cookie);
+    }
+
+    /// Holds few SAs of a tunnel that others have taken the place of: the oldest of them are closed before their time, and
+    /// of those that are closed the oldest forgotten.
+    fn bound_sas(&mut self, now: Instant, tunnel: TunnelId, new: u64) {
+        let oldest_beyond = |endpoint: &Self, is_one: fn(&Sa) -> bool| {
+            let others = endpoint.v1.others(tunnel, new).into_iter();
+            let mut found: Vec<_> =
+                others.filter_map(|cookie| endpoint.v1.sa(cookie)).filter(|sa| is_one(sa)).collect();
+            found.sort_by_key(|sa| sa.started);
+            found.truncate(found.len().saturating_sub(MAX_REPLACED));
+            found.into_iter().map(|sa| sa.cookie).collect::<Vec<_>>()
+        };
+        for cookie in oldest_beyond(self, |sa| sa.established().is_some_and(|e| e.superseded)) {
+            self.with_v1(cookie, |endpoint, sa| endpoint.v1_close_sa(now, sa, DownReason::Replaced));
+        }
+        for cookie in oldest_beyond(self, |sa| matches!(sa.state, State::Closing(_))) {
+            self.with_v1(cookie, |_, _| None);
         }
     }
 

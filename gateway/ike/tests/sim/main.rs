@@ -9,6 +9,7 @@ mod garbage;
 mod handshake;
 mod intermediate;
 mod lifecycle;
+mod limits;
 mod mismatch;
 mod ppk;
 mod protocols;
