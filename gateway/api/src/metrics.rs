@@ -151,7 +151,7 @@ fn of_workers(status: &Status, out: &mut Samples, figure: fn(&WorkerStatus) -> f
 }
 
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 30] = [
+static FAMILIES: [Family; 31] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -325,6 +325,15 @@ static FAMILIES: [Family; 30] = [
         source: Source::Status(|status, out| {
             let counters = status.data_plane.iter().flat_map(|d| &d.counters);
             counters.for_each(|(event, n)| out.add(&[("event", event)], *n as f64));
+        }),
+    },
+    Family {
+        name: "adit_data_plane_drops_total",
+        help: "Packets of all SAs that were dropped since the maps were made, by cause.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| {
+            let drops = status.data_plane.iter().flat_map(|d| &d.drops);
+            drops.for_each(|(cause, n)| out.add(&[("cause", cause)], *n as f64));
         }),
     },
     Family {

@@ -222,6 +222,8 @@ pub struct DataPlaneStatus {
     pub workers: Vec<WorkerStatus>,
     /// Packets that belong to no SA, by what became of them.
     pub counters: BTreeMap<String, u64>,
+    /// Packets of SAs that were dropped since the maps were made, by cause: also of SAs that are gone.
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// A thread of the data plane.

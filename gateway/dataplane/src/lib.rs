@@ -46,13 +46,17 @@ pub use error::Error;
 pub use load::unload;
 pub use report::{CounterReport, PortMode, PortReport, Report, WorkerReport};
 
-use adit_maps::user::{Directory, Locals, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Xsks};
+use adit_maps::{
+    port::MAX_PORTS,
+    user::{self, Directory, Locals, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Verdicts, Xsks},
+    verdict::{Action, Verdict},
+};
 use defrag::Defrag;
 use load::Asker;
 use nexthop::{Followed, View};
 use outlet::Outlet;
 use port::Port;
-use report::{Figures, Reporter};
+use report::{Counters, Figures, Reporter};
 use service::Service;
 use std::{
     path::PathBuf,
@@ -212,7 +216,7 @@ impl Dataplane {
             selectors: Arc::new(Selectors::open(&dir)?),
             outbounds: Outbounds::open(&dir)?,
             tun,
-            counters: Arc::default(),
+            counters: Arc::new(Counters::open(&dir, redirected(&dir)?)?),
             crypto: backend(config.crypto),
             taps: Arc::default(),
             stop: stop.clone(),
@@ -240,18 +244,26 @@ impl Dataplane {
         let attached = loaded.map(&attach).transpose()?;
         let mut xsks = Xsks::open(&dir)?;
         let mut memory = Memory::ZeroCopy;
-        for (id, waker) in wakers.into_iter().enumerate() {
+        let mut wires = Vec::with_capacity(count);
+        for id in 0..count {
             let view = View::new(published.clone(), wanted.clone(), asking.clone());
-            let wire = match config.mode {
-                XdpMode::None => wire_by_kernel(&ports, view)?,
+            wires.push(match config.mode {
+                XdpMode::None => (wire_by_kernel(&ports, view)?, Vec::new()),
                 mode => {
-                    let (wire, of_worker) = wire((id, count), &ports, view, &mut xsks, mode.copying())?;
+                    let (wire, queues, of_worker) = wire((id, count), &ports, view, mode.copying())?;
                     if matches!(memory, Memory::ZeroCopy) {
                         memory = of_worker;
                     }
-                    wire
+                    (wire, queues)
                 }
-            };
+            });
+        }
+        // That the queues are ours says that an earlier process has ended.
+        shared.counters.settle(redirected(&dir)?);
+        for (id, (waker, (wire, queues))) in wakers.into_iter().zip(wires).enumerate() {
+            for ((slot, queue), socket) in queues.into_iter().zip(wire.sockets()) {
+                xsks.set(slot, queue, socket)?;
+            }
             let slow_path = match id {
                 0 => Some(SlowPath {
                     spd: SpdTables::open(&dir)?,
@@ -343,14 +355,23 @@ fn wire_by_kernel(ports: &[Port], view: View) -> Result<Wire, Error> {
     Ok(Wire::by_kernel(umem, outlet, view))
 }
 
-/// Binds worker `id` of `count` to its queues, and directs them to it.
+/// Frames that the XDP program has given to workers since the maps were made.
+fn redirected(dir: &Directory) -> Result<u64, user::Error> {
+    let verdicts = Verdicts::open(dir)?;
+    let given = Verdict::ALL.iter().filter(|verdict| verdict.action() == Action::Redirect);
+    given.flat_map(|verdict| (0..MAX_PORTS).map(|slot| verdicts.read(slot, *verdict))).sum()
+}
+
+/// Queues, each as the slot of its port and its number.
+type Queues = Vec<(u32, u32)>;
+
+/// Binds worker `id` of `count` to its queues; these in the order of its sockets.
 fn wire(
     (id, count): (usize, usize),
     ports: &[Port],
     view: View,
-    xsks: &mut Xsks,
     copying: Copying,
-) -> Result<(Wire, Memory), Error> {
+) -> Result<(Wire, Queues, Memory), Error> {
     let mut binds = Vec::new();
     let long = ports.iter().any(|port| port.mtu as usize > SHORT_PACKET);
     for port in ports {
@@ -371,11 +392,9 @@ fn wire(
             ),
         }
     })?;
-    for ((port, bind), socket) in binds.iter().zip(&sockets) {
-        xsks.set(port.slot, bind.queue, socket)?;
-    }
     let slots = binds.iter().map(|(p, _)| p.slot).collect();
-    Ok((Wire::new(umem, sockets, slots, view), memory))
+    let queues = binds.iter().map(|(port, bind)| (port.slot, bind.queue)).collect();
+    Ok((Wire::new(umem, sockets, slots, view), queues, memory))
 }
 
 fn hint(e: &std::io::Error) -> &'static str {

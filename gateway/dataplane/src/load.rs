@@ -202,8 +202,9 @@ impl Asker {
 
     /// Lets the program classify a frame, which must be for everybody on its link, as if it had come from a host. So
     /// `control` hears of the gateway's own packets as of others', in the same words and as often: only a BPF program
-    /// can write to EVENTS. The frame goes nowhere; the program counts its verdict.
-    pub(crate) fn ask(&self, frame: &[u8]) {
+    /// can write to EVENTS. The frame goes nowhere; the program counts its verdict. Whether it counts it as
+    /// given to a worker.
+    pub(crate) fn ask(&self, frame: &[u8]) -> bool {
         let mut context = [0u8; XDP_MD];
         context[XDP_MD_DATA_END..][..4].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
         context[XDP_MD_IFINDEX..][..4].copy_from_slice(&self.ifindex.to_ne_bytes());
@@ -213,12 +214,19 @@ impl Asker {
             let program: &Xdp = p.try_into()?;
             program.test_run(options)
         });
-        if let Some(Err(error)) = asked {
-            tracing::debug!(%error, "the program was not asked about a packet of the gateway's own");
+        match asked {
+            Some(Ok(answer)) => answer.return_value == XDP_REDIRECT,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the program was not asked about a packet of the gateway's own");
+                false
+            }
+            None => false,
         }
     }
 }
 
+/// What the program answers where a frame is to go to a socket (`enum xdp_action`).
+const XDP_REDIRECT: u32 = 4;
 /// Bytes of the kernel's `struct xdp_md`, and where in it the frame's end and the interface are.
 const XDP_MD: usize = 24;
 const XDP_MD_DATA_END: usize = 4;

@@ -2,8 +2,14 @@
 
 use crate::capture::Taps;
 use adit_esp::Backend;
+use adit_maps::{
+    sa::DropCause,
+    totals::{PER_KIND, WORDS},
+    user::{Directory, Error, TotalsMap},
+};
 use serde::Serialize;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{
@@ -23,8 +29,10 @@ pub struct Report {
     pub workers: Vec<WorkerReport>,
     /// What the cryptography runs on: `avx512`, `portable`.
     pub crypto: String,
-    /// Packets that belong to no SA.
+    /// Packets that belong to no SA, since the maps were made.
     pub counters: CounterReport,
+    /// Packets of SAs that were dropped, by cause, since the maps were made: also of SAs that are gone.
+    pub drops: BTreeMap<&'static str, u64>,
 }
 
 /// One interface.
@@ -96,24 +104,59 @@ pub struct WorkerReport {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Counters of all workers; none of these packets belongs to an SA.
+        /// Counters of all workers since the maps were made; none of these packets belongs to an SA.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
         pub struct CounterReport {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
-        /// The counters as workers count.
-        #[derive(Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)+
-        }
+        /// Where each counts among the events of TOTALS; stable within a layout version.
+        #[allow(non_camel_case_types, reason = "named as the counters are")]
+        enum Event { $($name,)+ Count }
+
+        const _: () = assert!(Event::Count as usize <= PER_KIND);
 
         impl Counters {
+            $($(#[doc = $doc])+ pub(crate) fn $name(&self) -> &AtomicU64 {
+                &self.0.events[Event::$name as usize]
+            })+
+
             pub(crate) fn report(&self) -> CounterReport {
-                CounterReport { $($name: self.$name.load(Relaxed),)+ }
+                CounterReport { $($name: self.$name().load(Relaxed),)+ }
             }
         }
     };
+}
+
+/// The counters as workers count, in the map TOTALS: they outlive this process.
+pub(crate) struct Counters(TotalsMap);
+
+impl Counters {
+    /// Goes on where an earlier process was. Where none has counted, what was `redirected` before is not looked into.
+    pub(crate) fn open(dir: &Directory, redirected: u64) -> Result<Self, Error> {
+        let mut first = [0; WORDS];
+        first[PER_KIND + Event::handled as usize] = redirected;
+        TotalsMap::open_or_make(dir, &first).map(Counters)
+    }
+
+    /// Counts a packet of an SA that was dropped.
+    pub(crate) fn dropped(&self, cause: DropCause) {
+        self.0.count_drop(cause);
+    }
+
+    /// Counts what an earlier process was given of the `redirected` frames and was not done with when it ended. To be
+    /// called when that has ended, and before this one is given any.
+    pub(crate) fn settle(&self, redirected: u64) {
+        let known = [self.handled(), self.ring_full(), self.left_behind()];
+        let known = known.iter().fold(0, |sum: u64, n| sum.wrapping_add(n.load(Relaxed)));
+        // Never below zero: a frame is counted by the program before a worker has it.
+        let left = (redirected.wrapping_sub(known) as i64).max(0);
+        self.left_behind().fetch_add(left as u64, Relaxed);
+    }
+
+    fn drops(&self) -> BTreeMap<&'static str, u64> {
+        DropCause::ALL.iter().map(|cause| (cause.label(), self.0.dropped(*cause))).collect()
+    }
 }
 
 counters! {
@@ -139,6 +182,15 @@ counters! {
     by_socket_dropped,
     /// ICMP errors sent.
     icmp_sent,
+    /// Fragments that inner packets were cut into, the first of each packet not counted.
+    cut,
+    /// Frames that workers were given by the XDP program, and were done with: handed to the kernel, or dropped and counted.
+    handled,
+    /// Frames that the XDP program gave to a worker whose receive ring, or store of frames, was full: dropped.
+    ring_full,
+    /// Frames that a data plane was given and was not done with when it ended: dropped with it. Where it was killed in the
+    /// middle of a round, some of that round may have been sent.
+    left_behind,
 }
 
 /// Adds one.
@@ -218,6 +270,7 @@ impl Reporter {
             workers: workers.map(|(id, (cpu, figures))| figures.report(id, *cpu, elapsed)).collect(),
             crypto: self.crypto.to_string(),
             counters: self.counters.report(),
+            drops: self.counters.drops(),
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | [`port`] | PORTS, LOCALS, the index into XSKS |
 //! | [`verdict`] | what the XDP program decides, and VERDICTS, its counters |
 //! | [`meta`] | the metadata that travels before a frame from XDP to a worker |
+//! | [`totals`] | TOTALS: what workers have done in all |
 //! | [`event`] | EVENTS: what the XDP program tells `control` |
 //! | `fuzzing` (feature `fuzzing`) | what is fuzzed, as plain functions |
 //! | `user` (feature `user`) | typed handles to the pinned maps |
@@ -39,6 +40,7 @@ pub mod meta;
 pub mod policy;
 pub mod port;
 pub mod sa;
+pub mod totals;
 #[cfg(feature = "user")]
 pub mod user;
 pub mod verdict;

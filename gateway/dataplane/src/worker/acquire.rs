@@ -70,7 +70,7 @@ impl Worker {
     /// Lets a packet wait for the SA of its policy.
     pub(super) fn wait(&mut self, job: Job, policy: u32, now: Instant) {
         if let Err(job) = self.waiting.push(job, policy, now) {
-            count(&self.shared.counters.no_sa);
+            count(self.shared.counters.no_sa());
             self.wire.umem.give(job.frame);
         }
     }
@@ -86,7 +86,9 @@ impl Worker {
         let kind = if buf[job.start] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
         buf[ethernet..][..12].fill(0xff);
         buf[ethernet + 12..job.start].copy_from_slice(&kind.to_be_bytes());
-        asker.ask(&buf[ethernet..job.end]);
+        if asker.ask(&buf[ethernet..job.end]) {
+            count(self.shared.counters.handled());
+        }
     }
 
     /// Gives the packets to be sealed whose policy has an SA by now; how many there are.
@@ -108,7 +110,7 @@ impl Worker {
                 self.seal.push(job);
                 packets += 1;
             } else {
-                count(&self.shared.counters.no_sa);
+                count(self.shared.counters.no_sa());
                 self.wire.umem.give(job.frame);
             }
         }

@@ -127,6 +127,10 @@ pub(crate) struct Worker {
     waiting: Waiting,
     watched: Watched,
     icmp_left: u32,
+    /// Fragments beyond the first of each packet, of this round.
+    cut: u64,
+    /// Packets that were neither sent nor dropped at the end of the last round.
+    kept: usize,
 }
 
 impl Worker {
@@ -134,13 +138,20 @@ impl Worker {
         Worker {
             wire,
             watched: Watched::new(shared.taps.clone()),
-            sas: Sas::new(shared.sad.clone(), shared.selectors.clone(), shared.crypto),
+            sas: Sas::new(
+                shared.sad.clone(),
+                shared.selectors.clone(),
+                shared.counters.clone(),
+                shared.crypto,
+            ),
             shared,
             slow_path,
             seal: Vec::with_capacity(BATCH + TUN_BATCH),
             open: Vec::with_capacity(BATCH + TUN_BATCH),
             waiting: Waiting::default(),
             icmp_left: ICMP_PER_SWEEP,
+            cut: 0,
+            kept: 0,
         }
     }
 
@@ -164,6 +175,7 @@ impl Worker {
                 self.sas.sweep();
                 self.wire.view.forget();
                 self.icmp_left = ICMP_PER_SWEEP;
+                self.shared.counters.ring_full().fetch_add(self.wire.missed(), Relaxed);
                 figures.fill(self.wire.held() + self.waiting.len(), self.wire.free_frames());
                 sweep = ended + SWEEP;
             }
@@ -187,10 +199,9 @@ impl Worker {
     fn round(&mut self, now: Instant) -> usize {
         self.watched.refresh();
         self.wire.settle(now, &self.sas);
-        let packets = self.collect(now)
-            + self.collect_tun(now)
-            + self.collect_reassembled(now)
-            + self.collect_waiting(now);
+        let given = self.collect(now);
+        let packets =
+            given + self.collect_tun(now) + self.collect_reassembled(now) + self.collect_waiting(now);
         if packets > 0 {
             self.seal_batch(now);
             self.open_batch(now);
@@ -198,7 +209,22 @@ impl Worker {
             self.seal_batch(now);
         }
         self.wire.flush();
+        self.account(given);
         packets
+    }
+
+    /// Counts what of the `given` frames, and of those kept before, is done with. Only now that the kernel has what is
+    /// sent: whenever this process is killed, no packet is lost that counts as handled.
+    fn account(&mut self, given: usize) {
+        let kept = self.waiting.len() + self.wire.held() + self.wire.unsent();
+        let before = std::mem::replace(&mut self.kept, kept);
+        if self.cut > 0 {
+            self.shared.counters.cut().fetch_add(std::mem::take(&mut self.cut), Relaxed);
+        }
+        if given + before != kept {
+            let handled = ((given + before) as u64).wrapping_sub(kept as u64);
+            self.shared.counters.handled().fetch_add(handled, Relaxed);
+        }
     }
 
     /// Takes frames out of all receive rings and tells by their metadata what to do with them.
@@ -211,7 +237,7 @@ impl Worker {
                 let Some(received) = self.wire.receive(number) else { break };
                 packets += 1;
                 let Ok(received) = received else {
-                    count(&self.shared.counters.no_frame);
+                    count(self.shared.counters.no_frame());
                     continue;
                 };
                 let (mut frame, ethernet, end) = (received.frame, received.start, received.end);
@@ -221,7 +247,7 @@ impl Worker {
                 let meta = meta.filter(|m| ethernet + usize::from(m.ip) < end);
                 let Some(meta) = meta.filter(|m| matches!(m.task, task::SEAL | task::OPEN | task::HOLD))
                 else {
-                    count(&self.shared.counters.bad_metadata);
+                    count(self.shared.counters.bad_metadata());
                     self.wire.umem.give(frame);
                     continue;
                 };
@@ -251,7 +277,7 @@ impl Worker {
             let Some(slow_path) = &self.slow_path else { break };
             let counters = &self.shared.counters;
             let Some(mut frame) = self.wire.umem.take() else {
-                count(&counters.no_frame);
+                count(counters.no_frame());
                 break;
             };
             let buf = self.wire.umem.bytes(&mut frame);
@@ -266,9 +292,9 @@ impl Worker {
             let policy = match flow {
                 Ok(flow) => match look_up(&slow_path.spd, &flow) {
                     Some(rule) if rule.action == action::PROTECT => Ok(rule.policy),
-                    _ => Err(&counters.tun_no_policy),
+                    _ => Err(counters.tun_no_policy()),
                 },
-                Err(_) => Err(&counters.tun_malformed),
+                Err(_) => Err(counters.tun_malformed()),
             };
             let policy = match policy {
                 Ok(policy) => policy,
@@ -304,7 +330,7 @@ impl Worker {
         let (counters, mut packets) = (&self.shared.counters, 0);
         while packets < TUN_BATCH {
             let Some(mut frame) = self.wire.umem.take_long() else {
-                count(&counters.no_frame);
+                count(counters.no_frame());
                 break;
             };
             let buf = self.wire.umem.bytes(&mut frame);
@@ -314,7 +340,7 @@ impl Worker {
                 break;
             };
             packets += 1;
-            let counter = if everything { &counters.by_socket } else { &counters.reassembled };
+            let counter = if everything { counters.by_socket() } else { counters.reassembled() };
             count(counter);
             let found = match taken {
                 Taken::Packet(len) => {
@@ -325,7 +351,7 @@ impl Worker {
             };
             let Some((SaRef { index, generation }, end)) = found else {
                 let counter =
-                    if everything { &counters.by_socket_dropped } else { &counters.reassembled_dropped };
+                    if everything { counters.by_socket_dropped() } else { counters.reassembled_dropped() };
                 count(counter);
                 self.wire.umem.give(frame);
                 continue;
@@ -347,9 +373,7 @@ impl Worker {
 
     /// Drops a packet under its cause.
     fn discard(&mut self, frame: Frame, sa: u32, cause: DropCause) {
-        if let Some(state) = self.sas.state(sa) {
-            state.count_drop(cause);
-        }
+        self.sas.count_drop(sa, cause);
         self.wire.umem.give(frame);
     }
 }

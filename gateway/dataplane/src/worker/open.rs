@@ -129,7 +129,7 @@ impl Worker {
         let is_known = matches!(resolution, Resolution::Hop(_) | Resolution::Unresolved { .. });
         if resolution == Resolution::Local || (self.wire.is_by_kernel() && is_known) {
             if !self.shared.tun.write(&buf[job.start..headers.end]) {
-                count(&self.shared.counters.tun_refused);
+                count(self.shared.counters.tun_refused());
             }
             self.wire.umem.give(job.frame);
             return Ok(());
@@ -191,6 +191,7 @@ impl Worker {
             return Err((job.frame, DropCause::TooBig));
         }
         umem.give(job.frame);
+        self.cut += pieces.len() as u64 - 1;
         for (frame, len) in pieces {
             let (start, end, way) = (HEADROOM, HEADROOM + len, Way::Inner);
             let piece = Outgoing { frame, start, end, sa: job.sa, way, destination: flow.destination };
@@ -232,7 +233,7 @@ impl Worker {
             return self.wire.umem.give(frame);
         };
         self.icmp_left -= 1;
-        count(&self.shared.counters.icmp_sent);
+        count(self.shared.counters.icmp_sent());
         let (ethernet, start, end, origin) = (HEADROOM, HEADROOM, HEADROOM + len, Origin::Tun);
         self.seal.push(Job { frame, ethernet, start, end, sa: index, generation, origin });
     }

@@ -1,11 +1,12 @@
 //! A worker's copy of the SAs it uses.
 
+use crate::report::Counters;
 use adit_esp::{Auth, Backend, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
 use adit_maps::{
     address::Address,
     decode::protocol,
     policy::{Flow, Selector},
-    sa::{SaRef, SadConfig, SadState, auth, cipher, direction, flags},
+    sa::{DropCause, SaRef, SadConfig, SadState, auth, cipher, direction, flags},
     user::{Sad, Selectors, Version},
 };
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(super) struct Sas {
     pub(super) engine: Engine,
     sad: Arc<Sad>,
     selectors: Arc<Selectors>,
+    counters: Arc<Counters>,
     known: Box<[Option<Box<Sa>>]>,
     installed: Vec<u32>,
     /// By index, the generation that could not be installed: said once, not with every packet.
@@ -61,12 +63,18 @@ pub(super) struct Sas {
 }
 
 impl Sas {
-    pub(super) fn new(sad: Arc<Sad>, selectors: Arc<Selectors>, crypto: Backend) -> Self {
+    pub(super) fn new(
+        sad: Arc<Sad>,
+        selectors: Arc<Selectors>,
+        counters: Arc<Counters>,
+        crypto: Backend,
+    ) -> Self {
         let capacity = sad.capacity() as usize;
         Sas {
             engine: Engine::with_backend(capacity, crypto),
             sad,
             selectors,
+            counters,
             known: (0..capacity).map(|_| None).collect(),
             installed: Vec::new(),
             refused: vec![0; capacity].into(),
@@ -96,6 +104,14 @@ impl Sas {
     #[inline]
     pub(super) fn state(&self, index: u32) -> Option<&SadState> {
         self.sad.state(index)
+    }
+
+    /// Counts a packet of an SA that was dropped: with the SA, and in all.
+    pub(super) fn count_drop(&self, index: u32, cause: DropCause) {
+        if let Some(state) = self.state(index) {
+            state.count_drop(cause);
+        }
+        self.counters.dropped(cause);
     }
 
     /// Reserves sequence numbers under the key of that generation, as [`Sad::reserve`].

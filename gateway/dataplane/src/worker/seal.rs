@@ -149,9 +149,7 @@ impl Worker {
                 Outcome::Pending => Err((job.frame, DropCause::NoSa)),
             };
             if let Err((frame, cause)) = sent {
-                if let Some(state) = self.sas.state(job.sa) {
-                    state.count_drop(cause);
-                }
+                self.sas.count_drop(job.sa, cause);
                 self.wire.umem.give(frame);
             }
         }
@@ -161,7 +159,7 @@ impl Worker {
     /// so that the peer need not put anything together).
     fn fragment(&mut self, mut job: Job, plan: Plan, cut: Cut, ready: &mut Ready) {
         if self.wire.umem.free_for(cut.longest()) < cut.count() {
-            count(&self.shared.counters.no_frame);
+            count(self.shared.counters.no_frame());
             return self.discard(job.frame, job.sa, DropCause::QueueFull);
         }
         let before = ready.jobs.len();
@@ -178,6 +176,7 @@ impl Worker {
             ready.push(piece, Plan { inner_len, cut: None, ..plan });
         }
         if ready.jobs.len() - before == cut.count() {
+            self.cut += cut.count() as u64 - 1;
             return self.wire.umem.give(job.frame);
         }
         ready.plans.truncate(before);
@@ -274,7 +273,7 @@ impl Worker {
         match sent {
             Ok(()) => {
                 self.icmp_left -= 1;
-                count(&self.shared.counters.icmp_sent);
+                count(self.shared.counters.icmp_sent());
             }
             Err(frame) => {
                 if let Some(frame) = frame {

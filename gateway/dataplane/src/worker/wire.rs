@@ -55,7 +55,7 @@ impl Wire {
         self.outlet.is_some()
     }
 
-    pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Socket> {
+    pub(crate) fn sockets(&self) -> impl ExactSizeIterator<Item = &Socket> {
         self.sockets.iter()
     }
 
@@ -92,8 +92,19 @@ impl Wire {
         self.hold.deadline()
     }
 
+    /// Packets that wait for a neighbour.
     pub(super) fn held(&self) -> usize {
         self.hold.len()
+    }
+
+    /// Pieces of packets that the kernel has not taken yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.sockets.iter().map(|socket| socket.unsent() as usize).sum()
+    }
+
+    /// Frames that the kernel could not give to a socket, since this was last asked.
+    pub(super) fn missed(&mut self) -> u64 {
+        self.sockets.iter_mut().map(Socket::missed).sum()
     }
 
     pub(super) fn free_frames(&self) -> usize {
@@ -202,9 +213,7 @@ impl Wire {
                 known => known,
             };
             if let Err((frame, cause)) = self.send(packet, resolution, now) {
-                if let Some(state) = sas.state(sa) {
-                    state.count_drop(cause);
-                }
+                sas.count_drop(sa, cause);
                 self.umem.give(frame);
             }
         }

@@ -71,6 +71,8 @@ pub(crate) struct Socket {
     is_unflushed: bool,
     /// Whether packets may lie in several chunks.
     takes_long: bool,
+    /// Frames that the kernel could not give to this socket, when last asked.
+    missed: u64,
     /// Of a packet that has not all come yet.
     parts: Vec<Received>,
 }
@@ -161,7 +163,7 @@ impl Socket {
         let _ = set_option(raw, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
         let _ = set_option(raw, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER);
 
-        let offsets = ring_offsets(raw)?;
+        let offsets = get_option::<libc::xdp_mmap_offsets>(raw, libc::XDP_MMAP_OFFSETS)?;
         // SAFETY: each ring is mapped at its page offset with the layout the kernel gives for it, and has one producer
         // and one consumer: the kernel and this socket.
         let (receive, transmit, fill, completion) = unsafe {
@@ -197,6 +199,7 @@ impl Socket {
             in_flight: 0,
             is_unflushed: false,
             takes_long: bind.long,
+            missed: 0,
             parts: Vec::with_capacity(MAX_PARTS),
         })
     }
@@ -308,7 +311,20 @@ impl Socket {
 
     /// Whether frames wait for the kernel to take them out of the transmit ring.
     pub(crate) fn is_sending(&self) -> bool {
-        self.transmit.pending() > 0
+        self.unsent() > 0
+    }
+
+    /// Pieces that wait for the kernel to take them out of the transmit ring.
+    pub(crate) fn unsent(&self) -> u32 {
+        self.transmit.pending()
+    }
+
+    /// Frames that the kernel dropped because the receive ring was full, no chunk was there for them, or they were longer
+    /// than one; since this was last asked.
+    pub(crate) fn missed(&mut self) -> u64 {
+        let statistics = get_option::<libc::xdp_statistics>(self.fd.as_raw_fd(), libc::XDP_STATISTICS);
+        let now = statistics.map_or(self.missed, |s| s.rx_dropped + s.rx_ring_full);
+        now - std::mem::replace(&mut self.missed, now)
     }
 
     /// Takes back the frames that were sent.
@@ -364,20 +380,26 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) 
     .map(drop)
 }
 
-fn ring_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
-    // SAFETY: all-zero bytes are valid offsets.
-    let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<libc::xdp_mmap_offsets>() as libc::socklen_t;
+/// What the kernel may write into any bytes of.
+trait Plain {}
+impl Plain for libc::xdp_mmap_offsets {}
+impl Plain for libc::xdp_statistics {}
+
+/// An option of AF_XDP. An error when this kernel's is shorter.
+fn get_option<T: Plain>(fd: RawFd, option: libc::c_int) -> io::Result<T> {
+    // SAFETY: both kinds are made of integers: all-zero bytes are a value, as is whatever the kernel writes.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: a writable structure of the size that is given.
     crate::sys::check(unsafe {
-        libc::getsockopt(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, (&raw mut offsets).cast(), &mut len)
+        libc::getsockopt(fd, libc::SOL_XDP, option, (&raw mut value).cast(), &mut len)
     })?;
-    if len as usize != size_of::<libc::xdp_mmap_offsets>() {
+    if len as usize != size_of::<T>() {
         return Err(io::Error::other(
             "this kernel's AF_XDP has no wakeup flags: Linux 5.4 or newer is needed",
         ));
     }
-    Ok(offsets)
+    Ok(value)
 }
 
 fn map_ring<T>(fd: RawFd, offsets: &libc::xdp_ring_offset, page: i64) -> io::Result<(Mapping, Layout)> {

@@ -7,10 +7,12 @@
 mod mapped;
 mod sad;
 mod tables;
+mod totals;
 
 pub use mapped::Mapped;
 pub use sad::{Sad, Version};
 pub use tables::{Events, Locals, Outbounds, Ports, Selectors, SpdTables, SpiIndex, Verdicts, Xsks};
+pub use totals::TotalsMap;
 
 use crate::{LAYOUT_VERSION, MAGIC, Stamp};
 use aya::maps::{Array, Map, MapData, MapError};
@@ -46,6 +48,8 @@ pub mod name {
     pub const EVENTS: &str = "EVENTS";
     /// Packets by [`crate::verdict::counter_index`].
     pub const VERDICTS: &str = "VERDICTS";
+    /// [`crate::totals::Totals`], one entry.
+    pub const TOTALS: &str = "TOTALS";
 
     /// Every map.
     pub const ALL: &[&str] = &[
@@ -63,6 +67,7 @@ pub mod name {
         XSKS,
         EVENTS,
         VERDICTS,
+        TOTALS,
     ];
 }
 
