@@ -18,6 +18,7 @@
 //! | [`strongswan`] | a strongSwan: in a namespace, in another Debian, in a guest with its own kernel |
 //! | [`roots`] | the Debian systems and the kernel that some peers need |
 //! | [`interop`] | the matrix of cases against real peers |
+//! | [`soak`] | minutes of traffic, faults and loss, every packet accounted for |
 //! | [`demo`] | the main job from end to end, as `cargo xtask demo` shows it |
 //! | [`scenario`] | what the scenario binaries share |
 //!
@@ -35,6 +36,7 @@ pub mod roots;
 pub mod run;
 pub mod scenario;
 pub mod site;
+pub mod soak;
 pub mod stream;
 pub mod strongswan;
 mod sys;

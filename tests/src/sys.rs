@@ -144,3 +144,124 @@ extern "C" fn tell(_signal: libc::c_int) {
     // SAFETY: one byte is read from a constant; write(2) may be called from a signal handler.
     unsafe { libc::write(end, [1u8].as_ptr().cast(), 1) };
 }
+
+/// Takes whole IPv4 frames from one interface, and sends frames by it.
+pub(crate) struct PacketSocket(OwnedFd);
+
+/// Bytes that may wait in a socket of a busy lab.
+const PATIENT: libc::c_int = 64 << 20;
+
+impl PacketSocket {
+    /// For the interface of this index in the calling thread's namespace. What is sent by it is not taken.
+    pub(crate) fn open(ifindex: u32) -> io::Result<PacketSocket> {
+        let protocol = (libc::ETH_P_IP as u16).to_be();
+        // SAFETY: socket touches no memory of ours; a descriptor that is returned is new and ours.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            PacketSocket(OwnedFd::from_raw_fd(fd))
+        };
+        set_option(&socket.0, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+        set_option(&socket.0, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, PATIENT)?;
+        // SAFETY: all-zero bytes are an address.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a sockaddr_ll of the size that is given.
+        let bound = unsafe {
+            let length = size_of_val(&address) as libc::socklen_t;
+            libc::bind(socket.0.as_raw_fd(), (&raw const address).cast(), length)
+        };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(socket)
+    }
+
+    /// The next frame, if one comes within `milliseconds`: its length, cut off at the end of `frame`.
+    pub(crate) fn receive(&self, frame: &mut [u8], milliseconds: i32) -> io::Result<Option<usize>> {
+        let mut ready = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, and a buffer of the length that is given.
+        let length = unsafe {
+            if libc::poll(&raw mut ready, 1, milliseconds) <= 0 {
+                return Ok(None);
+            }
+            libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
+        };
+        match usize::try_from(length) {
+            Ok(length) => Ok(Some(length)),
+            Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Sends a frame. One that the interface at the other end has no room for is lost, and counted by this one.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: a buffer of the length that is given.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        match io::Error::last_os_error() {
+            error if sent < 0 && error.raw_os_error() != Some(libc::ENOBUFS) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Frames that came and found no room, since this was last asked.
+    pub(crate) fn missed(&self) -> io::Result<u64> {
+        let mut statistics = [0u32; 2];
+        read_option(&self.0, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut statistics)?;
+        Ok(statistics[1].into())
+    }
+}
+
+/// Makes a UDP socket wait patiently for its reader.
+pub(crate) fn patient(socket: &std::net::UdpSocket) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, PATIENT)
+}
+
+/// Datagrams that a UDP socket had no room for.
+pub(crate) fn overflowed(socket: &std::net::UdpSocket) -> io::Result<u64> {
+    /// Place of the drops among the words of SO_MEMINFO (linux/sock_diag.h).
+    const DROPS: usize = 8;
+    let mut words = [0u32; DROPS + 1];
+    read_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut words)?;
+    Ok(words[DROPS].into())
+}
+
+/// Sends a UDP socket's datagrams whole by its own interface, whatever was heard of the path: those of IPv4 without DF.
+pub(crate) fn ignore_path_mtu(socket: &std::net::UdpSocket, is_ipv4: bool) -> io::Result<()> {
+    match is_ipv4 {
+        true => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        false => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+    }
+}
+
+fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: an integer of the size that is given.
+    let done = unsafe {
+        let length = size_of_val(&value) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn read_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    words: &mut [u32],
+) -> io::Result<()> {
+    let mut length = size_of_val(words) as libc::socklen_t;
+    // SAFETY: as many bytes may be written as `length` says.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, words.as_mut_ptr().cast(), &raw mut length)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -17,6 +17,9 @@ const LINTED_FEATURES: &str = "adit-esp/fuzzing,adit-ike/fuzzing,adit-maps/fuzzi
 /// Random schedules of each kind in IKE's simulation; `ADIT_SEEDS` asks for another number.
 const SEEDS: u32 = 100_000;
 
+/// The scenarios of the soak.
+const SOAK: &str = "soak";
+
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Selection {
@@ -26,22 +29,30 @@ pub(crate) enum Selection {
     Lab,
     /// Adit and real peers: the matrix of docs/interop.md
     Interop,
+    /// Minutes of traffic, faults and loss, every packet accounted for
+    Soak,
     /// All of it: what CI runs
     All,
 }
 
 /// Which cases, and where the results go.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 pub(crate) struct Options {
     /// Only tests and cases whose names contain this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write the results of the interop matrix to this file
+    /// Write the results of the interop matrix, or of `soak`, to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write docs/interop.md when every case of the matrix has passed
     #[arg(long)]
     write_docs: bool,
+    /// How long the soak lasts
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    minutes: f64,
+    /// The seed of the soak, to have the same faults again
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Runs the selected tests and ends with the line `N passed, N failed, N skipped`; exits with 1 when anything failed.
@@ -84,6 +95,7 @@ impl Tests {
             (Selection::Lab, "load"),
             (Selection::Lab, "fail_closed"),
             (Selection::Lab, "lifetimes"),
+            (Selection::Soak, SOAK),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {
@@ -156,7 +168,13 @@ impl Tests {
             command.args(["--", filter]);
         }
         if let Some(file) = &options.json {
-            command.env("ADIT_INTEROP_JSON", std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            let variable = if arguments.contains(&SOAK) { "ADIT_SOAK_JSON" } else { "ADIT_INTEROP_JSON" };
+            command.env(variable, file);
+        }
+        command.env("ADIT_SOAK_MINUTES", options.minutes.to_string());
+        if let Some(seed) = options.seed {
+            command.env("ADIT_SOAK_SEED", seed.to_string());
         }
         if options.write_docs {
             command.env("ADIT_INTEROP_DOCS", "1");
