@@ -47,6 +47,12 @@ impl Tally {
         self.failures.push(what.to_owned());
     }
 
+    /// Notes that something which is not a test cannot be done here, and why.
+    pub(crate) fn skip(&mut self, what: &str, reason: &str) {
+        self.skipped += 1;
+        self.skips.push(format!("{what} ({reason})"));
+    }
+
     /// Notes that the harness is gone; one that ended without a result has failed.
     pub(crate) fn harness_ended(&mut self) {
         if std::mem::take(&mut self.unfinished) {
@@ -134,6 +140,11 @@ mod tests {
         tally.fail("cargo fmt --check");
         assert_eq!(tally.summary(), "failed: cargo fmt --check\n3 passed, 1 failed, 0 skipped");
         assert_eq!(tally.failed(), 1);
+        tally.skip("Miri", "not here");
+        assert_eq!(
+            tally.summary(),
+            "failed: cargo fmt --check\nskipped: Miri (not here)\n3 passed, 1 failed, 1 skipped"
+        );
     }
 
     #[test]

@@ -20,6 +20,13 @@ const SEEDS: u32 = 100_000;
 /// The scenarios of the soak.
 const SOAK: &str = "soak";
 
+/// Tests that Miri runs, by the beginnings of their names.
+const UNDER_MIRI: [&str; 7] =
+    ["xsk::ring::", "xsk::umem::", "user::sad::", "user::totals::", "decode::", "sa::tests::", "replay::"];
+/// Those among them that it would take minutes for: races, which are loom's, and long random sequences.
+const LONG_UNDER_MIRI: [&str; 4] =
+    ["threads_never_accept", "no_copy_is_half", "agrees_with_the_model", "few_slots_never_accept_twice"];
+
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Selection {
@@ -81,6 +88,7 @@ impl Tests {
             self.harness("run the unit tests", &["--no-fail-fast"], options);
             if options.filter.is_none() {
                 self.interleavings();
+                self.miri();
             }
         }
         if chosen(Selection::Interop) {
@@ -157,6 +165,36 @@ impl Tests {
         self.counted("try every interleaving of threads", command);
     }
 
+    /// What is unsafe but no system call and no vector instruction, and the windows and decoders, under Miri.
+    fn miri(&mut self) {
+        const WHAT: &str = "Miri over rings, maps, decoder and replay window";
+        let mut ask = miri();
+        ask.arg("setup");
+        let known = Step::new("ask for Miri", ask, "").quiet();
+        if known.or_else(|_| install_miri()).is_err() {
+            return self.tally.skip(WHAT, "rustup has no nightly toolchain with Miri and rust-src here");
+        }
+        let mut command = miri();
+        command.args([
+            "test",
+            "--package",
+            "adit-esp",
+            "--package",
+            "adit-maps",
+            "--package",
+            "adit-dataplane",
+        ]);
+        command.args(["--features", "adit-maps/user", "--lib"]);
+        command.arg("--target-dir").arg(shell::target().join("miri"));
+        command.arg("--").args(UNDER_MIRI);
+        for skipped in LONG_UNDER_MIRI {
+            command.args(["--skip", skipped]);
+        }
+        // Tree borrows: a box may move while somebody holds a pointer into what it owns.
+        command.env("MIRIFLAGS", "-Zmiri-tree-borrows -Zmiri-disable-isolation").env("PROPTEST_CASES", "2");
+        self.counted(WHAT, command);
+    }
+
     /// Runs `cargo test` with these arguments, and counts what its harnesses tell.
     fn harness(&mut self, what: &str, arguments: &[&str], options: &Options) {
         let mut command = shell::cargo();
@@ -205,4 +243,20 @@ fn peers() {
     for reason in roots::ensure(shell::announce) {
         shell::note(&format!("not here: {reason}"));
     }
+}
+
+/// Miri's cargo. It wants a nightly compiler, whatever the workspace has.
+fn miri() -> Command {
+    let mut command = Command::new("rustup");
+    command.current_dir(shell::root()).args(["run", "nightly", "cargo", "miri"]);
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn install_miri() -> Result<String> {
+    let mut command = Command::new("rustup");
+    command.args(["component", "add", "miri", "rust-src", "--toolchain", "nightly"]);
+    Step::new("add Miri to the nightly toolchain", command, "`rustup toolchain install nightly`").quiet()
 }

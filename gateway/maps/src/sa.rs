@@ -342,9 +342,8 @@ mod tests {
     #[cfg(not(loom))]
     #[test]
     fn sequence_numbers_start_at_one_and_never_repeat() {
-        let words: RawState = zerocopy::FromZeros::new_zeroed();
-        // SAFETY: SadState is made of AtomicU64 only, has the size of RawState and its alignment, and `words` is
-        // not touched otherwise while `state` lives.
+        let words: [core::sync::atomic::AtomicU64; STATE_WORDS] = core::array::from_fn(|_| 0.into());
+        // SAFETY: SadState is made of AtomicU64 only, as many as there are words.
         let state: &SadState = unsafe { &*words.as_ptr().cast() };
         assert_eq!((state.reserve(3), state.reserve(1), state.reserve(1)), (1, 4, 5));
         assert_eq!(state.mtu(), None);
