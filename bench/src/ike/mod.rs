@@ -2,6 +2,7 @@
 //!
 //! - handshakes a second on one core, by group, for the initiator and the responder alone: two endpoints in memory,
 //!   each end's time taken apart, Diffie-Hellman included;
+//! - handshakes of IKEv1 where the responder has many tunnels between the same addresses;
 //! - memory of an established tunnel;
 //! - two gateways in namespaces that bring up a thousand tunnels and more, beside two charons that do the same;
 //! - a flood of first messages from invented addresses, and how long a peer that means it then waits.
@@ -44,6 +45,7 @@ pub(crate) fn run(report: &mut Report, extent: &Extent) -> Result<()> {
     let wanted = |part| extent.only.is_none_or(|only| only == part);
     if wanted(Part::Handshakes) {
         pair::handshakes(report, extent.quick);
+        pair::crowded(report, extent.quick);
     }
     if wanted(Part::Memory) {
         pair::memory(report, extent.quick);

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use adit_ike::{
-    Encryption, Endpoint, EndpointConfig, Event, Group, Id, IkePolicy, Integrity, IpsecPolicy, NatT, Prf,
-    Psk, TrafficSelector, TunnelConfig, TunnelId,
+    Encryption, Endpoint, EndpointConfig, Event, Group, Id, IkePolicy, Integrity, IpsecPolicy, Mode, NatT,
+    Prf, Psk, TrafficSelector, TunnelConfig, TunnelId, Version,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -17,6 +17,8 @@ use crate::report::{Report, figure};
 
 /// The responder.
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+/// The initiator, where all tunnels have the same.
+const CROWD: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
 const INITIATOR: usize = 0;
 const RESPONDER: usize = 1;
 
@@ -44,6 +46,33 @@ pub(crate) fn handshakes(report: &mut Report, quick: bool) {
         ]);
     }
     report.table("ike", "Handshakes on one core, endpoints in memory", rows);
+}
+
+/// Handshakes of IKEv1 with a hundred and with thousands of tunnels between the same two addresses, told apart by
+/// identity: what one costs must not grow with them.
+pub(crate) fn crowded(report: &mut Report, quick: bool) {
+    let mut rows = Vec::new();
+    for mode in [Mode::Main, Mode::Aggressive] {
+        for tunnels in [100, if quick { 500 } else { 5000 }] {
+            let mut pair = Pair::with(tunnels, |side, id| {
+                let mut tunnel = tunnel(side, id, Group::X25519, None);
+                (tunnel.ike.version, tunnel.ike.mode) = (Version::Ikev1, mode);
+                tunnel.ike.encryption = vec![Encryption::Aes256];
+                let ends = [CROWD, GATEWAY];
+                (tunnel.local, tunnel.peer) = (ends[side], Some(ends[1 - side]));
+                tunnel
+            });
+            (0..tunnels).for_each(|id| pair.up(TunnelId(id)));
+            let [initiator, responder] = pair.spent.map(|spent| spent.as_secs_f64() / f64::from(tunnels));
+            rows.push(vec![
+                ("mode", Value::from(mode.to_string())),
+                ("tunnels", Value::from(tunnels)),
+                ("initiator_us", figure(initiator * 1e6)),
+                ("responder_us", figure(responder * 1e6)),
+            ]);
+        }
+    }
+    report.table("ike", "Handshakes of IKEv1 among tunnels between the same addresses", rows);
 }
 
 /// What the process grows by when tunnels come up, over both ends.
@@ -94,12 +123,16 @@ struct Pair {
 
 impl Pair {
     fn new(group: Group, additional: Option<Group>, tunnels: u32) -> Self {
+        Self::with(tunnels, |side, id| tunnel(side, id, group, additional))
+    }
+
+    fn with(tunnels: u32, tunnel: impl Fn(usize, u32) -> TunnelConfig) -> Self {
         let now = Instant::now();
         let ends = [INITIATOR, RESPONDER].map(|side| {
             let rng = Box::new(ChaCha20Rng::seed_from_u64(side as u64));
             let mut endpoint = Endpoint::new(EndpointConfig::default(), rng);
             for id in 0..tunnels {
-                endpoint.set_tunnel(now, tunnel(side, id, group, additional));
+                endpoint.set_tunnel(now, tunnel(side, id));
             }
             endpoint
         });
