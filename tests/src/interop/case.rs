@@ -100,8 +100,8 @@ pub enum Shows {
     PeerDies,
     /// No tunnel; Adit's status or log says one of these words.
     Mismatch(&'static [&'static str]),
-    /// The tunnel, and something in the peer's log.
-    PeerLogs(&'static str),
+    /// The tunnel, and all of this in the peer's log.
+    PeerLogs(&'static [&'static str]),
     /// The peer asks for a cookie.
     Cookie,
     /// The peer moves to another address.
@@ -129,8 +129,8 @@ pub struct End {
     pub subnets_a: Vec<&'static str>,
     /// The peer's subnets.
     pub subnets_b: Vec<&'static str>,
-    /// Lines added to `[tunnel]`, `[tunnel.ike]`, `[tunnel.ipsec]`, `[tunnel.dpd]` (Adit), or to the connection, the
-    /// child, the secrets, beside the connection (strongSwan).
+    /// Lines added to `[tunnel]`, `[tunnel.ike]`, `[tunnel.ipsec]`, `[tunnel.dpd]`, after the tunnel, and the peer's
+    /// address (Adit), or to the connection, the child, the secrets, beside the connection (strongSwan).
     pub more: Vec<(&'static str, &'static str)>,
 }
 
@@ -228,8 +228,12 @@ impl Case {
         let list = |subnets: &[&str]| format!("{subnets:?}");
         let _ = write!(
             text,
-            "[[peer]]\nname = \"b\"\naddress = \"{GATEWAY_B}\"\n\n[[tunnel]]\nname = \"{TUNNEL}\"\npeer = \"b\"\n\
+            "[[peer]]\nname = \"b\"\naddress = \"{}\"\n\n[[tunnel]]\nname = \"{TUNNEL}\"\npeer = \"b\"\n\
              local_subnets = {}\nremote_subnets = {}\npsk = \"{}\"\nstart = \"{start}\"\n{}\n",
+            end.more
+                .iter()
+                .find(|(at, _)| *at == "address")
+                .map_or(GATEWAY_B.to_string(), |(_, to)| (*to).to_owned()),
             list(&end.subnets_a),
             list(&end.subnets_b),
             end.psk,
@@ -270,7 +274,8 @@ impl Case {
         }
         field("pfs", &esp.group.map_or("\"disabled\"".to_owned(), |group| group.to_string()));
         field("esn", &esp.esn.unwrap_or(false).to_string());
-        let _ = write!(text, "{}\n[tunnel.dpd]\n{}", end.lines("ipsec"), end.lines("dpd"));
+        let after = end.lines("after");
+        let _ = write!(text, "{}\n[tunnel.dpd]\n{}\n{after}", end.lines("ipsec"), end.lines("dpd"));
         Ok(text)
     }
 

@@ -130,6 +130,22 @@ esp_proposals = aes256gcm16
 } }
 }";
 
+/// A second tunnel of Adit's, of another peer from anywhere with its own key: all but the mode.
+macro_rules! another_peer {
+    ($mode:literal, $psk:literal) => {
+        concat!(
+            "[[tunnel]]\nname = \"another\"\npeer = \"b\"\nlocal_subnets = [\"10.1.0.0/24\"]\n",
+            "remote_subnets = [\"10.2.9.0/24\"]\nstart = \"respond\"\npsk = \"",
+            $psk,
+            "\"\n[tunnel.ike]\nversion = \"ikev1\"\nmode = \"",
+            $mode,
+            "\"\nlocal_id = \"192.0.2.1\"\npeer_id = \"another.example\"\nencryption = \"aes128\"\n",
+            "integrity = \"sha256\"\ndh = 14\n[tunnel.ipsec]\nencryption = \"aes128\"\nintegrity = \"sha256\"\n",
+            "pfs = \"disabled\"\nesn = false\n"
+        )
+    };
+}
+
 /// Every case, in the order in which they run: those that share a station follow each other.
 pub fn matrix() -> Vec<Case> {
     let mut all = Vec::new();
@@ -138,6 +154,7 @@ pub fn matrix() -> Vec<Case> {
     all.extend(subnets());
     all.extend(lives());
     all.extend(mismatches());
+    all.extend(tunnels());
     all.extend(extensions());
     all.extend(nat());
     all.extend(strongswan6());
@@ -306,6 +323,23 @@ fn mismatches() -> Vec<Case> {
     cases
 }
 
+/// A peer from anywhere, and a tunnel of another peer from anywhere.
+fn tunnels() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let anywhere =
+        |version, another| End { more: vec![("address", "any"), ("after", another)], ..usual(version) };
+    // Main mode from anywhere takes one key for all; Adit's configuration refuses another.
+    for (version, another) in [
+        (Main, another_peer!("main", "open-sesame-with-32-characters-1")),
+        (Aggressive, another_peer!("aggressive", "another-key-with-32-characters-02")),
+    ] {
+        let mut case = Case::new("tunnels", Responds, usual(version), Shows::Traffic);
+        case.adit = anywhere(version, another);
+        cases.push(named("from-anywhere", case));
+    }
+    cases
+}
+
 /// The usual phase 1 with another group.
 fn other_group(version: Version) -> &'static str {
     if version == V2 { "aes256gcm16-prfsha256-modp4096" } else { "aes128-sha256-modp4096" }
@@ -316,14 +350,14 @@ fn extensions() -> Vec<Case> {
     for role in ROLES {
         // So many selectors make IKE_AUTH longer than the fragments.
         let long = End { subnets_a: MANY_SUBNETS.to_vec(), ..usual(V2) };
-        let mut case = Case::new("extensions", role, long, Shows::PeerLogs("EF("));
+        let mut case = Case::new("extensions", role, long, Shows::PeerLogs(&["EF("]));
         case.swan.more = vec![("connection", "fragmentation = force")];
         case.settings = "fragment_size = 500";
         case.gateway = "ike = { fragment_size = 576 }";
         cases.push(named("fragmentation", case));
         let mut end = usual(V2);
         end.more = vec![("ike", "childless = true")];
-        let mut case = Case::new("extensions", role, end, Shows::PeerLogs("CREATE_CHILD_SA"));
+        let mut case = Case::new("extensions", role, end, Shows::PeerLogs(&["CREATE_CHILD_SA"]));
         case.swan.more = vec![("connection", "childless = force")];
         cases.push(named("childless", case));
         let mut end = usual(V2);
@@ -331,12 +365,23 @@ fn extensions() -> Vec<Case> {
             "ike",
             "ppk = { id = \"ppk-1\", key = \"a-shared-quantum-safe-key-0123456789\", required = true }",
         )];
-        let mut case = Case::new("extensions", role, end, Shows::PeerLogs("PPK"));
+        let mut case = Case::new("extensions", role, end, Shows::PeerLogs(&["PPK"]));
         case.swan.more = vec![
             ("connection", "ppk_id = ppk-1\nppk_required = yes"),
             ("secrets", "ppk-1 { id = ppk-1\nsecret = a-shared-quantum-safe-key-0123456789 }"),
         ];
         cases.push(named("ppk", case));
+    }
+    for version in [Main, Aggressive] {
+        for role in ROLES {
+            let end = End::new(version, "aes128-sha256-modp4096", "aes128-sha256-modp4096");
+            let words = &["splitting IKE message", "received fragment #"];
+            let mut case = Case::new("extensions", role, end, Shows::PeerLogs(words));
+            case.swan.more = vec![("connection", "fragmentation = force")];
+            case.settings = "fragment_size = 300";
+            case.gateway = "ike = { fragment_size = 576 }";
+            cases.push(named("fragmentation", case));
+        }
     }
     // The peer has another identity at the same address, and finds it first.
     let mut case = Case::new("extensions", Initiates, usual(V2), Shows::Traffic);
@@ -349,7 +394,7 @@ fn extensions() -> Vec<Case> {
     let mut case = Case::new("extensions", Initiates, usual(V2), Shows::Cookie);
     case.settings = "cookie_threshold = 1";
     cases.push(named("cookie", case));
-    let mut case = Case::new("extensions", Responds, usual(V2), Shows::PeerLogs("N(COOKIE)"));
+    let mut case = Case::new("extensions", Responds, usual(V2), Shows::PeerLogs(&["N(COOKIE)"]));
     case.gateway = "ike = { cookie_threshold = 0 }";
     cases.push(named("cookie", case));
     cases
@@ -385,7 +430,13 @@ fn strongswan6() -> Vec<Case> {
             }
         }
         let hybrid = End { ike: "aes256gcm16-prfsha256-x25519-ke1_mlkem768", ..usual(V2) };
-        push("x25519-mlkem768", role, hybrid.clone(), Shows::PeerLogs("IKE_INTERMEDIATE"), Network::Direct);
+        push(
+            "x25519-mlkem768",
+            role,
+            hybrid.clone(),
+            Shows::PeerLogs(&["IKE_INTERMEDIATE"]),
+            Network::Direct,
+        );
         push("rekey-x25519-mlkem768", role, hybrid, Shows::RekeyAll, Network::Direct);
         push("rekey-all", role, usual(V2), Shows::RekeyAll, Network::Direct);
         push("aes256gcm16", role, usual(V2), Shows::Traffic, Network::NatAdit);

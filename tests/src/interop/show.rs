@@ -100,7 +100,9 @@ fn show(station: &mut Station, case: &Case) -> Result<String> {
         Shows::Moves => moves(station)?,
         Shows::PeerLogs(words) => {
             let note = traffic(station)?;
-            logged(station, log, words)?;
+            for words in *words {
+                logged(station, log, words)?;
+            }
             note
         }
         Shows::Cookie => {

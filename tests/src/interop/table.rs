@@ -175,7 +175,7 @@ fn row(case: &Case) -> String {
     row
 }
 
-const GROUPS: [(&str, &str); 9] = [
+const GROUPS: [(&str, &str); 10] = [
     ("proposals", "Phase 1 and the phase 2 that goes with it, as strongSwan writes them."),
     ("children", "Phase 2 by itself; a group is PFS, with IKEv2 shown by a rekey under traffic."),
     (
@@ -188,7 +188,8 @@ const GROUPS: [(&str, &str); 9] = [
          that is killed and comes back.",
     ),
     ("mismatches", "What the FAQs of VPN gateways are about: each told in words."),
-    ("extensions", "Extensions of IKEv2."),
+    ("tunnels", "Two peers from anywhere: told apart by their IDs and, in aggressive mode, their keys."),
+    ("extensions", "Extensions; of IKEv1 its fragmentation, forced by the peer for every message."),
     ("nat", "NAT that forwards IKE inward and gives outgoing packets random ports; ESP and AH do not pass."),
     ("protocol-50", "strongSwan 6: ESP without UDP, and a hybrid key exchange."),
     ("kernel", "A kernel's IPsec: AH, ESN, ESP as protocol 50."),
