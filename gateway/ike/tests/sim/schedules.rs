@@ -87,7 +87,7 @@ pub(crate) fn worsen(world: &mut World, loss: u32, duplication: u32, delay: u32)
 }
 
 /// Something that a caller may do at any time.
-pub(crate) fn act(world: &mut World, tunnels: &[TunnelConfig; 2]) {
+fn act(world: &mut World, tunnels: &[TunnelConfig; 2]) {
     let side = draw(world, 2) as usize;
     let (now, peer, spi) = (world.now, world.ends[side].peer, world.ends[side].newest_spi());
     match draw(world, 16) {

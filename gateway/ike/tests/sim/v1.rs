@@ -5,7 +5,7 @@ use std::time::Duration;
 use adit_ike::*;
 
 use crate::{
-    schedules::{act, draw, for_all, seeds, worsen},
+    schedules::{for_all, seeds},
     world::*,
 };
 
@@ -286,9 +286,12 @@ fn nobody_there_is_told_as_such() {
     nothing_left(&world);
 }
 
-/// One schedule: who does what and when, over which network, is drawn from the seed.
+/// One schedule: who connects, rekeys and closes when, over which network, is drawn from the seed.
 fn schedule(seed: u64) -> World {
-    let mut tunnels = v1_tunnels(MODES[(seed % 2) as usize]);
+    use rand_chacha::rand_core::Rng;
+    let mode = MODES[(seed % 2) as usize];
+    let mut tunnels = v1_tunnels(mode);
+    let draw = |world: &mut World, below: u32| world.rng.next_u32() % below;
     let mut world = World::new(seed, tunnels.clone());
     let pfs = if draw(&mut world, 3) == 0 { vec![Group::X25519] } else { vec![] };
     let lifetimes = [(20, 50), (60, 70), (3600, 3600)][draw(&mut world, 3) as usize];
@@ -298,14 +301,47 @@ fn schedule(seed: u64) -> World {
         tunnel.ike.lifetime = Duration::from_secs(lifetimes.1);
     }
     let mut world = World::new(seed, tunnels.clone());
-    worsen(&mut world, 300, 500, 800);
+    world.faults = Faults {
+        loss: draw(&mut world, 300),
+        duplication: draw(&mut world, 500),
+        delay: (Duration::from_millis(1), Duration::from_millis(u64::from(draw(&mut world, 800)) + 1)),
+    };
     let persistent = draw(&mut world, 3) != 0;
     world.ends.iter_mut().for_each(|end| end.keeps_trying = persistent);
     world.connect(A);
     for _ in 0..draw(&mut world, 6) {
         let wait = u64::from(draw(&mut world, 4000));
         world.run(Duration::from_millis(wait));
-        act(&mut world, &tunnels);
+        let side = draw(&mut world, 2) as usize;
+        let (now, peer) = (world.now, world.ends[side].peer);
+        match draw(&mut world, 9) {
+            0..=2 => world.connect(side),
+            3 => {
+                world.ends[side].endpoint.reconnect(now, TUNNEL, peer);
+                world.settle(side);
+            }
+            4 => {
+                world.ends[side].endpoint.close(now, TUNNEL);
+                world.settle(side);
+                world.retry(side, Duration::from_secs(2));
+            }
+            5 => {
+                world.ends[side].endpoint.rekey_ike(now, TUNNEL);
+                world.settle(side);
+            }
+            6 => {
+                let spi = world.ends[side].children.values().next().map(|c| c.inbound.spi);
+                if let Some(spi) = spi {
+                    world.ends[side].endpoint.rekey_child(now, TUNNEL, spi);
+                    world.settle(side);
+                }
+            }
+            7 => {
+                world.restart(side, tunnels[side].clone());
+                world.retry(side, Duration::from_secs(1));
+            }
+            _ => world.connect(1 - side),
+        }
     }
     world.seconds(40);
     world
