@@ -340,7 +340,9 @@ impl Endpoint {
                 quick.step = Step::Agreeing;
                 let work = Work::Agree(public.clone());
                 if let Some(exchange) = sa.established_mut().and_then(|e| e.exchanges.get_mut(&id)) {
-                    exchange.flight.stop();
+                    // There is nothing to say until the secret is shared. Our offer would have the peer answer again a
+                    // copy of its answer, and that copy us again, without end.
+                    exchange.flight = Flight::default();
                 }
                 self.quick_job(cookie, id, secret, work);
             }

@@ -11,9 +11,8 @@ use crate::{
     world::*,
 };
 
-/// Of how many seeds one is run. With seed 86165, which is none of these, datagrams breed without end: a fault of IKEv1
-/// that is known and not mended.
-const ONE_OF: u64 = 45;
+/// Of how many seeds one is run: a quarter is enough beside the general schedules.
+const ONE_OF: u64 = 4;
 
 /// One schedule: which end is lost when, and whether it comes back by itself, is drawn from the seed.
 fn schedule(seed: u64, mode: Mode) -> World {

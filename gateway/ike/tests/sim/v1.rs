@@ -375,6 +375,32 @@ fn both_ends_agree_in_the_end_whatever_happens() {
     assert!(all == 1 || up * 2 > all, "only {up} of {all} schedules ended with a tunnel");
 }
 
+/// ```text
+/// A                                    B
+/// QM1 ──────────────────────────────▶
+///      ◀──────────────────── QM2, QM2
+/// (the secret is being computed)
+///      ✗ QM1: B would answer with QM2, and that be answered with QM1
+/// QM3 ──────────────────────────────▶
+/// ```
+#[test]
+fn an_answer_that_comes_twice_while_it_is_worked_on_breeds_nothing() {
+    for mode in [Mode::Main, Mode::Aggressive] {
+        let mut tunnels = v1_tunnels(mode);
+        tunnels.iter_mut().for_each(|tunnel| tunnel.ipsec.pfs = vec![Group::X25519]);
+        let mut world = World::new(5, tunnels);
+        let delay = (Duration::from_millis(1), Duration::from_millis(2));
+        world.faults = Faults { loss: 0, duplication: 1000, delay };
+        world.job_delay = Duration::from_millis(300);
+        world.connect(A);
+        for _ in 0..5000 {
+            world.run(Duration::from_millis(1));
+            assert!(world.wire.len() < 100, "{}", world.story());
+        }
+        world.assert_up();
+    }
+}
+
 #[test]
 fn octets_that_were_changed_on_the_way_change_nothing() {
     use rand_chacha::rand_core::Rng;
