@@ -1,5 +1,5 @@
-//! A soak of a minute with the same faults every time, or with faults of its own and of as many minutes as
-//! `ADIT_SOAK_MINUTES` says; `ADIT_SOAK_SEED` repeats one, and `ADIT_SOAK_JSON` names a file for the outcome.
+//! A soak of a minute, or of as many as `ADIT_SOAK_MINUTES` says; `ADIT_SOAK_SEED` repeats one, and `ADIT_SOAK_JSON`
+//! names a file for the outcome.
 
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,12 +13,10 @@ fn main() -> std::process::ExitCode {
 }
 
 fn accounted_for() -> Result<()> {
-    let minutes: Option<f64> = variable("ADIT_SOAK_MINUTES")?;
+    let minutes: f64 = variable("ADIT_SOAK_MINUTES")?.unwrap_or(1.0);
     let by_time = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
-    let drawn = minutes.map_or(1, |_| by_time());
-    let seed = variable("ADIT_SOAK_SEED")?.unwrap_or(drawn);
-    let lasting =
-        Duration::try_from_secs_f64(minutes.unwrap_or(1.0) * 60.0).context("ADIT_SOAK_MINUTES is no time")?;
+    let seed = variable("ADIT_SOAK_SEED")?.unwrap_or_else(by_time);
+    let lasting = Duration::try_from_secs_f64(minutes * 60.0).context("ADIT_SOAK_MINUTES is no time")?;
     let outcome = soak::run(Soak { lasting, seed }, |text| eprintln!("    {text}"))?;
     if let Some(file) = std::env::var_os("ADIT_SOAK_JSON") {
         std::fs::write(&file, format!("{}\n", outcome.json()))
