@@ -121,9 +121,15 @@ fn control_goes_on(version: Version, signal: i32) -> Result<()> {
     }
 
     // From here on it is as if nothing had been: either side rekeys, signs of life come and go.
-    stream_through(&topology, || {
+    let rekeyed = || {
         control.done(&["tunnel", "rekey", TUNNEL, "--child"])?;
-        let new = wait_replaced(&control, &old)?;
+        wait_replaced(&control, &old)
+    };
+    // Nothing answers the last message of a quick mode (RFC 2409 section 5.5): what is sent right behind ours may come
+    // before the peer has its pair.
+    let new = if version == Version::V2 { stream_through(&topology, rekeyed) } else { rekeyed() };
+    let new = new.with_context(|| format!("{}{}", control.log_tail(30), swan.log_tail(20)))?;
+    stream_through(&topology, || {
         swan.rekey(&["--child", TUNNEL])?;
         wait_replaced(&control, &new)
     })
