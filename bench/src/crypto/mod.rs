@@ -2,7 +2,8 @@
 //! others use.
 //!
 //! Adit's figure is the engine's: outer headers, padding, sequence numbers, the replay check and what finds the SA are
-//! in it. Of the libraries only the cryptography is measured, over as many octets, in place, with expanded keys.
+//! in it. Of the libraries only the cryptography is measured, over the same octets, in place, with expanded keys: what they
+//! are given is what Adit sealed, and that they open it and seal it to the same again is looked at before the clock runs.
 
 mod ours;
 #[cfg(feature = "peers")]
