@@ -218,7 +218,7 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Index and MAC address of an interface.
-fn interface(namespace: &Namespace, name: &str) -> Result<(u32, [u8; 6])> {
+pub(super) fn interface(namespace: &Namespace, name: &str) -> Result<(u32, [u8; 6])> {
     let shown = namespace.ip(&["-json", "link", "show", "dev", name])?;
     let shown: Value = serde_json::from_str(&shown)?;
     let (index, address) = (shown[0]["ifindex"].as_u64(), shown[0]["address"].as_str());

@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::flows::Flow;
+use super::line::interface;
 use crate::adit::configuration;
 use crate::namespace::Namespace;
 use crate::site::Site;
-use crate::topology::{HOST_A, HOST_B, LAN, SIDE_A6, SIDE_B6, Topology};
+use crate::topology::{HOST_A, HOST_B, LAN, LAN_A, LAN_B, SIDE_A6, SIDE_B6, Topology};
 
 /// Tunnels, each with two subnets on either side.
 pub(super) const TUNNELS: u8 = 24;
@@ -66,17 +67,22 @@ pub(super) const PREFIXES: [[&str; 2]; 2] =
     [["10.1.0.0/16", "2001:db8:1::/48"], ["10.2.0.0/16", "2001:db8:2::/48"]];
 
 /// Gives the hosts their addresses, and tells the gateways the way to them. The hosts say nothing of their own, and count
-/// the packets of the other site's as they come in.
+/// the packets of the other site's as they come in. They know the gateway's MAC addresses for good: what a host drops while
+/// it asks for them, as in the second or two that its own IPv6 address takes, is in no counter of its namespace.
 pub(super) fn prepare(topology: &Topology) -> Result<()> {
     topology.add_ipv6()?;
     let sides = [
-        (1, &topology.host_a, &topology.gateway_a, HOST_A, SIDE_A6),
-        (2, &topology.host_b, &topology.gateway_b, HOST_B, SIDE_B6),
+        (1, &topology.host_a, &topology.gateway_a, (HOST_A, LAN_A), SIDE_A6),
+        (2, &topology.host_b, &topology.gateway_b, (HOST_B, LAN_B), SIDE_B6),
     ];
-    for (site, host, gateway, address, side6) in sides {
+    for (site, host, gateway, (address, lan), side6) in sides {
         let [own, others] = [PREFIXES[site - 1], PREFIXES[2 - site]];
         for address in (0..TUNNELS).flat_map(|tunnel| hosts(site as u8, tunnel)) {
             host.ip(&["address", "add", &address.to_string(), "dev", "lo"])?;
+        }
+        let mac = interface(gateway, LAN)?.1.map(|octet| format!("{octet:02x}")).join(":");
+        for lan in [lan.to_string(), side6.lan.to_owned()] {
+            host.ip(&["neighbour", "replace", &lan, "lladdr", &mac, "dev", "eth0", "nud", "permanent"])?;
         }
         gateway.ip(&["route", "add", own[0], "via", &address.to_string(), "dev", LAN])?;
         gateway.ip(&["-6", "route", "add", own[1], "via", side6.host, "dev", LAN])?;
