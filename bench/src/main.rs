@@ -4,7 +4,9 @@
 //! a table, not between two.
 
 mod crypto;
+mod gateway;
 mod ike;
+mod isolated;
 mod report;
 mod spd;
 
@@ -39,6 +41,8 @@ struct Arguments {
 enum Name {
     /// Sealing and opening ESP in memory
     Crypto,
+    /// The whole worker in memory, of one SA to 10,000
+    Gateway,
     /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
     Ike,
     /// Compiling, writing and looking up policies, of one tunnel to 10,000
@@ -52,6 +56,9 @@ fn main() -> Result<()> {
     let wanted = |bench| arguments.name.is_none_or(|name| name == bench);
     if wanted(Name::Crypto) {
         crypto::run(&mut report, arguments.quick);
+    }
+    if wanted(Name::Gateway) {
+        gateway::run(&mut report, arguments.quick)?;
     }
     if wanted(Name::Ike) {
         ike::run(

@@ -4,7 +4,7 @@
 //! written by it into maps of their own; the look-up is the whole XDP program, run by the kernel on one frame of the
 //! first tunnel, whose rule discards: nothing is redirected, and every run does the same.
 
-use std::{ffi::CString, io, net::Ipv4Addr, path::Path, thread, time::Instant};
+use std::{net::Ipv4Addr, path::Path, time::Instant};
 
 use adit_control::{
     maps::Pinned,
@@ -16,12 +16,13 @@ use adit_maps::{
     port::{Port, role},
     user::{Directory, Ports, name},
 };
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::{
     EbpfLoader,
     programs::{TestRun, TestRunOptions, Xdp},
 };
 
+use crate::isolated::isolated;
 use crate::report::{Report, Row, figure};
 
 /// The interface that `BPF_PROG_TEST_RUN` says the frame came from.
@@ -38,29 +39,23 @@ const ROUNDS: usize = 9;
 /// # Errors
 /// The XDP program is not built, or the kernel lets us have no maps of our own.
 pub(crate) fn run(report: &mut Report, quick: bool) -> Result<()> {
-    // A thread of its own: its mount namespace goes with it, and the maps that are pinned there.
-    let rows =
-        thread::spawn(move || rows(quick)).join().map_err(|_| anyhow!("the bench's thread panicked"))??;
+    let rows = SHAPES.into_iter().map(|shape| isolated(move |dir| row(dir, shape, quick)));
+    let rows = rows.collect::<Result<_>>()?;
     report.table("spd", "Policies: from the configuration to the maps, and one look-up", rows);
     Ok(())
 }
 
-fn rows(quick: bool) -> Result<Vec<Row>> {
+fn row(dir: &Directory, (tunnels, subnets): (u32, u32), quick: bool) -> Result<Row> {
     let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/adit-xdp.o");
-    let bytes = std::fs::read(&object).with_context(|| format!("{} is missing", object.display()))?;
-    SHAPES.iter().map(|(tunnels, subnets)| row(&bytes, *tunnels, *subnets, quick)).collect()
-}
-
-fn row(object: &[u8], tunnels: u32, subnets: u32, quick: bool) -> Result<Row> {
-    let dir = Directory::new(private_bpffs()?);
+    let object = std::fs::read(&object).with_context(|| format!("{} is missing", object.display()))?;
     let mut loader = EbpfLoader::new();
     for name in name::ALL {
         loader.map_pin_path(name, dir.pin(name));
     }
-    let mut ebpf = loader.load(object)?;
+    let mut ebpf = loader.load(&object)?;
     dir.stamp_or_check()?;
-    Ports::open(&dir)?.insert(LOOPBACK, Port { slot: 0, roles: role::LAN, ..Port::default() })?;
-    let mut pinned = Pinned::open(&dir)?;
+    Ports::open(dir)?.insert(LOOPBACK, Port { slot: 0, roles: role::LAN, ..Port::default() })?;
+    let mut pinned = Pinned::open(dir)?;
 
     let policies = policies(tunnels, subnets)?;
     let begun = Instant::now();
@@ -127,20 +122,4 @@ fn frame() -> Vec<u8> {
     frame.extend([0x30, 0x39, 0, 9, 0, 30, 0, 0]);
     frame.resize(64, 0);
     frame
-}
-
-/// A bpffs that only this thread sees and that goes away with it.
-fn private_bpffs() -> Result<std::path::PathBuf> {
-    let dir = std::env::temp_dir();
-    let target = CString::new(dir.as_os_str().as_encoded_bytes())?;
-    let none = std::ptr::null();
-    // SAFETY: plain system calls on strings that outlive them; the mount namespace becomes this thread's own first.
-    unsafe {
-        ensure!(libc::unshare(libc::CLONE_NEWNS) == 0, "unshare: {}", io::Error::last_os_error());
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        ensure!(libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0, "mount --make-rprivate");
-        let mounted = libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), 0, none.cast());
-        ensure!(mounted == 0, "mount bpffs: {}", io::Error::last_os_error());
-    }
-    Ok(dir)
 }

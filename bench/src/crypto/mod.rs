@@ -5,7 +5,7 @@
 //! in it. Of the libraries only the cryptography is measured, over the same octets, in place, with expanded keys: what they
 //! are given is what Adit sealed, and that they open it and seal it to the same again is looked at before the clock runs.
 
-mod ours;
+pub(crate) mod ours;
 #[cfg(feature = "peers")]
 mod peers;
 
@@ -17,28 +17,28 @@ use serde_json::{Value, json};
 use crate::report::{Report, figure};
 
 /// Rounds of which the median counts; each does a part of the work of every contender in turn.
-const ROUNDS: usize = 15;
+pub(crate) const ROUNDS: usize = 15;
 /// IMIX: seven packets of 64 bytes, four of 576, one of 1400.
-const IMIX: [usize; 12] = [64, 576, 64, 64, 576, 64, 64, 576, 64, 1400, 64, 576];
+pub(crate) const IMIX: [usize; 12] = [64, 576, 64, 64, 576, 64, 64, 576, 64, 1400, 64, 576];
 
 /// What every SA has for keys; its number goes over the first eight octets of the cipher's.
-const KEY: [u8; KEY_LEN] = [1; KEY_LEN];
-const SALT: [u8; 4] = [2; 4];
-const AUTH_KEY: [u8; AUTH_KEY_LEN] = [3; AUTH_KEY_LEN];
+pub(crate) const KEY: [u8; KEY_LEN] = [1; KEY_LEN];
+pub(crate) const SALT: [u8; 4] = [2; 4];
+pub(crate) const AUTH_KEY: [u8; AUTH_KEY_LEN] = [3; AUTH_KEY_LEN];
 
 /// A suite by the words of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Suite {
-    name: &'static str,
-    cipher: Cipher,
-    auth: Auth,
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) cipher: Cipher,
+    pub(crate) auth: Auth,
 }
 
 const fn suite(name: &'static str, cipher: Cipher, auth: Auth) -> Suite {
     Suite { name, cipher, auth }
 }
 
-const SUITES: [Suite; 8] = [
+pub(crate) const SUITES: [Suite; 8] = [
     suite("aes128gcm16", Cipher::Aes128Gcm16, Auth::None),
     suite("aes192gcm16", Cipher::Aes192Gcm16, Auth::None),
     suite("aes256gcm16", Cipher::Aes256Gcm16, Auth::None),
@@ -51,16 +51,16 @@ const SUITES: [Suite; 8] = [
 
 /// What a contender is given to do.
 #[derive(Clone, Copy, Debug)]
-struct Load<'a> {
-    suite: Suite,
+pub(crate) struct Load<'a> {
+    pub(crate) suite: Suite,
     /// Octets of the inner packets, in turn.
-    sizes: &'a [usize],
-    sas: usize,
-    batch: usize,
+    pub(crate) sizes: &'a [usize],
+    pub(crate) sas: usize,
+    pub(crate) batch: usize,
 }
 
 /// Who seals and opens packets.
-trait Contender {
+pub(crate) trait Contender {
     /// Whose figures these are.
     fn name(&self) -> String;
 
@@ -110,7 +110,7 @@ fn both_ways(load: Load<'_>, time: Duration) -> Vec<Vec<(&'static str, Value)>> 
         }
     }
     let medians: Vec<[f64; 2]> = figures.into_iter().map(|ways| ways.map(median)).collect();
-    let size = if load.sizes.len() > 1 { Value::from("imix") } else { Value::from(load.sizes[0]) };
+    let size = size_in_words(load.sizes);
     let mut rows = Vec::new();
     for (way, op) in ["seal", "open"].into_iter().enumerate() {
         let others = contenders.iter().zip(&medians).skip(1);
@@ -131,7 +131,13 @@ fn both_ways(load: Load<'_>, time: Duration) -> Vec<Vec<(&'static str, Value)>> 
     rows
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// One size, or that they are mixed.
+pub(crate) fn size_in_words(sizes: &[usize]) -> Value {
+    if sizes.len() > 1 { Value::from("imix") } else { Value::from(sizes[0]) }
+}
+
+/// The middle one, or of two the greater.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

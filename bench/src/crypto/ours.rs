@@ -13,8 +13,40 @@ use super::{AUTH_KEY, Contender, KEY, Load, SALT, Suite};
 /// Bytes before a packet in its buffer, and after it.
 const ROOM: usize = 128;
 
+/// An SA of the bench: `number` makes its key.
+pub(crate) fn parameters(
+    suite: Suite,
+    number: u64,
+    spi: u32,
+    (local, peer): (Ipv4Addr, Ipv4Addr),
+) -> SaParams {
+    let mut key = KEY;
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    SaParams {
+        generation: 1,
+        spi,
+        protocol: Protocol::Esp,
+        cipher: suite.cipher,
+        auth: suite.auth,
+        key,
+        salt: SALT,
+        auth_key: AUTH_KEY,
+        esn: false,
+        replay_window: 1024,
+        outer: Outer { local: IpAddr::V4(local), peer: IpAddr::V4(peer), udp: None },
+    }
+}
+
 /// Replay windows that are never asked the same number twice.
-struct Windows(Vec<(AtomicU64, [AtomicU64; REPLAY_SLOTS])>);
+pub(crate) struct Windows(Vec<(AtomicU64, [AtomicU64; REPLAY_SLOTS])>);
+
+impl Windows {
+    /// Windows of so many SAs.
+    pub(crate) fn new(sas: usize) -> Self {
+        let window = || (AtomicU64::new(0), std::array::from_fn(|_| AtomicU64::new(0)));
+        Self((0..sas).map(|_| window()).collect())
+    }
+}
 
 impl SaStates for Windows {
     fn replay(&self, sa: u32) -> Option<ReplayState<'_>> {
@@ -24,7 +56,7 @@ impl SaStates for Windows {
 }
 
 /// A sealing and an opening engine, and packets to send through both.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     backend: Backend,
     sealing: Engine,
     opening: Engine,
@@ -36,34 +68,17 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(backend: Backend, load: Load<'_>) -> Self {
-        let Load { suite: Suite { cipher, auth, .. }, sizes, sas, batch } = load;
+    pub(crate) fn new(backend: Backend, load: Load<'_>) -> Self {
+        let Load { sizes, sas, batch, .. } = load;
         let mut engines = [(); 2].map(|()| Engine::with_backend(sas, backend));
         for engine in &mut engines {
             for sa in 0..sas {
-                let mut params = SaParams {
-                    generation: 1,
-                    spi: 0x1000,
-                    protocol: Protocol::Esp,
-                    cipher,
-                    auth,
-                    key: KEY,
-                    salt: SALT,
-                    auth_key: AUTH_KEY,
-                    esn: false,
-                    replay_window: 1024,
-                    outer: Outer {
-                        local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-                        peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
-                        udp: None,
-                    },
-                };
-                params.key[..8].copy_from_slice(&(sa as u64).to_be_bytes());
+                let outer = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+                let params = parameters(load.suite, sa as u64, 0x1000, outer);
                 engine.install(sa as u32, &params).expect("the parameters of the bench make an SA");
             }
         }
         let [sealing, opening] = engines;
-        let window = || (AtomicU64::new(0), std::array::from_fn(|_| AtomicU64::new(0)));
         // As many packets as there are in a batch, but at least one for every SA, so that each gets its turn.
         let count = batch.max(sas);
         let buffers = (0..count).map(|n| {
@@ -81,7 +96,7 @@ impl Bench {
             backend,
             sealing,
             opening,
-            windows: Windows((0..sas).map(|_| window()).collect()),
+            windows: Windows::new(sas),
             buffers: buffers.collect(),
             sas,
             batch,

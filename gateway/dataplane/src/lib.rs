@@ -45,6 +45,8 @@ pub use adit_esp::Backend;
 pub use error::Error;
 pub use load::unload;
 pub use report::{CounterReport, PortMode, PortReport, Report, WorkerReport};
+#[cfg(feature = "in-memory")]
+pub use worker::in_memory;
 
 use adit_maps::{
     port::MAX_PORTS,

@@ -13,9 +13,12 @@
 //! | `wire` | sockets, memory, Ethernet headers, packets that wait for a neighbour |
 //! | `hold` | the bounded queue of those |
 //! | `acquire` | packets that wait for their policy to have an SA |
+//! | `in_memory` | a worker without a kernel around it, for who measures it |
 
 mod acquire;
 mod hold;
+#[cfg(feature = "in-memory")]
+pub mod in_memory;
 mod open;
 mod sa;
 mod seal;
@@ -127,6 +130,8 @@ pub(crate) struct Worker {
     waiting: Waiting,
     watched: Watched,
     icmp_left: u32,
+    /// When freed SAs are looked for next.
+    sweep: Instant,
     /// Fragments beyond the first of each packet, of this round.
     cut: u64,
     /// Packets that were neither sent nor dropped at the end of the last round.
@@ -150,6 +155,7 @@ impl Worker {
             open: Vec::with_capacity(BATCH + TUN_BATCH),
             waiting: Waiting::default(),
             icmp_left: ICMP_PER_SWEEP,
+            sweep: Instant::now() + SWEEP,
             cut: 0,
             kept: 0,
         }
@@ -163,24 +169,10 @@ impl Worker {
             fds.push(readable(&self.shared.tun));
             fds.extend(slow_path.defrag.sockets().map(readable));
         }
-        let mut sweep = Instant::now() + SWEEP;
         while !self.shared.stop.load(Relaxed) {
-            let started = Instant::now();
-            let packets = self.round(started);
-            let ended = Instant::now();
-            if packets > 0 {
-                figures.batch(packets as u64, (ended - started).as_nanos() as u64);
-            }
-            if ended >= sweep {
-                self.sas.sweep();
-                self.wire.view.forget();
-                self.icmp_left = ICMP_PER_SWEEP;
-                self.shared.counters.ring_full().fetch_add(self.wire.missed(), Relaxed);
-                figures.fill(self.wire.held() + self.waiting.len(), self.wire.free_frames());
-                sweep = ended + SWEEP;
-            }
+            let (packets, ended) = self.turn(figures);
             if packets == 0 {
-                let mut until = self.wire.deadline().map_or(sweep, |d| d.min(sweep));
+                let mut until = self.wire.deadline().map_or(self.sweep, |d| d.min(self.sweep));
                 if self.wire.awaits_frames() {
                     until = until.min(ended + RETRY);
                 }
@@ -193,6 +185,25 @@ impl Worker {
                 waker.reset();
             }
         }
+    }
+
+    /// One round, and what is due after it; how many packets were in it, and when it ended.
+    fn turn(&mut self, figures: &Figures) -> (usize, Instant) {
+        let started = Instant::now();
+        let packets = self.round(started);
+        let ended = Instant::now();
+        if packets > 0 {
+            figures.batch(packets as u64, (ended - started).as_nanos() as u64);
+        }
+        if ended >= self.sweep {
+            self.sas.sweep();
+            self.wire.view.forget();
+            self.icmp_left = ICMP_PER_SWEEP;
+            self.shared.counters.ring_full().fetch_add(self.wire.missed(), Relaxed);
+            figures.fill(self.wire.held() + self.waiting.len(), self.wire.free_frames());
+            self.sweep = ended + SWEEP;
+        }
+        (packets, ended)
     }
 
     /// One round; how many packets were in it.

@@ -7,9 +7,12 @@
 use super::umem::Mapping;
 use std::{
     ptr::NonNull,
-    sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -30,7 +33,7 @@ struct Memory<T> {
     entries: NonNull<T>,
     size: u32,
     /// Keeps the pointers above valid.
-    _mapping: Option<Mapping>,
+    _mapping: Option<Arc<Mapping>>,
 }
 
 // SAFETY: the pointers are into memory that lives as long as this, and are used by one owner at a time.
@@ -40,7 +43,7 @@ impl<T: Copy> Memory<T> {
     /// # Safety
     /// `base` with `layout` describes a ring of `size` entries, a power of two, in memory that stays valid as long as
     /// this value (by `mapping`, or by the caller), whose other side keeps to the protocol above.
-    unsafe fn new(base: NonNull<u8>, layout: Layout, size: u32, mapping: Option<Mapping>) -> Self {
+    unsafe fn new(base: NonNull<u8>, layout: Layout, size: u32, mapping: Option<Arc<Mapping>>) -> Self {
         assert!(size.is_power_of_two());
         // SAFETY: by the contract all offsets are within the memory, and aligned.
         unsafe {
@@ -88,7 +91,12 @@ pub(super) struct Producer<T> {
 impl<T: Copy> Producer<T> {
     /// # Safety
     /// As [`Memory::new`]; nobody else produces into this ring.
-    pub(super) unsafe fn new(base: NonNull<u8>, layout: Layout, size: u32, mapping: Option<Mapping>) -> Self {
+    pub(super) unsafe fn new(
+        base: NonNull<u8>,
+        layout: Layout,
+        size: u32,
+        mapping: Option<Arc<Mapping>>,
+    ) -> Self {
         // SAFETY: by this function's contract.
         let memory = unsafe { Memory::new(base, layout, size, mapping) };
         let (next, consumed) = (memory.producer().load(Relaxed), memory.consumer().load(Acquire));
@@ -145,7 +153,12 @@ pub(super) struct Consumer<T> {
 impl<T: Copy> Consumer<T> {
     /// # Safety
     /// As [`Memory::new`]; nobody else consumes from this ring.
-    pub(super) unsafe fn new(base: NonNull<u8>, layout: Layout, size: u32, mapping: Option<Mapping>) -> Self {
+    pub(super) unsafe fn new(
+        base: NonNull<u8>,
+        layout: Layout,
+        size: u32,
+        mapping: Option<Arc<Mapping>>,
+    ) -> Self {
         // SAFETY: by this function's contract.
         let memory = unsafe { Memory::new(base, layout, size, mapping) };
         let (next, produced) = (memory.consumer().load(Relaxed), memory.producer().load(Acquire));

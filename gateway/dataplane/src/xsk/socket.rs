@@ -77,6 +77,9 @@ pub(crate) struct Socket {
     parts: Vec<Received>,
 }
 
+/// Our ends of the rings for receiving, for transmitting, of free frames and of those that were sent.
+pub(super) type Rings = (Consumer<libc::xdp_desc>, Producer<libc::xdp_desc>, Producer<u64>, Consumer<u64>);
+
 /// Whether the kernel is to copy packets into the UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copying {
@@ -168,13 +171,13 @@ impl Socket {
         // and one consumer: the kernel and this socket.
         let (receive, transmit, fill, completion) = unsafe {
             let (m, l) = map_ring::<libc::xdp_desc>(raw, &offsets.rx, libc::XDP_PGOFF_RX_RING)?;
-            let receive = Consumer::new(m.base(), l, RING, Some(m));
+            let receive = Consumer::new(m.base(), l, RING, Some(m.into()));
             let (m, l) = map_ring::<libc::xdp_desc>(raw, &offsets.tx, libc::XDP_PGOFF_TX_RING)?;
-            let transmit = Producer::new(m.base(), l, RING, Some(m));
+            let transmit = Producer::new(m.base(), l, RING, Some(m.into()));
             let (m, l) = map_ring::<u64>(raw, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as i64)?;
-            let fill = Producer::new(m.base(), l, RING, Some(m));
+            let fill = Producer::new(m.base(), l, RING, Some(m.into()));
             let (m, l) = map_ring::<u64>(raw, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64)?;
-            (receive, transmit, fill, Consumer::new(m.base(), l, RING, Some(m)))
+            (receive, transmit, fill, Consumer::new(m.base(), l, RING, Some(m.into())))
         };
 
         let long = if bind.long { XDP_USE_SG } else { 0 };
@@ -190,7 +193,12 @@ impl Socket {
         crate::sys::check(unsafe {
             libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_xdp>() as u32)
         })?;
-        Ok(Socket {
+        Ok(Self::on((receive, transmit, fill, completion), fd, bind.long))
+    }
+
+    /// A socket of these rings: of receive, transmit, fill and completion.
+    pub(super) fn on((receive, transmit, fill, completion): Rings, fd: OwnedFd, takes_long: bool) -> Self {
+        Socket {
             receive,
             transmit,
             fill,
@@ -198,10 +206,10 @@ impl Socket {
             fd,
             in_flight: 0,
             is_unflushed: false,
-            takes_long: bind.long,
+            takes_long,
             missed: 0,
             parts: Vec::with_capacity(MAX_PARTS),
-        })
+        }
     }
 
     /// The next frame that came in.

@@ -32,6 +32,8 @@ pub(super) struct Mapping {
 
 // SAFETY: a mapping is not tied to the thread that made it.
 unsafe impl Send for Mapping {}
+// SAFETY: of a mapping that is shared, only where it lies and how long it is can be asked.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` zeroed bytes that belong to nobody else.
@@ -152,6 +154,19 @@ impl Umem {
             let start = self.memory.base().add(frame.chunk as usize * CHUNK);
             std::slice::from_raw_parts_mut(start.as_ptr(), len)
         }
+    }
+
+    /// What the kernel has in a chunk that was given up to it, from `address` to the end of the chunk.
+    ///
+    /// # Panics
+    /// When the address is beyond the memory.
+    #[cfg(feature = "in-memory")]
+    pub(crate) fn given_up(&mut self, address: u64) -> &mut [u8] {
+        let (at, len) = (address as usize, CHUNK - address as usize % CHUNK);
+        assert!(at + len <= self.memory.len(), "an address beyond the memory");
+        // SAFETY: within the mapping, as was just asserted. What `bytes` gives out borrows the UMEM, and so does this,
+        // exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.base().add(at).as_ptr(), len) }
     }
 
     /// Address of the memory and its length in bytes, for the kernel.
