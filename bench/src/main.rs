@@ -6,6 +6,7 @@
 mod crypto;
 mod gateway;
 mod ike;
+mod instructions;
 mod isolated;
 mod report;
 mod spd;
@@ -35,6 +36,9 @@ struct Arguments {
     /// How many tunnels come up, instead of the usual counts; more than once for several
     #[arg(long, value_name = "COUNT")]
     tunnels: Vec<u32>,
+    /// Only this, for who counts instructions: suite/way/octets/tunnels/batches
+    #[arg(long, hide = true)]
+    once: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +47,8 @@ enum Name {
     Crypto,
     /// The whole worker in memory, of one SA to 10,000
     Gateway,
+    /// The same without AVX-512, in instructions a packet
+    Instructions,
     /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
     Ike,
     /// Compiling, writing and looking up policies, of one tunnel to 10,000
@@ -51,6 +57,9 @@ enum Name {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(what) = &arguments.once {
+        return instructions::once(what);
+    }
     let mut report = Report::new();
     println!("{}", report.machine());
     let wanted = |bench| arguments.name.is_none_or(|name| name == bench);
@@ -59,6 +68,9 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Gateway) {
         gateway::run(&mut report, arguments.quick)?;
+    }
+    if wanted(Name::Instructions) {
+        instructions::run(&mut report, arguments.quick)?;
     }
     if wanted(Name::Ike) {
         ike::run(

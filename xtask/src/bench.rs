@@ -10,6 +10,9 @@ use crate::{build, packages, setup};
 /// Intel's library, beside which `bench crypto` measures: Debian's package, and the file that says it is there.
 const IPSEC_MB: (&str, &str) = ("libipsec-mb-dev", "/usr/include/intel-ipsec-mb.h");
 
+/// What `bench instructions` counts with, and the program that says it is there.
+const VALGRIND: (&str, &str) = ("valgrind", "/usr/bin/valgrind");
+
 /// How much is measured.
 #[derive(clap::Args)]
 pub(crate) struct Extent {
@@ -33,6 +36,9 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
     if name.is_none_or(|name| name == "crypto") && has_ipsec_mb() {
         command.args(["--features", "peers"]);
     }
+    if name.is_none_or(|name| name == "instructions") && !can_have(VALGRIND) {
+        note("instructions are counted with valgrind, which is not here");
+    }
     command.arg("--");
     command.args(name);
     if let Some(file) = json {
@@ -54,16 +60,20 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
 
 /// Whether Intel's library is here, or could be installed.
 fn has_ipsec_mb() -> bool {
-    let (package, header) = IPSEC_MB;
-    if cfg!(target_arch = "x86_64") && !Path::new(header).exists() && packages::is_debian() {
+    let is_here = cfg!(target_arch = "x86_64") && can_have(IPSEC_MB);
+    if !is_here {
+        note("the libraries of others are left out: they are measured on x86-64 with Intel's libipsec-mb");
+    }
+    is_here
+}
+
+/// Whether the file of a package is here, or could be installed.
+fn can_have((package, file): (&str, &str)) -> bool {
+    if !Path::new(file).exists() && packages::is_debian() {
         let missing = packages::not_installed(vec![package.to_owned()]);
         if let Err(error) = missing.and_then(|missing| packages::install(&missing)) {
             note(&format!("{package} cannot be had: {error:#}"));
         }
     }
-    let is_here = cfg!(target_arch = "x86_64") && Path::new(header).exists();
-    if !is_here {
-        note("the libraries of others are left out: they are measured on x86-64 with Intel's libipsec-mb");
-    }
-    is_here
+    Path::new(file).exists()
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::crypto::{Contender, IMIX, Load, ROUNDS, SUITES, Suite, median, ours, size_in_words};
 use crate::isolated::isolated;
 use crate::report::{Report, Row, figure};
-use tunnels::Tunnels;
+pub(crate) use tunnels::{Tunnels, Way};
 
 /// How many tunnels there are; every packet belongs to another than the one before.
 const COUNTS: [usize; 4] = [1, 256, 2048, 10_000];
@@ -44,7 +44,7 @@ fn rows(dir: &Directory, quick: bool) -> Result<Vec<Row>> {
     for suite in SUITES {
         let is_first = suite.cipher == Cipher::Aes128Gcm16;
         let counts = if is_first { &COUNTS[..] } else { &COUNTS[..1] };
-        let gateways = counts.iter().map(|count| Tunnels::start(dir, suite, *count));
+        let gateways = counts.iter().map(|count| Tunnels::start(dir, suite, *count, Backend::detect()));
         let mut gateways = gateways.collect::<Result<Vec<_>>>()?;
         for sizes in [&[64][..], &[256], &[1400], &IMIX] {
             rows.extend(both_ways(suite, sizes, &mut gateways, time)?);
@@ -72,7 +72,7 @@ fn both_ways(suite: Suite, sizes: &[usize], gateways: &mut [Tunnels], time: Dura
     let alone = alone.map(median);
     let medians: Vec<[f64; 2]> = figures.into_iter().map(|ways| ways.map(median)).collect();
     let mut rows = Vec::new();
-    for (way, op) in ["seal", "open"].into_iter().enumerate() {
+    for (way, op) in [Way::Seal, Way::Open].into_iter().enumerate() {
         for (gateway, times) in gateways.iter().zip(&medians) {
             let at = [64, 1400].iter().position(|size| sizes == [*size]);
             let recorded = at.filter(|_| suite.cipher == Cipher::Aes128Gcm16 && gateway.count() == 1);
@@ -84,7 +84,7 @@ fn both_ways(suite: Suite, sizes: &[usize], gateways: &mut [Tunnels], time: Dura
                 .collect();
             rows.push(vec![
                 ("suite", Value::from(suite.name)),
-                ("op", op.into()),
+                ("op", op.name().into()),
                 ("size", size_in_words(sizes)),
                 ("sas", gateway.count().into()),
                 ("impl", format!("adit {}", Backend::detect()).into()),
@@ -112,7 +112,8 @@ mod tests {
         }
         isolated(|dir| {
             for suite in [SUITES[0], SUITES[5]] {
-                let mut gateways = vec![Tunnels::start(dir, suite, 1)?, Tunnels::start(dir, suite, 300)?];
+                let start = |count| Tunnels::start(dir, suite, count, Backend::detect());
+                let mut gateways = vec![start(1)?, start(300)?];
                 let rows = both_ways(suite, &IMIX, &mut gateways, Duration::from_micros(1))?;
                 assert_eq!(rows.len(), 4);
             }

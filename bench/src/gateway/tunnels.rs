@@ -32,15 +32,25 @@ const TTL: u8 = 64;
 
 /// Which way packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// From the site to the peers.
     Seal,
     /// From the peers to the site.
     Open,
 }
 
+impl Way {
+    /// In one word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Way::Seal => "seal",
+            Way::Open => "open",
+        }
+    }
+}
+
 /// A gateway, and the peers' sides of its SAs.
-pub(super) struct Tunnels {
+pub(crate) struct Tunnels {
     gateway: Gateway,
     /// The SAs of each tunnel: outbound, inbound.
     sas: Vec<[SaRef; 2]>,
@@ -57,7 +67,7 @@ impl Tunnels {
     ///
     /// # Errors
     /// When it does not start, or does not seal and open as the peers do.
-    pub(super) fn start(parent: &Directory, suite: Suite, count: usize) -> Result<Self> {
+    pub(crate) fn start(parent: &Directory, suite: Suite, count: usize, backend: Backend) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("bench{}", STARTED.fetch_add(1, Relaxed));
         let dir = Directory::new(parent.path().join(&name));
@@ -70,11 +80,11 @@ impl Tunnels {
             remote: tunnels.clone().map(remote_subnet).collect::<Result<_>>()?,
         };
         let max_sas = 2 * count as u32;
-        let gateway = Gateway::start(&dir, &name, max_sas, None, &surroundings)
+        let gateway = Gateway::start(&dir, &name, max_sas, Some(backend), &surroundings)
             .with_context(|| format!("the gateway with {count} tunnels"))?;
         let (sad, selectors) = (Sad::open(&dir)?, Selectors::open(&dir)?);
         let sas = tunnels.map(|n| install(&sad, &selectors, suite, n)).collect::<Result<_>>()?;
-        let mut peers = Engine::with_backend(2 * count, Backend::detect());
+        let mut peers = Engine::with_backend(2 * count, backend);
         for n in 0..count as u32 {
             for (index, outbound) in [(n, false), (n + count as u32, true)] {
                 let ends = if outbound { (OURS, peer(n)) } else { (peer(n), OURS) };
@@ -116,7 +126,12 @@ impl Tunnels {
     ///
     /// # Errors
     /// When not all came out.
-    fn batch(&mut self, way: Way, sizes: &[usize], mut each: impl FnMut(&[u8])) -> Result<Duration> {
+    pub(crate) fn batch(
+        &mut self,
+        way: Way,
+        sizes: &[usize],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Duration> {
         let first = self.next[way as usize];
         self.next[way as usize] += BATCH;
         let (from, to) = match way {
@@ -129,13 +144,11 @@ impl Tunnels {
             let size = sizes[n % sizes.len()];
             write_inner(&mut buffer[ROOM..ROOM + size], way, (n % count) as u32, n as u32);
             let seq = (n / count + 1) as u64;
-            let mut packet = Packet::new(buffer, ROOM, ROOM + size, (n % count) as u32, seq);
-            if way == Way::Seal {
-                packet.outcome = Outcome::Done;
-            }
-            frames.push(packet);
+            frames.push(Packet::new(buffer, ROOM, ROOM + size, (n % count) as u32, seq));
         }
-        self.peers.seal(&mut frames);
+        if way == Way::Open {
+            self.peers.seal(&mut frames);
+        }
         for (n, packet) in (first..).zip(&mut frames) {
             let task = if way == Way::Seal { task::SEAL } else { task::OPEN };
             let SaRef { index, generation } = self.sas[n % count][way as usize];
