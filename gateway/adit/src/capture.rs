@@ -62,7 +62,7 @@ pub(crate) fn run(
 }
 
 /// A new file that only its owner may read.
-fn made(path: &Path) -> anyhow::Result<File> {
+pub(crate) fn made(path: &Path) -> anyhow::Result<File> {
     let mut options = File::options();
     let made = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     let file = made.with_context(|| format!("{}", path.display()))?;

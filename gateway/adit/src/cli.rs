@@ -1,7 +1,14 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::{Path, PathBuf};
+use adit_control::peer_config::Vendor;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// A site-to-site IPsec VPN gateway on XDP.
 ///
@@ -136,6 +143,30 @@ pub(crate) enum TunnelCommand {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Write the configuration of the other side: local and remote swapped, in the words of its vendor. What the vendor cannot
+    /// have, or had better not, is said in comments at the top.
+    Config {
+        /// The tunnel's name.
+        name: String,
+        /// Whose configuration.
+        #[arg(long = "for", value_name = "VENDOR", value_parser = vendor())]
+        vendor: Vendor,
+        /// With its keys; otherwise a word stands where they go. Of a running gateway only where api.reveal_secrets of its
+        /// configuration allows it.
+        #[arg(long)]
+        with_psk: bool,
+        /// Where the other side reaches this gateway, if that is not gateway.address: the public address of a NAT before it.
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        /// Write the files to this directory, mode 0600, rather than to stdout.
+        #[arg(short, long, value_name = "DIR")]
+        write: Option<PathBuf>,
+        /// The tunnel of this configuration file rather than of a running gateway.
+        #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -204,6 +235,12 @@ pub(crate) fn state_dir(named: Option<&PathBuf>, bpf_dir: &Path) -> PathBuf {
     named.cloned().unwrap_or_else(|| adit_control::kept::beside(bpf_dir))
 }
 
+/// A vendor by its word; help says what each is written for.
+fn vendor() -> impl TypedValueParser<Value = Vendor> {
+    let words = Vendor::ALL.map(|v| PossibleValue::new(v.word()).help(v.title()));
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<Vendor>())
+}
+
 const CONFIG: &str = "/etc/adit/adit.toml";
 const BPF_DIR: &str = "/run/adit/bpf";
 
@@ -234,6 +271,8 @@ mod tests {
             "adit tunnel capture a-b --inner -w a-b.pcapng",
             "adit tunnel capture a-b --both",
             "adit tunnel capture a-b --outer -w a-b.pcapng --keys esp_sa",
+            "adit tunnel config a-b --for strongswan",
+            "adit tunnel config a-b --for strongswan-ipsec --with-psk --write /etc --config a.toml --address 192.0.2.9",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
             "adit check --config a.toml --log debug",

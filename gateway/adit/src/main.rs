@@ -12,11 +12,12 @@
 
 mod capture;
 mod cli;
+mod peer_config;
 mod run;
 mod table;
 
 use adit_api::Client;
-use adit_control::{Action, Config, ConfigError, Rekey};
+use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request};
 use anyhow::Context;
 use clap::Parser;
 use cli::{Arguments, Command, Format, TunnelCommand};
@@ -121,6 +122,10 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
             };
             let socket = PathBuf::from(socket);
             return capture::run(&name, sides, write.as_deref(), keys.as_deref(), &socket);
+        }
+        TunnelCommand::Config { name, vendor, with_psk, address, write, config, socket } => {
+            let request = Request { vendor, with_psk, address };
+            return peer_config::run(&name, request, write.as_deref(), config.as_deref(), socket.into());
         }
         TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
         TunnelCommand::Down { name, socket } => (name, socket, Action::Down),

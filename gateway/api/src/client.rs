@@ -3,6 +3,7 @@
 use crate::{Done, Problem};
 use adit_control::{
     Action, Rekey, Reloaded,
+    peer_config::{self, PeerFile},
     status::{LogEntry, Status},
 };
 use http_body_util::{BodyExt, Empty};
@@ -76,6 +77,23 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
     pub async fn log(&self, tunnel: &str) -> Result<Vec<LogEntry>, ClientError> {
         self.json(Method::GET, &format!("/v1/tunnels/{}/log", encoded(tunnel))).await
+    }
+
+    /// The configuration of the other side of a tunnel.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel, its keys are not to be shown, or the vendor
+    /// cannot have it.
+    pub async fn peer_files(
+        &self,
+        tunnel: &str,
+        request: peer_config::Request,
+    ) -> Result<Vec<PeerFile>, ClientError> {
+        let peer_config::Request { vendor, with_psk, address } = request;
+        let address = address.map_or_else(String::new, |a| format!("&address={}", encoded(&a.to_string())));
+        let path =
+            format!("/v1/tunnels/{}/peer-config?for={vendor}&with_psk={with_psk}{address}", encoded(tunnel));
+        self.json(Method::GET, &path).await
     }
 
     /// Takes a tunnel up, takes it down, or renews its SAs; answers in words what comes of it.

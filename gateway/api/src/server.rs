@@ -5,11 +5,15 @@ use crate::{
     data_plane::{self, data_plane_socket},
     metrics,
 };
-use adit_control::{Action, ActionError, Control, Rekey, Stopped, status::Status};
+use adit_control::{
+    Action, ActionError, Control, PeerFilesError, Rekey, Stopped,
+    peer_config::{self, Vendor},
+    status::Status,
+};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path as UrlPath, RawQuery, State},
+    extract::{Path as UrlPath, Query, RawQuery, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,7 +24,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use std::{
     convert::Infallible,
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::{
         fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
         net::UnixStream,
@@ -108,6 +112,7 @@ impl Server {
         let all = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/tunnels/{name}/log", get(log))
+            .route("/v1/tunnels/{name}/peer-config", get(peer_config))
             .route("/v1/tunnels/{name}/up", post(up))
             .route("/v1/tunnels/{name}/down", post(down))
             .route("/v1/tunnels/{name}/rekey", post(rekey))
@@ -206,6 +211,43 @@ async fn log(State(Gateway { control, .. }): State<Gateway>, UrlPath(name): UrlP
     match control.log(&name).await {
         Ok(Some(entries)) => Json(entries).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, format!("there is no tunnel {name:?}")),
+        Err(e) => stopped(e),
+    }
+}
+
+/// What is asked of the other side's configuration.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerConfigQuery {
+    #[serde(rename = "for")]
+    vendor: String,
+    #[serde(default)]
+    with_psk: bool,
+    address: Option<IpAddr>,
+}
+
+async fn peer_config(
+    State(Gateway { control, .. }): State<Gateway>,
+    UrlPath(name): UrlPath<String>,
+    query: Result<Query<PeerConfigQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(e) => return problem(StatusCode::BAD_REQUEST, e.body_text()),
+    };
+    let vendor = match query.vendor.parse::<Vendor>() {
+        Ok(vendor) => vendor,
+        Err(e) => return problem(StatusCode::BAD_REQUEST, e.to_string()),
+    };
+    let request = peer_config::Request { vendor, with_psk: query.with_psk, address: query.address };
+    let code = |e: &PeerFilesError| match e {
+        PeerFilesError::NoTunnel(_) => StatusCode::NOT_FOUND,
+        PeerFilesError::Secret => StatusCode::FORBIDDEN,
+        PeerFilesError::Vendor(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    match control.peer_files(&name, request).await {
+        Ok(Ok(files)) => Json(files).into_response(),
+        Ok(Err(e)) => problem(code(&e), e.to_string()),
         Err(e) => stopped(e),
     }
 }

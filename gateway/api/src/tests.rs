@@ -1,5 +1,9 @@
 use crate::{CONTENT_TYPE, Client, ClientError, ServeError, Server, render};
-use adit_control::{Action, Config, Control, Options, Rekey, status::State};
+use adit_control::{
+    Action, Config, Control, Options, Rekey,
+    peer_config::{Request, Vendor},
+    status::State,
+};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -216,6 +220,29 @@ async fn a_tunnel_is_taken_down_and_up_by_hand() {
     client.reload().await.unwrap();
     let Err(ClientError::Refused(why)) = client.act("a-b", Action::Up).await else { panic!() };
     assert_eq!(why, "tunnel \"a-b\" is disabled in the configuration");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_other_side_is_told_the_key_only_where_that_is_allowed() {
+    let gateway = Gateway::start(11).await;
+    let client = gateway.client();
+    let ask = async |tunnel: &str, with_psk| {
+        let request = Request { vendor: Vendor::Strongswan, with_psk, address: "203.0.113.9".parse().ok() };
+        client.peer_files(tunnel, request).await
+    };
+    let files = ask("a-b", false).await.unwrap();
+    assert_eq!(files[0].name, "swanctl.conf");
+    assert!(files[0].text.contains("remote_addrs = 203.0.113.9") && !files[0].text.contains(SECRET));
+    let Err(ClientError::Refused(why)) = ask("a-b", true).await else { panic!() };
+    assert!(why.contains("reveal_secrets = true") && !why.contains(SECRET), "{why}");
+    let Err(ClientError::Refused(why)) = ask("none", false).await else { panic!() };
+    assert_eq!(why, "there is no tunnel \"none\"");
+
+    gateway.rewrite(&config(11, &["a-b"]).replace("[[peer]]", "[api]\nreveal_secrets = true\n[[peer]]"));
+    client.reload().await.unwrap();
+    assert!(ask("a-b", true).await.unwrap()[0].text.contains(SECRET));
+    assert!(!ask("a-b", false).await.unwrap()[0].text.contains(SECRET));
     gateway.stop().await;
 }
 

@@ -7,6 +7,7 @@
 //! | [`spd`] | ordered policies compiled into the tables of the SPD, and the way from one to the other without a gap |
 //! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
 //! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
+//! | [`peer_config`] | the configuration of the other side, in its vendor's words |
 //! | [`kept`] | what a later process needs to go on |
 //! | [`routes`] | routes to the remote subnets |
 //! | [`maps`] | the maps as this crate uses them, behind a trait |
@@ -22,14 +23,17 @@ mod daemon;
 pub mod kept;
 pub mod maps;
 pub mod memory;
+pub mod peer_config;
 pub mod routes;
 mod rules;
 pub mod sadb;
 pub mod spd;
 pub mod status;
+mod toml;
 pub mod tunnel;
 
 pub use config::{Config, ConfigError};
 pub use daemon::{
-    Action, ActionError, Control, ControlError, Options, Rekey, ReloadError, Reloaded, Stopped,
+    Action, ActionError, Control, ControlError, Options, PeerFilesError, Rekey, ReloadError, Reloaded,
+    Stopped,
 };

@@ -297,6 +297,11 @@ impl Psk {
         &self.0
     }
 
+    /// The octets in clear, for who writes the configuration of the other side.
+    pub fn reveal(&self) -> &[u8] {
+        self.as_bytes()
+    }
+
     /// By which a key is known to be the same as before: SHA-256. As secret as the key, which may be short.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()

@@ -21,6 +21,7 @@
 //! # socket = "/run/adit/adit.sock"
 //! # metrics = "127.0.0.1:9360"   # none: /metrics on the socket only
 //! # capture_keys = false
+//! # reveal_secrets = false
 //!
 //! [[peer]]
 //! name = "b"
@@ -171,6 +172,8 @@ pub struct Api {
     pub metrics: Option<SocketAddr>,
     /// Whether a capture may come with the keys of its SAs.
     pub capture_keys: bool,
+    /// Whether pre-shared keys may leave it, where they are asked for.
+    pub reveal_secrets: bool,
 }
 
 /// Where the peer of a tunnel is.

@@ -148,8 +148,20 @@ fn api(s: Section<'_>) -> Option<Api> {
         }
         allowed
     });
+    let reveal_secrets = s.get("reveal_secrets").map_or(Some(false), |f| {
+        let allowed = f.boolean();
+        if allowed == Some(true) {
+            f.warn("lets root read the key of every tunnel with `adit tunnel config --with-psk`");
+        }
+        allowed
+    });
     s.finish(&["listen", "https", "tokens"]);
-    Some(Api { socket: socket?, metrics: metrics?, capture_keys: capture_keys? })
+    Some(Api {
+        socket: socket?,
+        metrics: metrics?,
+        capture_keys: capture_keys?,
+        reveal_secrets: reveal_secrets?,
+    })
 }
 
 fn peer(mut s: Section<'_>, names: &mut Vec<String>) -> Option<Peer> {

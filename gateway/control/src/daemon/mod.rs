@@ -15,7 +15,8 @@ pub use act::{Action, ActionError, Rekey};
 pub use reload::ReloadError;
 
 use crate::{
-    config::Config,
+    config::{self, Config},
+    peer_config::{self, PeerConfigError, PeerFile},
     status::{LogEntry, Status},
 };
 use std::{net::SocketAddr, path::PathBuf};
@@ -88,10 +89,35 @@ pub struct Control(mpsc::Sender<Command>);
 enum Command {
     Status(oneshot::Sender<Status>),
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
+    Configured(String, oneshot::Sender<Option<Configured>>),
     Act(String, Action, oneshot::Sender<Result<String, ActionError>>),
     Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
     /// Whether the tunnels are closed.
     Shutdown(bool, oneshot::Sender<()>),
+}
+
+/// What the configuration says of a tunnel, for whoever writes of it.
+struct Configured {
+    gateway: String,
+    tunnel: config::Tunnel,
+    reveals_secrets: bool,
+}
+
+/// Why the other side's configuration is not given.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerFilesError {
+    /// There is no such tunnel.
+    #[error("there is no tunnel {0:?}")]
+    NoTunnel(String),
+    /// It was asked for with its keys.
+    #[error(
+        "this gateway shows its keys to nobody; `reveal_secrets = true` in [api] of its configuration, and a reload, let \
+         root have them"
+    )]
+    Secret,
+    /// The vendor has no way to say it.
+    #[error(transparent)]
+    Vendor(#[from] PeerConfigError),
 }
 
 /// What a reload did, by the names of tunnels.
@@ -137,6 +163,25 @@ impl Control {
     /// [`Stopped`].
     pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
         self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// The configuration of the other side of a tunnel. It holds keys only where both the request and `api.reveal_secrets`
+    /// say so.
+    ///
+    /// # Errors
+    /// [`Stopped`], and inside it [`PeerFilesError`].
+    pub async fn peer_files(
+        &self,
+        tunnel: &str,
+        request: peer_config::Request,
+    ) -> Result<Result<Vec<PeerFile>, PeerFilesError>, Stopped> {
+        let configured = self.ask(|answer| Command::Configured(tunnel.to_owned(), answer)).await?;
+        // Written here and not by the task, which IKE waits for.
+        Ok(match configured {
+            None => Err(PeerFilesError::NoTunnel(tunnel.to_owned())),
+            Some(c) if request.with_psk && !c.reveals_secrets => Err(PeerFilesError::Secret),
+            Some(c) => peer_config::write(&c.gateway, &c.tunnel, request).map_err(PeerFilesError::from),
+        })
     }
 
     /// Takes a tunnel up, takes it down, or renews its SAs. What is answered says what comes of it.

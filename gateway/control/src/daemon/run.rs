@@ -1,7 +1,7 @@
 //! The task's state and its loop.
 
 use super::{
-    Command, ControlError, Options,
+    Command, Configured, ControlError, Options,
     data_plane::DataPlane,
     negotiate::Done,
     pool::Pool,
@@ -326,6 +326,15 @@ impl Daemon {
             Command::Log(name, answer) => {
                 let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));
                 drop(answer.send(tunnel.map(Tunnel::log)));
+            }
+            Command::Configured(name, answer) => {
+                let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));
+                let config = &self.options.config;
+                drop(answer.send(tunnel.map(|tunnel| Configured {
+                    gateway: config.gateway.name.clone(),
+                    tunnel: tunnel.config().clone(),
+                    reveals_secrets: config.api.reveal_secrets,
+                })));
             }
             Command::Act(name, action, answer) => {
                 let result = self.act(Instant::now(), &name, action);
