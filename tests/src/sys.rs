@@ -145,16 +145,16 @@ extern "C" fn tell(_signal: libc::c_int) {
     unsafe { libc::write(end, [1u8].as_ptr().cast(), 1) };
 }
 
-/// Takes whole IPv4 frames from one interface, and sends frames by it.
+/// Takes whole frames of one protocol from one interface, and sends frames by it.
 pub(crate) struct PacketSocket(OwnedFd);
 
 /// Bytes that may wait in a socket of a busy lab.
 const PATIENT: libc::c_int = 64 << 20;
 
 impl PacketSocket {
-    /// For the interface of this index in the calling thread's namespace. What is sent by it is not taken.
-    pub(crate) fn open(ifindex: u32) -> io::Result<PacketSocket> {
-        let protocol = (libc::ETH_P_IP as u16).to_be();
+    /// For the interface of this index in the calling thread's namespace, and an EtherType. What is sent by it is not
+    /// taken.
+    pub(crate) fn open(ifindex: u32, ethertype: u16) -> io::Result<PacketSocket> {
         // SAFETY: socket touches no memory of ours; a descriptor that is returned is new and ours.
         let socket = unsafe {
             let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
@@ -168,7 +168,7 @@ impl PacketSocket {
         // SAFETY: all-zero bytes are an address.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = protocol;
+        address.sll_protocol = ethertype.to_be();
         address.sll_ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: a sockaddr_ll of the size that is given.
         let bound = unsafe {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::flows::Count;
 use super::gateway::Counters;
 use super::line::Crossed;
+use super::sites;
 
 /// Packets of a round of a worker at most, which a kill finds between being sent and being counted as sent; fragments
 /// make them a few more.
@@ -87,7 +88,7 @@ impl Books {
                 format!("workers of gateway {name}"),
                 gateway.handled + gateway.cut,
                 sent + refused.wan + refused.lan + gateway.dropped_by_workers(),
-                ROUND * self.ended[site],
+                ROUND * self.ended[site] * sites::workers() as u64,
             );
             let crossed = &self.line[site];
             add(
@@ -119,7 +120,11 @@ impl Books {
             let damaged = (count.damaged > 0).then(|| format!("{} datagrams came damaged", count.damaged));
             twice.into_iter().chain(damaged)
         });
-        unbalanced.chain(wrong).collect()
+        let idle = self.gateways.iter().zip(["A", "B"]).flat_map(|(gateway, name)| {
+            let workers = gateway.by_worker.iter().enumerate().filter(|(_, packets)| **packets == 0);
+            workers.map(move |(worker, _)| format!("worker {worker} of gateway {name} had no packet"))
+        });
+        unbalanced.chain(wrong).chain(idle).collect()
     }
 
     /// Every class of drop that has happened, with its packets.
@@ -237,13 +242,14 @@ mod tests {
         assert_eq!(books().faults(), Vec::<String>::new());
         let drops = books().dropped();
         assert_eq!(drops.iter().map(|(_, n)| n).sum::<u64>(), 14);
-        let wrong: [fn(&mut Books); 6] = [
+        let wrong: [fn(&mut Books); 7] = [
             |b| b.traffic[0].sent += 1,
             |b| b.to_host[1] -= 1,
             |b| b.gateways[1].left_behind += 1,
             |b| b.gateways[1].drops[0].1 += 1,
             |b| b.line[0].lost -= 1,
             |b| b.traffic[0].repeated = 1,
+            |b| b.gateways[1].by_worker = vec![90, 0],
         ];
         for change in wrong {
             let mut books = books();

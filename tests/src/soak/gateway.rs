@@ -55,6 +55,8 @@ pub(super) struct Counters {
     pub(super) ring_full: u64,
     /// Packets that a data plane had when it ended.
     pub(super) left_behind: u64,
+    /// Packets of each worker, since the data plane has last begun.
+    pub(super) by_worker: Vec<u64>,
     /// SAs that others have taken the place of, since control has last begun.
     pub(super) rekeys: u64,
 }
@@ -116,7 +118,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Waits until every tunnel is connected, and the data plane's program stands.
+    /// Waits until every tunnel is connected, the data plane's program stands, and there are as many workers as there should be.
     pub(super) fn wait_connected(&mut self, limit: Duration) -> Result<()> {
         self.control.wait_started()?;
         let mut up = 0.0;
@@ -124,7 +126,8 @@ impl Gateway {
             self.lives()?;
             let metrics = self.control.metrics();
             up = metrics.ok().and_then(|metrics| metrics.get("adit_tunnel_health", &[])).unwrap_or_default();
-            Ok(up == f64::from(sites::TUNNELS) && self.counters().is_ok())
+            let has_all = |counters: Counters| counters.by_worker.len() == sites::workers();
+            Ok(up == f64::from(sites::TUNNELS) && self.counters().is_ok_and(has_all))
         });
         waited.with_context(|| format!("{up} of {} are\n{}", sites::TUNNELS, self.words()))
     }
@@ -157,6 +160,8 @@ impl Gateway {
                 counters.verdicts[port].push((dropped, verdict(interface, dropped)?));
             }
         }
+        let workers = metrics.samples().iter().filter(|s| s.name == "adit_worker_packets_total");
+        counters.by_worker = workers.map(|sample| sample.value as u64).collect();
         let drops = metrics.samples().iter().filter(|s| s.name == "adit_data_plane_drops_total");
         for sample in drops {
             let cause = sample.labels.get("cause").context("a drop without a cause")?;

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::sites::Outside;
 use crate::inject::Noise;
 use crate::namespace::Namespace;
 use crate::sys::PacketSocket;
@@ -23,7 +24,7 @@ const PASSED_BY: u64 = 16;
 const IDLE: i32 = 5;
 
 const ETHERNET: usize = 14;
-const PROTOCOL: usize = ETHERNET + 9;
+const UDP: u8 = 17;
 const ESP: u8 = 50;
 
 /// What became of the ESP packets of one direction, and how many of IKE were lost.
@@ -72,11 +73,15 @@ struct Way {
 
 impl Line {
     /// Takes the place of the router's forwarding. The first direction is from gateway A to gateway B.
-    pub(super) fn start(topology: &Topology, seed: u64) -> Result<Line> {
+    pub(super) fn start(topology: &Topology, outside: Outside, seed: u64) -> Result<Line> {
         let router = &topology.router;
-        router.sysctl(&["net.ipv4.ip_forward=0"])?;
+        router.sysctl(&["net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])?;
         let [(index_a, mac_a), (index_b, mac_b)] = [interface(router, TO_A)?, interface(router, TO_B)?];
-        let open = |index| router.inside(move || Ok(Arc::new(PacketSocket::open(index)?)));
+        let (ethertype, protocol) = match outside {
+            Outside::V4 => (libc::ETH_P_IP as u16, ETHERNET + 9),
+            Outside::V6 => (libc::ETH_P_IPV6 as u16, ETHERNET + 6),
+        };
+        let open = |index| router.inside(move || Ok(Arc::new(PacketSocket::open(index, ethertype)?)));
         let (a, b) = (open(index_a)?, open(index_b)?);
         let macs = [
             [interface(&topology.gateway_b, WAN)?.1, mac_b],
@@ -88,6 +93,7 @@ impl Line {
             let carrier = Carrier {
                 from: from.clone(),
                 to: to.clone(),
+                protocol,
                 macs,
                 noise: Noise::new(seed),
                 counters: counters.clone(),
@@ -137,6 +143,8 @@ impl Drop for Line {
 struct Carrier {
     from: Arc<PacketSocket>,
     to: Arc<PacketSocket>,
+    /// Where in a frame the protocol of its IP packet is.
+    protocol: usize,
     /// Destination and source of what goes on.
     macs: [[u8; 6]; 2],
     noise: Noise,
@@ -154,9 +162,10 @@ impl Carrier {
                 self.give_late(u64::MAX)?;
                 continue;
             };
-            let Some(frame) = frame.get_mut(..length).filter(|frame| frame.len() > PROTOCOL) else {
-                continue;
-            };
+            // What neighbours ask each other stays on their link.
+            let crosses =
+                |frame: &&mut [u8]| frame.get(self.protocol).is_some_and(|p| [ESP, UDP].contains(p));
+            let Some(frame) = frame.get_mut(..length).filter(crosses) else { continue };
             for (place, mac) in frame.chunks_exact_mut(6).zip(self.macs) {
                 place.copy_from_slice(&mac);
             }
@@ -167,7 +176,7 @@ impl Carrier {
     }
 
     fn carry(&mut self, frame: &[u8]) -> Result<()> {
-        let is_esp = frame[PROTOCOL] == ESP;
+        let is_esp = frame[self.protocol] == ESP;
         if is_esp {
             count(&self.counters.taken);
         }
@@ -206,7 +215,7 @@ impl Carrier {
     }
 
     fn give(&self, frame: &[u8]) -> Result<()> {
-        if frame[PROTOCOL] == ESP {
+        if frame[self.protocol] == ESP {
             count(&self.counters.given);
         }
         self.to.send(frame).context("the line cannot send")

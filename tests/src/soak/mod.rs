@@ -24,12 +24,12 @@ use serde_json::{Value, json};
 
 use crate::inject::Noise;
 use crate::run::Run;
-use crate::site::Site;
 use crate::topology::{LAN, TO_A, TO_B, Topology, WAN};
 use account::{Books, Refused};
 use flows::Direction;
 use gateway::Gateway;
 use line::{Line, refused};
+use sites::Outside;
 
 /// How long tunnels may take to connect, and after the last fault to be as if nothing had been.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +48,8 @@ const TOLD: Duration = Duration::from_secs(10);
 pub struct Soak {
     /// How long faults go on.
     pub lasting: Duration,
-    /// What all that looks random follows from, but for the scheduling of threads.
+    /// What all that looks random follows from, but for the scheduling of threads. It is IPv6 between the gateways if the
+    /// seed is even, else IPv4.
     pub seed: u64,
 }
 
@@ -89,6 +90,8 @@ impl Outcome {
         let mut object = self.books.json();
         object["seconds"] = json!(self.soak.lasting.as_secs());
         object["seed"] = json!(self.soak.seed);
+        object["outside"] = json!(Outside::of(self.soak.seed).to_string());
+        object["workers"] = json!(sites::workers());
         object["tunnels"] = json!(sites::TUNNELS);
         object["done_to_it"] = json!(self.faults);
         object["rekeys"] = json!(self.rekeys);
@@ -100,10 +103,12 @@ impl Outcome {
     pub fn table(&self) -> String {
         let faults: Vec<String> = self.faults.iter().map(|(what, n)| format!("{n} × {what}")).collect();
         format!(
-            "a soak of {} s, seed {}, {} tunnels\n  done to it: {}\n  rekeys: {} at least\n{}",
+            "a soak of {} s, seed {}, {} tunnels over {}, {} workers a gateway\n  done to it: {}\n  rekeys: {} at least\n{}",
             self.soak.lasting.as_secs(),
             self.soak.seed,
             sites::TUNNELS,
+            Outside::of(self.soak.seed),
+            sites::workers(),
             faults.join(", "),
             self.rekeys,
             self.books.table()
@@ -125,15 +130,15 @@ pub fn run(soak: Soak, mut say: impl FnMut(&str)) -> Result<Outcome> {
 
 fn on(topology: &Topology, soak: Soak, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     sites::prepare(topology)?;
-    let mut line = Line::start(topology, soak.seed)?;
-    let mut gateways = [
-        Gateway::start(&topology.gateway_a, &Site::a(topology), "A")?,
-        Gateway::start(&topology.gateway_b, &Site::b(topology), "B")?,
-    ];
+    let outside = Outside::of(soak.seed);
+    let mut line = Line::start(topology, outside, soak.seed)?;
+    let [a, b] = outside.sites(topology);
+    let mut gateways =
+        [Gateway::start(&topology.gateway_a, &a, "A")?, Gateway::start(&topology.gateway_b, &b, "B")?];
     for gateway in &mut gateways {
         gateway.wait_connected(PATIENCE)?;
     }
-    say(&format!("{} tunnels are up; seed {}", sites::TUNNELS, soak.seed));
+    say(&format!("{} tunnels are up over {outside}; seed {}", sites::TUNNELS, soak.seed));
     let hosts = [&topology.host_a, &topology.host_b];
     let mut traffic = [
         Direction::start(hosts[0], hosts[1], sites::flows(1, 2), soak.seed)?,

@@ -1,8 +1,9 @@
 //! The two sites of a soak: their tunnels, subnets and configurations.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::thread;
 
 use anyhow::Result;
 
@@ -11,10 +12,50 @@ use super::line::interface;
 use crate::adit::configuration;
 use crate::namespace::Namespace;
 use crate::site::Site;
-use crate::topology::{HOST_A, HOST_B, LAN, LAN_A, LAN_B, SIDE_A6, SIDE_B6, Topology};
+use crate::topology::{HOST_A, HOST_B, LAN, LAN_A, LAN_B, SIDE_A6, SIDE_B6, TO_A, TO_B, Topology, WAN};
 
 /// Tunnels, each with two subnets on either side.
 pub(super) const TUNNELS: u8 = 24;
+
+/// Workers of a gateway on a machine with as many cores, each with a queue of every interface.
+const WORKERS: usize = 2;
+
+/// The IP version between the gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    V4,
+    V6,
+}
+
+impl Outside {
+    /// That of a seed.
+    pub(super) fn of(seed: u64) -> Outside {
+        if seed.is_multiple_of(2) { Outside::V6 } else { Outside::V4 }
+    }
+
+    /// Sites A and B, with addresses of this version outside.
+    pub(super) fn sites(self, topology: &Topology) -> [Site; 2] {
+        let sites = [Site::a(topology), Site::b(topology)];
+        match self {
+            Outside::V4 => sites,
+            Outside::V6 => sites.map(Site::ipv6_outside),
+        }
+    }
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outside::V4 => "IPv4",
+            Outside::V6 => "IPv6",
+        })
+    }
+}
+
+/// Workers of a gateway on this machine.
+pub(super) fn workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(WORKERS)
+}
 
 /// Algorithms of the Child SAs, in turn.
 const ESP: [(&str, &str); 4] =
@@ -71,6 +112,18 @@ pub(super) const PREFIXES: [[&str; 2]; 2] =
 /// it asks for them, as in the second or two that its own IPv6 address takes, is in no counter of its namespace.
 pub(super) fn prepare(topology: &Topology) -> Result<()> {
     topology.add_ipv6()?;
+    let queues = workers().to_string();
+    for (namespace, interfaces) in [
+        (&topology.host_a, &["eth0"][..]),
+        (&topology.gateway_a, &[LAN, WAN]),
+        (&topology.router, &[TO_A, TO_B]),
+        (&topology.gateway_b, &[LAN, WAN]),
+        (&topology.host_b, &["eth0"]),
+    ] {
+        for interface in interfaces {
+            namespace.run("ethtool", &["-L", interface, "rx", &queues, "tx", &queues])?;
+        }
+    }
     let sides = [
         (1, &topology.host_a, &topology.gateway_a, (HOST_A, LAN_A), SIDE_A6),
         (2, &topology.host_b, &topology.gateway_b, (HOST_B, LAN_B), SIDE_B6),
@@ -87,7 +140,7 @@ pub(super) fn prepare(topology: &Topology) -> Result<()> {
         gateway.ip(&["route", "add", own[0], "via", &address.to_string(), "dev", LAN])?;
         gateway.ip(&["-6", "route", "add", own[1], "via", side6.host, "dev", LAN])?;
         // What the kernel sends is finished before it is on the line, which looks at nothing.
-        gateway.run("ethtool", &["-K", crate::topology::WAN, "tx", "off"])?;
+        gateway.run("ethtool", &["-K", WAN, "tx", "off"])?;
         let rules = format!(
             "table ip soak {{
                counter arrived {{}}
