@@ -36,9 +36,9 @@ pub(crate) enum Selection {
     Lab,
     /// Adit and real peers: the matrix of docs/interop.md
     Interop,
-    /// Minutes of traffic, faults and loss, every packet accounted for; not one of `all`
+    /// Minutes of traffic, faults and loss, every packet accounted for
     Soak,
-    /// All but the soak: what CI runs
+    /// All of it, with two short soaks: what CI runs
     All,
 }
 
@@ -54,10 +54,10 @@ pub(crate) struct Options {
     /// Write docs/interop.md when every case of the matrix has passed
     #[arg(long)]
     write_docs: bool,
-    /// How long the soak lasts
+    /// How long `soak` lasts
     #[arg(long, value_name = "N", default_value_t = 1.0)]
     minutes: f64,
-    /// The seed of the soak, to have the same faults again
+    /// The seed of `soak`, to have the same faults again: IPv6 between the gateways if it is even
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -75,11 +75,14 @@ pub(crate) fn test(selection: Selection, options: &Options) {
 #[derive(Default)]
 struct Tests {
     tally: Tally,
+    /// The soak alone is asked for, which then lasts as long and follows from the seed that the options say.
+    soak_alone: bool,
 }
 
 impl Tests {
     fn run(&mut self, selection: Selection, options: &Options) {
-        let chosen = |what| selection == what || selection == Selection::All && what != Selection::Soak;
+        let chosen = |what| selection == what || selection == Selection::All;
+        self.soak_alone = selection == Selection::Soak;
         if !self.holds("setup", setup) || !self.holds("build", || build::build(true).map(|_| ())) {
             return;
         }
@@ -205,14 +208,19 @@ impl Tests {
         if let Some(filter) = &options.filter {
             command.args(["--", filter]);
         }
-        if let Some(file) = &options.json {
+        let is_soak = arguments.contains(&SOAK);
+        if let Some(file) = &options.json
+            && is_soak == self.soak_alone
+        {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-            let variable = if arguments.contains(&SOAK) { "ADIT_SOAK_JSON" } else { "ADIT_INTEROP_JSON" };
+            let variable = if is_soak { "ADIT_SOAK_JSON" } else { "ADIT_INTEROP_JSON" };
             command.env(variable, file);
         }
-        command.env("ADIT_SOAK_MINUTES", options.minutes.to_string());
-        if let Some(seed) = options.seed {
-            command.env("ADIT_SOAK_SEED", seed.to_string());
+        if self.soak_alone {
+            command.env("ADIT_SOAK_MINUTES", options.minutes.to_string());
+            if let Some(seed) = options.seed {
+                command.env("ADIT_SOAK_SEED", seed.to_string());
+            }
         }
         if options.write_docs {
             command.env("ADIT_INTEROP_DOCS", "1");
