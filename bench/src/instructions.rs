@@ -52,6 +52,10 @@ fn row(suite: &str, way: Way, size: usize, sas: usize) -> Result<Row> {
     let what = |batches| format!("{suite}/{}/{size}/{sas}/{batches}", way.name());
     let (less, more) = (Counted::of(&what(few))?, Counted::of(&what(many))?);
     let a_packet = |instructions: u64| instructions as f64 / ((many - few) * BATCH) as f64;
+    ensure!(
+        more.engine > less.engine,
+        "callgrind finds no {ENGINE:?} in the worker: have they been inlined?"
+    );
     let (all, engine) = (a_packet(more.all - less.all), a_packet(more.engine - less.engine));
     Ok(vec![
         ("suite", Value::from(suite)),

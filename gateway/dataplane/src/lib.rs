@@ -273,6 +273,7 @@ impl Dataplane {
                     asker: asker.clone(),
                     defrag: Defrag::open().map_err(Error::system("opening raw sockets"))?,
                     looked: Instant::now(),
+                    tun_looked: None,
                 }),
                 _ => None,
             };

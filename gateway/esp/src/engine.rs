@@ -87,7 +87,9 @@ impl Engine {
     /// Encapsulates the pending packets of `batch`, each `start..end` being an inner IP packet and `seq` a sequence
     /// number never used before under the key (RFC 4303 section 3.3, RFC 4302 section 3.3).
     ///
-    /// Bytes after the inner packet's own length are not sent. A packet that is dropped stays as it was.
+    /// Bytes after the inner packet's own length are not sent. A packet that is dropped stays as it was. Never inlined, as
+    /// [`Engine::open`]: a profile tells the engine from what is around it by their names.
+    #[inline(never)]
     pub fn seal(&mut self, batch: &mut [Packet<'_>]) {
         for burst in batch.chunks_mut(BURST) {
             let mut headless = ArrayVec::<_, BURST>::new();
@@ -127,6 +129,7 @@ impl Engine {
     ///
     /// Of two packets with one sequence number, here or in another engine that shares `states`, one at most is
     /// [`Outcome::Done`]. A packet that is dropped holds no plaintext that it did not come with.
+    #[inline(never)]
     pub fn open(&mut self, batch: &mut [Packet<'_>], states: &impl SaStates) {
         for burst in batch.chunks_mut(BURST) {
             let mut under_way = ArrayVec::<_, BURST>::new();

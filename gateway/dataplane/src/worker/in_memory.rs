@@ -98,6 +98,7 @@ impl Gateway {
             asker: Arc::default(),
             defrag: Defrag::open().map_err(Error::system("opening raw sockets"))?,
             looked: Instant::now(),
+            tun_looked: None,
         };
         let published = Arc::new(Published::default());
         published.replace(snapshot(surroundings, interface_index(tun)));

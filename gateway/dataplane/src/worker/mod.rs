@@ -68,6 +68,8 @@ const UDP_HEADER: usize = 8;
 const AH_SPI: usize = 4;
 /// How often freed SAs are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How soon the TUN device is looked at again while other packets come: every look is a system call.
+const TUN_PAUSE: Duration = Duration::from_micros(100);
 /// How soon a full device, or an empty store of frames, is looked at again: neither ends a `poll`.
 const RETRY: Duration = Duration::from_millis(1);
 /// ICMP errors that one worker sends in a second at most.
@@ -97,6 +99,8 @@ pub(crate) struct SlowPath {
     pub(crate) defrag: Defrag,
     /// When the sockets of `defrag` were last found empty.
     pub(crate) looked: Instant,
+    /// When the TUN device was last found empty, unless this worker has had nothing to do since.
+    pub(crate) tun_looked: Option<Instant>,
 }
 
 /// Where a packet came in.
@@ -183,6 +187,9 @@ impl Worker {
                 let wait = until.saturating_duration_since(ended).as_millis() as i32 + 1;
                 poll(&mut fds, wait);
                 waker.reset();
+                if let Some(slow_path) = &mut self.slow_path {
+                    slow_path.tun_looked = None;
+                }
             }
         }
     }
@@ -238,54 +245,65 @@ impl Worker {
         }
     }
 
-    /// Takes frames out of all receive rings and tells by their metadata what to do with them.
+    /// Takes frames out of all receive rings and tells by their metadata what to do with them: first each socket's share
+    /// of a round, then what others have left of theirs.
     fn collect(&mut self, now: Instant) -> usize {
-        let mut packets = 0;
         let sockets = self.wire.sockets().len();
         let share = (BATCH / sockets.max(1)).max(1);
-        for number in 0..sockets {
-            for _ in 0..share.min(BATCH - packets) {
-                let Some(received) = self.wire.receive(number) else { break };
-                packets += 1;
-                let Ok(received) = received else {
-                    count(self.shared.counters.no_frame());
-                    continue;
-                };
-                let (mut frame, ethernet, end) = (received.frame, received.start, received.end);
-                let meta = ethernet.checked_sub(Meta::SIZE).and_then(|at| {
-                    Meta::read_from_bytes(&self.wire.umem.bytes(&mut frame)[at..ethernet]).ok()
-                });
-                let meta = meta.filter(|m| ethernet + usize::from(m.ip) < end);
-                let Some(meta) = meta.filter(|m| matches!(m.task, task::SEAL | task::OPEN | task::HOLD))
-                else {
-                    count(self.shared.counters.bad_metadata());
-                    self.wire.umem.give(frame);
-                    continue;
-                };
-                let job = Job {
-                    frame,
-                    ethernet,
-                    start: ethernet + usize::from(meta.ip),
-                    end,
-                    sa: meta.sa,
-                    generation: meta.generation,
-                    origin: Origin::Socket(number),
-                };
-                match meta.task {
-                    task::SEAL => self.seal.push(job),
-                    task::OPEN => self.open.push(job),
-                    _ => self.wait(job, meta.sa, now),
-                }
+        let mut packets = 0;
+        for most in [share, BATCH] {
+            for number in 0..sockets {
+                packets += self.collect_from(number, most.min(BATCH - packets), now);
             }
         }
         packets
     }
 
+    /// The same of one socket, and of so many frames at most.
+    fn collect_from(&mut self, number: usize, most: usize, now: Instant) -> usize {
+        for packets in 0..most {
+            let Some(received) = self.wire.receive(number) else { return packets };
+            let Ok(received) = received else {
+                count(self.shared.counters.no_frame());
+                continue;
+            };
+            let (mut frame, ethernet, end) = (received.frame, received.start, received.end);
+            let meta = ethernet
+                .checked_sub(Meta::SIZE)
+                .and_then(|at| Meta::read_from_bytes(&self.wire.umem.bytes(&mut frame)[at..ethernet]).ok());
+            let meta = meta.filter(|m| ethernet + usize::from(m.ip) < end);
+            let Some(meta) = meta.filter(|m| matches!(m.task, task::SEAL | task::OPEN | task::HOLD)) else {
+                count(self.shared.counters.bad_metadata());
+                self.wire.umem.give(frame);
+                continue;
+            };
+            let job = Job {
+                frame,
+                ethernet,
+                start: ethernet + usize::from(meta.ip),
+                end,
+                sa: meta.sa,
+                generation: meta.generation,
+                origin: Origin::Socket(number),
+            };
+            match meta.task {
+                task::SEAL => self.seal.push(job),
+                task::OPEN => self.open.push(job),
+                _ => self.wait(job, meta.sa, now),
+            }
+        }
+        most
+    }
+
     /// Takes packets from the TUN device. What no policy protects is dropped: the device stands for tunnels only.
     fn collect_tun(&mut self, now: Instant) -> usize {
         let mut packets = 0;
+        let looked = self.slow_path.as_ref().and_then(|slow_path| slow_path.tun_looked);
+        if looked.is_some_and(|looked| now.saturating_duration_since(looked) < TUN_PAUSE) {
+            return 0;
+        }
         for _ in 0..TUN_BATCH {
-            let Some(slow_path) = &self.slow_path else { break };
+            let Some(slow_path) = &mut self.slow_path else { break };
             let counters = &self.shared.counters;
             let Some(mut frame) = self.wire.umem.take() else {
                 count(counters.no_frame());
@@ -294,6 +312,7 @@ impl Worker {
             let buf = self.wire.umem.bytes(&mut frame);
             let Some(len) = self.shared.tun.read(&mut buf[TUN_START..]) else {
                 self.wire.umem.give(frame);
+                slow_path.tun_looked = Some(now);
                 break;
             };
             packets += 1;
@@ -406,6 +425,8 @@ fn spi_key(packet: &[u8], start: usize) -> Option<SpiKey> {
 /// Packets and bytes of one SA, counted together and added to its state once a run.
 struct Tally<'a> {
     sas: &'a Sas,
+    /// Milliseconds of CLOCK_BOOTTIME, asked for once: it costs as much as a short packet.
+    seen: u64,
     sa: u32,
     packets: u64,
     bytes: u64,
@@ -413,7 +434,7 @@ struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     fn new(sas: &'a Sas) -> Self {
-        Tally { sas, sa: 0, packets: 0, bytes: 0 }
+        Tally { sas, seen: sys::boottime_ms(), sa: 0, packets: 0, bytes: 0 }
     }
 
     fn add(&mut self, sa: u32, bytes: usize) {
@@ -431,7 +452,7 @@ impl<'a> Tally<'a> {
         {
             state.packets.fetch_add(self.packets, Relaxed);
             state.bytes.fetch_add(self.bytes, Relaxed);
-            state.last_seen.store(sys::boottime_ms(), Relaxed);
+            state.last_seen.store(self.seen, Relaxed);
         }
         (self.packets, self.bytes) = (0, 0);
     }

@@ -1,6 +1,8 @@
 //! From an outer packet to an inner one.
 
-use super::{BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, seal::largest_segment};
+use super::{
+    BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, sa::Sa, seal::largest_segment,
+};
 use crate::{
     capture::Side,
     nexthop::{Resolution, Way},
@@ -37,10 +39,15 @@ impl Worker {
     pub(super) fn open_batch(&mut self, now: Instant) {
         let mut collected = std::mem::take(&mut self.open);
         let mut jobs = ArrayVec::<Job, MAX>::new();
+        let mut last = None;
         for job in collected.drain(..) {
-            match self.sas.current(job.sa, job.generation) {
-                Some(sa) if sa.direction == direction::INBOUND => jobs.push(job),
-                _ => self.discard(job.frame, job.sa, DropCause::NoSa),
+            let sa = (job.sa, job.generation);
+            let is_inbound = |sa: &Sa| sa.direction == direction::INBOUND;
+            if last == Some(sa) || self.sas.current(sa.0, sa.1).is_some_and(is_inbound) {
+                last = Some(sa);
+                jobs.push(job);
+            } else {
+                self.discard(job.frame, job.sa, DropCause::NoSa);
             }
         }
         self.open = collected;

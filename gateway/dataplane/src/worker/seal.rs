@@ -26,14 +26,27 @@ const MAX: usize = BATCH + TUN_BATCH + MAX_FRAGMENTS;
 /// What every IPv6 link takes (RFC 8200 section 5), and so every tunnel.
 const IPV6_LEAST_MTU: usize = 1280;
 
+/// What all packets of an SA have in common in one batch.
+#[derive(Clone, Copy)]
+struct Route {
+    sa: u32,
+    generation: u32,
+    peer: Address,
+    resolution: Resolution,
+    /// Bytes of the longest outer packet.
+    mtu: u16,
+    /// Bytes of the longest inner packet.
+    longest: usize,
+    /// Largest TCP segment in bytes, `None` to derive it.
+    mss: Option<u16>,
+}
+
 /// What is known of a packet before it is sealed.
 #[derive(Clone, Copy)]
 struct Plan {
-    peer: Address,
-    resolution: Resolution,
+    /// Which of the batch's routes it takes.
+    route: usize,
     inner_len: usize,
-    /// How to cut it, when it does not fit and may be cut.
-    cut: Option<Cut>,
     /// The path's MTU, when it must not be cut and yet has to pass: then the sealed packet is (RFC 2473 section 7.1).
     cut_sealed: Option<u16>,
 }
@@ -51,9 +64,17 @@ struct Sealed {
 struct Ready {
     jobs: ArrayVec<Job, MAX>,
     plans: ArrayVec<Plan, MAX>,
+    /// One for each run of packets of one SA.
+    routes: ArrayVec<Route, MAX>,
 }
 
 impl Ready {
+    /// The route that the packet before took, if a packet of this SA takes the same.
+    fn last_route(&self, job: &Job) -> Option<usize> {
+        let last = self.routes.last()?;
+        ((last.sa, last.generation) == (job.sa, job.generation)).then(|| self.routes.len() - 1)
+    }
+
     fn push(&mut self, job: Job, plan: Plan) {
         self.jobs.push(job);
         self.plans.push(plan);
@@ -66,14 +87,12 @@ impl Worker {
         let mut collected = std::mem::take(&mut self.seal);
         let mut ready = Ready::default();
         for mut job in collected.drain(..) {
-            if ready.jobs.remaining_capacity() < MAX_FRAGMENTS {
+            if ready.jobs.remaining_capacity() < MAX_FRAGMENTS || ready.routes.is_full() {
                 self.seal_ready(&mut ready, now);
             }
-            match self.prepare(&mut job) {
-                Ok(plan) => match plan.cut {
-                    Some(cut) => self.fragment(job, plan, cut, &mut ready),
-                    None => ready.push(job, plan),
-                },
+            match self.prepare(&mut job, &mut ready) {
+                Ok((plan, None)) => ready.push(job, plan),
+                Ok((plan, Some(cut))) => self.fragment(job, plan, cut, &mut ready),
                 Err(cause) => self.discard(job.frame, job.sa, cause),
             }
         }
@@ -82,9 +101,9 @@ impl Worker {
     }
 
     fn seal_ready(&mut self, ready: &mut Ready, now: Instant) {
-        let Ready { jobs, plans } = ready;
+        let Ready { jobs, plans, routes } = ready;
         if jobs.is_empty() {
-            return;
+            return routes.clear();
         }
         let sequence = self.reserve(jobs);
         let is_watched = self.watched.is_any();
@@ -122,27 +141,22 @@ impl Worker {
             let sent = match sealed.outcome {
                 Outcome::Done => {
                     tally.add(job.sa, plan.inner_len);
+                    let Route { peer, resolution, .. } = routes[plan.route];
                     let packet = Outgoing {
                         frame: job.frame,
                         start: sealed.start,
                         end: sealed.end,
                         sa: job.sa,
                         way: Way::Outer,
-                        destination: plan.peer,
+                        destination: peer,
                     };
                     match plan.cut_sealed {
                         Some(mtu) if sealed.end - sealed.start > usize::from(mtu) => {
                             // Neither another packet of the SA has this ID for long, nor one of its successor.
                             let id = seq.unwrap_or(0) as u32 ^ job.generation.wrapping_mul(0x9e37_79b1);
-                            send_in_pieces(
-                                &mut self.wire,
-                                packet,
-                                (usize::from(mtu), id),
-                                plan.resolution,
-                                now,
-                            )
+                            send_in_pieces(&mut self.wire, packet, (usize::from(mtu), id), resolution, now)
                         }
-                        _ => self.wire.send(packet, plan.resolution, now),
+                        _ => self.wire.send(packet, resolution, now),
                     }
                 }
                 Outcome::Dropped(drop) => Err((job.frame, cause(drop))),
@@ -153,6 +167,7 @@ impl Worker {
                 self.wire.umem.give(frame);
             }
         }
+        routes.clear();
     }
 
     /// Makes the fragments of a packet ready in its place, all or none of them (RFC 4301 section 8.2.1: before sealing,
@@ -173,7 +188,7 @@ impl Worker {
             };
             let (ethernet, start, end) = (HEADROOM, HEADROOM, HEADROOM + inner_len);
             let piece = Job { frame, ethernet, start, end, ..job };
-            ready.push(piece, Plan { inner_len, cut: None, ..plan });
+            ready.push(piece, Plan { inner_len, ..plan });
         }
         if ready.jobs.len() - before == cut.count() {
             self.cut += cut.count() as u64 - 1;
@@ -186,13 +201,13 @@ impl Worker {
         self.discard(job.frame, job.sa, DropCause::Malformed);
     }
 
-    /// Everything that a forwarder does to an inner packet before it is sealed.
-    fn prepare(&mut self, job: &mut Job) -> Result<Plan, DropCause> {
-        let sa = self.sas.current(job.sa, job.generation).ok_or(DropCause::NoSa)?;
-        if sa.direction != direction::OUTBOUND {
+    /// The way of the packets of an outbound SA.
+    fn route(&mut self, sa: u32, generation: u32) -> Result<Route, DropCause> {
+        let known = self.sas.current(sa, generation).ok_or(DropCause::NoSa)?;
+        if known.direction != direction::OUTBOUND {
             return Err(DropCause::NoSa);
         }
-        let (peer, mtu, mss) = (sa.peer, sa.mtu, sa.mss);
+        let (peer, mtu, mss) = (known.peer, known.mtu, known.mss);
         let resolution = self.wire.view.resolve(Way::Outer, &peer);
         let path = match resolution {
             Resolution::Hop(hop) => hop.mtu,
@@ -200,7 +215,21 @@ impl Worker {
             Resolution::Local | Resolution::None => return Err(DropCause::NoRoute),
         };
         let mtu = mtu.map_or(path, |m| m.min(path));
-        let longest = self.sas.engine.max_inner(job.sa, usize::from(mtu));
+        let longest = self.sas.engine.max_inner(sa, usize::from(mtu));
+        Ok(Route { sa, generation, peer, resolution, mtu, longest, mss })
+    }
+
+    /// Everything that a forwarder does to an inner packet before it is sealed; how to cut it, when it does not fit and
+    /// may be cut.
+    fn prepare(&mut self, job: &mut Job, ready: &mut Ready) -> Result<(Plan, Option<Cut>), DropCause> {
+        let route = match ready.last_route(job) {
+            Some(route) => route,
+            None => {
+                ready.routes.push(self.route(job.sa, job.generation)?);
+                ready.routes.len() - 1
+            }
+        };
+        let Route { mtu, longest, mss, .. } = ready.routes[route];
 
         let buf = self.wire.umem.bytes(&mut job.frame);
         let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;
@@ -224,7 +253,7 @@ impl Worker {
             return Err(DropCause::HopLimit);
         }
         clamp_mss(buf, &headers, || mss.unwrap_or_else(|| largest_segment(longest, &headers)));
-        Ok(Plan { peer, resolution, inner_len, cut, cut_sealed })
+        Ok((Plan { route, inner_len, cut_sealed }, cut))
     }
 
     /// Sequence numbers, reserved once for each run of packets of one SA.

@@ -21,9 +21,6 @@ pub(crate) const SHORT_PACKET: usize = 3400;
 /// takes at most 14 + 40 + 48 of these bytes (Ethernet, IPv6, AH with its longest ICV).
 pub(crate) const HEADROOM: usize = 256;
 
-/// Pages are there before the first packet is. (Miri's mmap knows no flags.)
-const POPULATED: libc::c_int = if cfg!(miri) { 0 } else { libc::MAP_POPULATE };
-
 /// An anonymous or shared mapping.
 pub(super) struct Mapping {
     base: NonNull<u8>,
@@ -38,7 +35,17 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` zeroed bytes that belong to nobody else.
     pub(super) fn anonymous(len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        let mapping = Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
+        // Large pages where the kernel has them: every chunk is a small page of its own, and there are more chunks than
+        // a processor remembers translations. Then all pages, before the first packet is. Neither has to succeed, and
+        // Miri knows neither.
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
+            if !cfg!(miri) {
+                // SAFETY: the mapping that was just made, whose contents stay what they are.
+                unsafe { libc::madvise(mapping.base.as_ptr().cast(), len, advice) };
+            }
+        }
+        Ok(mapping)
     }
 
     /// Maps `len` bytes of a descriptor, shared with the kernel.
@@ -49,8 +56,7 @@ impl Mapping {
     fn map(len: usize, flags: libc::c_int, fd: libc::c_int, offset: i64) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice overlays nothing.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags | POPULATED, fd, offset) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
