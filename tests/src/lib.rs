@@ -16,6 +16,7 @@
 //! | [`adit`] | an Adit in a namespace |
 //! | [`pair`] | two Adits that are connected |
 //! | [`strongswan`] | a strongSwan: in a namespace, in another Debian, in a guest with its own kernel |
+//! | [`starter`] | a strongSwan that reads ipsec.conf |
 //! | [`roots`] | the Debian systems and the kernel that some peers need |
 //! | [`interop`] | the matrix of cases against real peers |
 //! | [`soak`] | minutes of traffic, faults and loss, every packet accounted for |
@@ -37,6 +38,7 @@ pub mod run;
 pub mod scenario;
 pub mod site;
 pub mod soak;
+pub mod starter;
 pub mod stream;
 pub mod strongswan;
 mod sys;

@@ -8,13 +8,19 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A scenario: what must hold, and how that is tried.
 pub struct Scenario {
     name: String,
+    lacking: Option<String>,
     run: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 impl Scenario {
     /// `name` says what must hold, in words joined by `_`; `run` tries it.
     pub fn new(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Scenario {
-        Scenario { name: name.into(), run: Box::new(run) }
+        Scenario { name: name.into(), lacking: None, run: Box::new(run) }
+    }
+
+    /// What this scenario needs and the machine lacks, if anything: it is then skipped.
+    pub fn lacking(self, what: Option<&str>) -> Scenario {
+        Scenario { lacking: what.map(str::to_owned), ..self }
     }
 }
 
@@ -36,8 +42,8 @@ pub fn unavailable() -> Option<String> {
 }
 
 fn trial(scenario: Scenario, lacking: Option<String>) -> Trial {
-    let Scenario { name, run } = scenario;
-    Trial::ignorable_test(name, move || match lacking {
+    let Scenario { name, lacking: of_its_own, run } = scenario;
+    Trial::ignorable_test(name, move || match lacking.or(of_its_own) {
         Some(reason) => Ok(Completion::ignored_with(reason)),
         None => match run() {
             Ok(()) => Ok(Completion::Completed),

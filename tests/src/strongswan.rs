@@ -22,7 +22,7 @@ use crate::run::end_processes;
 
 /// Plugins of every charon. Debian's default list makes it crash where a plugin finds its device missing; one that a
 /// version does not have is passed over.
-const PLUGINS: &str = "random nonce openssl aes sha1 sha2 md5 hmac kdf gmp gcm curve25519 chapoly mlkem xcbc cmac ctr \
+pub(crate) const PLUGINS: &str = "random nonce openssl aes sha1 sha2 md5 hmac kdf gmp gcm curve25519 chapoly mlkem xcbc cmac ctr \
                        ccm pem pkcs1 x509 constraints pubkey kernel-netlink socket-default vici updown";
 
 /// TCP port of the guest's control socket.

@@ -18,7 +18,7 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 }
 
 /// What the lab, the demo and the build call by name.
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     tool("ip", "iproute2"),
     tool("nsenter", "util-linux"),
     tool("ping", "iputils-ping"),
@@ -31,11 +31,13 @@ const TOOLS: [Tool; 12] = [
     tool("cc", "gcc"),
     tool("swanctl", "strongswan-swanctl"),
     tool("charon-systemd", "charon-systemd"),
+    tool("ipsec", "strongswan-starter"),
 ];
 
 /// Debian packages without a program of their own: the C library's headers, and strongSwan's plugins.
-const LIBRARIES: [&str; 6] = [
+const LIBRARIES: [&str; 7] = [
     "libc6-dev",
+    "strongswan-charon",
     "strongswan-libcharon",
     "libcharon-extra-plugins",
     "libcharon-extauth-plugins",
@@ -113,8 +115,11 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     command.args(packages);
     let remedy = "read apt's message above; a name it cannot locate needs bookworm and bookworm-security in apt's sources";
     Step::new(format!("install the Debian packages {names}"), command, remedy).shown()?;
-    if packages.iter().any(|package| package == "charon-systemd") {
-        stop_system_charon();
+    for (package, service) in [("charon-systemd", "strongswan"), ("strongswan-starter", "strongswan-starter")]
+    {
+        if packages.iter().any(|installed| installed == package) {
+            stop_system_charon(service);
+        }
     }
     Ok(())
 }
@@ -125,18 +130,17 @@ fn apt(arguments: &[&str]) -> Command {
     command
 }
 
-/// Debian starts a system-wide charon when it is first installed; it would hold UDP 500 and 4500 of the machine.
-fn stop_system_charon() {
+/// Debian starts a system-wide charon when one is first installed; it would hold UDP 500 and 4500 of the machine.
+fn stop_system_charon(service: &str) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }
-    match Command::new("systemctl").args(["disable", "--now", "strongswan.service"]).output() {
+    let unit = format!("{service}.service");
+    match Command::new("systemctl").args(["disable", "--now", &unit]).output() {
         Ok(output) if output.status.success() => {
-            note("strongswan.service is switched off: the lab runs its own")
+            note(&format!("{unit} is switched off: the lab runs its own"))
         }
-        _ => {
-            note("strongswan.service could not be switched off; `systemctl disable --now strongswan` does it")
-        }
+        _ => note(&format!("{unit} could not be switched off; `systemctl disable --now {service}` does it")),
     }
 }
 

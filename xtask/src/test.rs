@@ -107,6 +107,7 @@ impl Tests {
             (Selection::Lab, "fail_closed"),
             (Selection::Lab, "lifetimes"),
             (Selection::Soak, SOAK),
+            (Selection::Interop, "peer_config"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {

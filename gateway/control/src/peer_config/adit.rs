@@ -38,6 +38,7 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     let start = script.view.start;
     let (local, remotes) = (script.view.local_subnets.to_vec(), script.view.remote_subnets.to_vec());
     let ids = (script.view.local_id.to_string(), script.view.remote_id.to_string());
+    script.file("adit.toml");
     let mut field = |name: &str, value: &dyn Display| script.line(format_args!("{name} = {value}"));
 
     field("[[peer]]\nname", &quoted(&gateway));

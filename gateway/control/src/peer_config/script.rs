@@ -59,7 +59,7 @@ impl<'a> Script<'a> {
         self.notes.push(text.into());
     }
 
-    /// Begins another file; a configuration that is one file has the name it is given first.
+    /// Begins another file.
     pub(super) fn file(&mut self, name: &str) {
         self.files.push((name.to_owned(), String::new()));
     }
@@ -67,7 +67,7 @@ impl<'a> Script<'a> {
     /// Writes a line.
     pub(super) fn line(&mut self, line: impl fmt::Display) {
         if self.files.is_empty() {
-            self.file(self.request.vendor.word());
+            self.file(&format!("{}.txt", self.request.vendor));
         }
         if let Some((_, text)) = self.files.last_mut() {
             // Writing into a String does not fail.

@@ -38,7 +38,9 @@ fn every_vendor_gets_what_its_golden_file_says() {
     let mut wrong = Vec::new();
     for tunnel in &config.tunnels {
         for vendor in Vendor::ALL {
-            let file = directory().join(&tunnel.name).join(format!("{vendor}.txt"));
+            let file = directory()
+                .join(tunnel.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+                .join(format!("{vendor}.txt"));
             // A version in the first line would change every file at every release.
             let now = written(&config, tunnel, vendor)
                 .replace(concat!("Adit ", env!("CARGO_PKG_VERSION")), "Adit VERSION");
