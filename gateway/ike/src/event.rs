@@ -44,7 +44,8 @@ pub struct Transmit {
 /// Something the caller has to do or to know.
 #[derive(Debug)]
 pub enum Event {
-    /// An IKE SA was established.
+    /// An IKE SA was established. Tunnels of IKEv1 that differ by their subnets alone share one: each is told of it as
+    /// of its own, from its first pair of Child SAs on.
     IkeUp {
         /// The tunnel it is of.
         tunnel: TunnelId,

@@ -156,6 +156,13 @@ impl Tunnels {
         named.flatten().filter_map(|id| self.get(id).cloned()).collect()
     }
 
+    /// The other tunnels of a tunnel's place whose peer has the same identity.
+    pub(crate) fn beside(&self, tunnel: &TunnelConfig) -> impl Iterator<Item = &Arc<TunnelConfig>> {
+        let residents = self.places.get(&place(tunnel));
+        let named = residents.and_then(|residents| residents.by_peer_id.get(&folded(&tunnel.peer_id)));
+        named.into_iter().flatten().filter(|id| **id != tunnel.id).filter_map(|id| self.get(id))
+    }
+
     /// What peers have for identities there: the first few, to be told where another came.
     pub(crate) fn peer_ids(&self, path: Path, dialect: Dialect) -> Vec<Id> {
         let first = self.residents(path, dialect).flat_map(|r| r.by_peer_id.keys().take(NAMED));

@@ -146,6 +146,23 @@ macro_rules! another_peer {
     };
 }
 
+/// A second tunnel of Adit's with the same peer, identities and key, for other subnets of the peer's: all but the mode and who
+/// begins.
+macro_rules! sibling {
+    ($mode:literal, $start:literal) => {
+        concat!(
+            "[[tunnel]]\nname = \"sibling\"\npeer = \"b\"\nlocal_subnets = [\"10.1.0.0/24\"]\n",
+            "remote_subnets = [\"10.2.1.0/24\"]\npsk = \"open-sesame-with-32-characters-1\"\nstart = \"",
+            $start,
+            "\"\n[tunnel.ike]\nversion = \"ikev1\"\nmode = \"",
+            $mode,
+            "\"\nlocal_id = \"192.0.2.1\"\npeer_id = \"198.51.100.1\"\nencryption = \"aes128\"\n",
+            "integrity = \"sha256\"\ndh = 14\n[tunnel.ipsec]\nencryption = \"aes128\"\nintegrity = \"sha256\"\n",
+            "pfs = \"disabled\"\nesn = false\n"
+        )
+    };
+}
+
 /// Every case, in the order in which they run: those that share a station follow each other.
 pub fn matrix() -> Vec<Case> {
     let mut all = Vec::new();
@@ -323,7 +340,7 @@ fn mismatches() -> Vec<Case> {
     cases
 }
 
-/// A peer from anywhere, and a tunnel of another peer from anywhere.
+/// A peer from anywhere, and a tunnel of another peer from anywhere; and two tunnels of one peer.
 fn tunnels() -> Vec<Case> {
     let mut cases = Vec::new();
     let anywhere =
@@ -336,6 +353,24 @@ fn tunnels() -> Vec<Case> {
         let mut case = Case::new("tunnels", Responds, usual(version), Shows::Traffic);
         case.adit = anywhere(version, another);
         cases.push(named("from-anywhere", case));
+    }
+    for (version, role, sibling) in [
+        (Main, Initiates, sibling!("main", "immediate")),
+        (Main, Responds, sibling!("main", "respond")),
+        (Aggressive, Initiates, sibling!("aggressive", "immediate")),
+        (Aggressive, Responds, sibling!("aggressive", "respond")),
+    ] {
+        let shows = [
+            ("told-apart-by-subnets", Shows::Subnets),
+            ("peer-rekeys-ike", Shows::Rekey(Side::Peer, Sa::Ike)),
+            ("adit-rekeys-ike", Shows::Rekey(Side::Adit, Sa::Ike)),
+        ];
+        for (name, shows) in shows.into_iter().take(if version == Main { 3 } else { 1 }) {
+            let mut case = Case::new("tunnels", role, usual(version), shows);
+            case.adit.more = vec![("after", sibling)];
+            case.swan.subnets_b = vec!["10.2.0.0/24", "10.2.1.0/24"];
+            cases.push(named(name, case));
+        }
     }
     cases
 }

@@ -206,8 +206,9 @@ fn every_pair(station: &Station, case: &Case) -> Result<String> {
         Ok(Ipv4Addr::new(a, b, c, 2))
     };
     let mut pairs = 0;
-    for a in &case.adit.subnets_a {
-        for b in &case.adit.subnets_b {
+    // Those of all tunnels.
+    for a in &case.swan.subnets_a {
+        for b in &case.swan.subnets_b {
             let (one, other) = (host(a)?, host(b)?);
             both_ways(station, one, other)?;
             pairs += 1;

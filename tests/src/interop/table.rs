@@ -188,7 +188,12 @@ const GROUPS: [(&str, &str); 10] = [
          that is killed and comes back.",
     ),
     ("mismatches", "What the FAQs of VPN gateways are about: each told in words."),
-    ("tunnels", "Two peers from anywhere: told apart by their IDs and, in aggressive mode, their keys."),
+    (
+        "tunnels",
+        "Two peers from anywhere: told apart by their IDs and, in aggressive mode, their keys. Two tunnels that share the \
+         peer, the IDs and the key, and one connection of the peer's for both: told apart by their subnets, with traffic \
+         both ways through each; a rekey of the one IKE SA leaves both.",
+    ),
     ("extensions", "Extensions; of IKEv1 its fragmentation, forced by the peer for every message."),
     ("nat", "NAT that forwards IKE inward and gives outgoing packets random ports; ESP and AH do not pass."),
     ("protocol-50", "strongSwan 6: ESP without UDP, and a hybrid key exchange."),

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What records begin with; another number whenever anything in them is another.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// Child SAs that a tunnel may have and be kept. Each change of the tunnel writes all of them.
 const MAX_CHILDREN: usize = 1024;
@@ -42,7 +42,7 @@ pub struct Restored {
 }
 
 /// An IKE SA that goes on in this process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RestoredIke {
     /// Where its messages go.
     pub path: Path,

@@ -74,9 +74,11 @@ impl Endpoint {
         initiator: bool,
     ) {
         let (path, nat_t_port) = (sa.path, self.config.nat_t_port);
-        let Some(tunnel) = sa.tunnel.clone() else { return };
         let Some(established) = sa.established() else { return };
         let Some((_, quick)) = established.quicks().find(|(known, _)| *known == id) else { return };
+        let of = quick.want.tunnel;
+        // As the tunnel was configured when phase 1 was made, if it is gone.
+        let Some(tunnel) = self.tunnels.get(&of).or(sa.tunnel.as_ref()).cloned() else { return };
         let Some(suite) = quick.suite else { return };
         let (initiator_nonce, responder_nonce) = match initiator {
             true => (&quick.nonce, &quick.peer_nonce),
@@ -86,7 +88,7 @@ impl Endpoint {
         let exchanged = QuickExchanged { initiator_nonce, responder_nonce, shared };
         let encapsulated = established.nat.any() && path.local.port() == nat_t_port;
         let lifetime = quick.lifetime.time.unwrap_or(tunnel.ipsec.lifetime).max(Duration::from_secs(1));
-        let Want { local, remote, replaces } = quick.want.clone();
+        let Want { local, remote, replaces, .. } = quick.want.clone();
         let child = ChildSa {
             inbound: established.keys.keymat(&suite, &exchanged, quick.inbound_spi),
             outbound: established.keys.keymat(&suite, &exchanged, quick.outbound_spi),
@@ -126,17 +128,18 @@ impl Endpoint {
             retire_at: None,
         };
         let inbound_spi = kept.inbound_spi;
-        if !established.superseded {
+        let superseded = established.superseded;
+        sa.waiting.remove(&of);
+        if !superseded && sa.waiting.is_empty() && sa.tunnel_id() == Some(of) {
             self.timers.stop(sa.cookie, TimerKind::Superseded);
         }
-        let family = self.family(tunnel.id);
-        family.wanted = false;
-        family.children.push(kept);
-        self.events.push_back(Event::ChildUp { tunnel: tunnel.id, child: Box::new(child) });
+        self.serve(sa, of);
+        self.family(of).children.push(kept);
+        self.events.push_back(Event::ChildUp { tunnel: of, child: Box::new(child) });
         if initiator {
-            self.settle_child(now, tunnel.id, inbound_spi);
+            self.settle_child(now, of, inbound_spi);
         }
-        self.arm_children(tunnel.id);
+        self.arm_children(of);
     }
 
     /// The peer is ready for what is sent with a pair.
@@ -155,6 +158,7 @@ impl Endpoint {
     }
 
     pub(super) fn arm_children(&mut self, tunnel: TunnelId) {
+        self.changed.insert(tunnel);
         let Some(family) = self.v1.families.get(&tunnel) else { return };
         match family.children.iter().map(Child::due).min() {
             Some(at) => self.timers.set(family.key, TimerKind::Children, at),
@@ -164,6 +168,11 @@ impl Endpoint {
 
     /// Something is to be done about a tunnel's Child SAs.
     pub(super) fn v1_children_due(&mut self, now: Instant, tunnel: TunnelId) {
+        let is_guest = self.v1.families.get(&tunnel).is_some_and(|family| family.host.is_some());
+        if is_guest && self.speaker(tunnel).is_none() {
+            // Another process has left the pairs alone.
+            return self.drop_children(now, tunnel, None, DownReason::Broken);
+        }
         let due = |child: &&Child| child.due() <= now;
         let family = self.v1.families.get(&tunnel);
         let due: Vec<u32> =
@@ -204,16 +213,20 @@ impl Endpoint {
     }
 
     /// A pair is to be rekeyed on this SA, unless that is under way.
-    pub(super) fn want_rekey(&mut self, now: Instant, sa: &mut Sa, inbound_spi: u32) {
-        let Some(family) = sa.tunnel_id().and_then(|id| self.v1.families.get(&id)) else { return };
+    pub(super) fn want_rekey(&mut self, now: Instant, sa: &mut Sa, tunnel: TunnelId, inbound_spi: u32) {
+        let Some(family) = self.v1.families.get(&tunnel) else { return };
         let Some(child) = family.children.iter().find(|c| c.inbound_spi == inbound_spi) else { return };
         if child.retire_at.is_some() {
             return;
         }
-        let want =
-            Want { local: child.local.clone(), remote: child.remote.clone(), replaces: Some(inbound_spi) };
+        let want = Want {
+            tunnel,
+            local: child.local.clone(),
+            remote: child.remote.clone(),
+            replaces: Some(inbound_spi),
+        };
         let Some(established) = sa.established_mut() else { return };
-        let same = |other: &Want| (&other.local, &other.remote) == (&want.local, &want.remote);
+        let same = |other: &Want| other.is_of(tunnel, &want.local, &want.remote);
         let under_way = established.wants.iter().any(same)
             || established.quicks().any(|(_, quick)| quick.step != Step::Done && same(&quick.want));
         if !under_way {
@@ -231,7 +244,7 @@ impl Endpoint {
         reason: DownReason,
         tell: bool,
     ) {
-        match self.v1.current(tunnel) {
+        match self.speaker(tunnel) {
             Some(cookie) => self.with_v1(cookie, |endpoint, mut sa| {
                 endpoint.remove_child_on(now, Some(&mut sa), tunnel, inbound_spi, reason, tell);
                 endpoint.expect_children(now, &sa);
@@ -269,6 +282,7 @@ impl Endpoint {
             self.inform(now, sa, Payload::Delete(delete), true);
         }
         self.arm_children(tunnel);
+        self.guest_may_go(tunnel, reason);
         self.drop_empty_family(tunnel);
     }
 

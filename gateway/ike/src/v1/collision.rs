@@ -27,21 +27,22 @@ const PEERS_TURN: Duration = Duration::from_secs(2);
 impl Endpoint {
     /// Settles which ISAKMP SA of its tunnel remains, now that `sa` is up.
     pub(super) fn settle_sas(&mut self, now: Instant, sa: &mut Sa, initial_contact: bool) {
-        let Some(tunnel) = sa.tunnel_id() else { return };
+        let Some(tunnel) = sa.tunnel.clone() else { return };
         if initial_contact {
-            self.drop_children(now, tunnel, Some(sa.started), DownReason::Replaced);
+            self.drop_older_children(now, sa);
         }
-        for cookie in self.v1.others(tunnel, sa.cookie) {
+        for cookie in self.kin_sas(tunnel.id, sa.cookie) {
             let Some(mut other) = self.v1.sas.remove(&cookie) else { continue };
+            let Some(of) = other.tunnel_id() else { continue };
             let lower = other.initiator_nonce < sa.initiator_nonce;
             let responder = sa.role == Role::Responder;
             let since = match &other.state {
                 State::PhaseOne(one) => {
                     let waits = other.role == Role::Initiator && !one.step.may_be_up_at_peer();
                     if responder && waits {
+                        sa.waiting.append(&mut other.waiting);
+                        sa.waiting.insert(of);
                         self.v1_forget(cookie, other.first_message, other.tunnel);
-                        self.family(tunnel).wanted = true;
-                        self.family(tunnel).sas.insert(sa.cookie);
                         continue;
                     }
                     None
@@ -56,8 +57,9 @@ impl Endpoint {
             // The peer may not have got the last message of one that nothing has come back on: it may come yet.
             let known = other.established().is_some_and(|established| !established.unconfirmed);
             if responder && initial_contact && known && since <= sa.started {
-                self.abandon_quicks(now, &mut other, tunnel);
-                self.events.push_back(crate::Event::IkeDown { tunnel, reason: DownReason::Replaced });
+                sa.waiting.append(&mut self.expected_on(&other));
+                self.abandon_quicks(now, &mut other, of);
+                self.isakmp_down(of, DownReason::Replaced, Some(sa));
                 self.v1_forget(cookie, other.first_message, other.tunnel);
                 continue;
             }
@@ -75,14 +77,14 @@ impl Endpoint {
             }
             self.v1.sas.insert(cookie, other);
         }
-        self.bound_sas(now, tunnel, sa.cookie);
+        self.bound_sas(now, tunnel.id, sa.cookie);
     }
 
     /// Holds few SAs of a tunnel that others have taken the place of: the oldest of them are closed before their time, and
     /// of those that are closed the oldest forgotten.
     fn bound_sas(&mut self, now: Instant, tunnel: TunnelId, new: u64) {
         let oldest_beyond = |endpoint: &Self, is_one: fn(&Sa) -> bool| {
-            let others = endpoint.v1.others(tunnel, new).into_iter();
+            let others = endpoint.kin_sas(tunnel, new).into_iter();
             let mut found: Vec<_> =
                 others.filter_map(|cookie| endpoint.v1.sa(cookie)).filter(|sa| is_one(sa)).collect();
             found.sort_by_key(|sa| sa.started);
@@ -95,6 +97,15 @@ impl Endpoint {
         for cookie in oldest_beyond(self, |sa| matches!(sa.state, State::Closing(_))) {
             self.with_v1(cookie, |_, _| None);
         }
+    }
+
+    /// The peer has begun from nothing: what was there before this SA is gone.
+    pub(super) fn drop_older_children(&mut self, now: Instant, sa: &Sa) {
+        let Some(tunnel) = &sa.tunnel else { return };
+        for kin in self.kin(tunnel) {
+            self.drop_children(now, kin.id, Some(sa.started), DownReason::Replaced);
+        }
+        self.family(tunnel.id).sas.insert(sa.cookie);
     }
 
     fn supersede_sa(&mut self, at: Instant, sa: &mut Sa) {
@@ -112,8 +123,7 @@ impl Endpoint {
             return Some(sa);
         };
         if established.superseded {
-            let other = self.v1.current(tunnel.id).and_then(|cookie| self.v1.sa(cookie)?.established());
-            if other.is_some() {
+            if self.speaker(tunnel.id).is_some() {
                 return self.v1_close_sa(now, sa, DownReason::Replaced);
             }
             // What was to take its place is gone: it is needed after all.
@@ -123,11 +133,24 @@ impl Endpoint {
             self.start_v1_lifetimes(now, &sa, &tunnel);
             return Some(sa);
         }
-        if self.v1.is_up(tunnel.id) || established.is_negotiating() {
+        let is_negotiating = established.is_negotiating();
+        let waiting = std::mem::take(&mut sa.waiting);
+        if !waiting.is_empty() {
+            for tunnel in waiting {
+                self.want_missing(now, &mut sa, tunnel, None);
+            }
+            self.expect_children(now, &sa);
             return Some(sa);
         }
-        if self.v1.families.get_mut(&tunnel.id).is_some_and(|f| std::mem::take(&mut f.wanted)) {
-            self.want_missing(now, &mut sa, None);
+        if self.v1.is_up(tunnel.id) {
+            return Some(sa);
+        }
+        if is_negotiating {
+            self.expect_children(now, &sa);
+            return Some(sa);
+        }
+        if self.v1_hand_over(now, &mut sa) {
+            self.isakmp_down(tunnel.id, DownReason::NoChild, Some(&sa));
             return Some(sa);
         }
         self.v1_close_sa(now, sa, DownReason::NoChild)
@@ -137,13 +160,12 @@ impl Endpoint {
     /// negotiate on it, the peer's after a while.
     pub(super) fn expect_children(&mut self, now: Instant, sa: &Sa) {
         let (Some(established), Some(tunnel)) = (sa.established(), sa.tunnel_id()) else { return };
-        if established.superseded || self.v1.is_up(tunnel) {
+        if established.superseded || (sa.waiting.is_empty() && self.v1.is_up(tunnel)) {
             return;
         }
-        let wanted = self.v1.families.get(&tunnel).is_some_and(|family| family.wanted);
         let at = match (sa.role, established.is_negotiating()) {
             (Role::Initiator, false) => now,
-            (Role::Responder, false) if wanted => now + PEERS_TURN,
+            (Role::Responder, false) if !sa.waiting.is_empty() => now + PEERS_TURN,
             _ => now + CHILDLESS,
         };
         // Signs of life alone must not put off the end of an SA whose peer has lost the Child SAs.

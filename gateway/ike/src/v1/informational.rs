@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{
     Established, Flight, Sa, State,
+    children::Child,
     cipher::{MessageCipher, OpenError, Opened},
     keys::{SaKeys, same_hash},
     message::digest,
@@ -16,7 +17,7 @@ use crate::{
     counters::ExchangeResult,
     endpoint::Endpoint,
     error::Cause,
-    event::{DownReason, Event, Path, Phase},
+    event::{DownReason, Path, Phase},
     timer::TimerKind,
     wire::ExchangeType,
 };
@@ -218,7 +219,7 @@ impl Endpoint {
         for payload in payloads {
             match payload {
                 Payload::Delete(delete) if delete.protocol == ProtocolId::Isakmp => {
-                    self.isakmp_deleted(now, &sa, delete);
+                    self.isakmp_deleted(now, &mut sa, delete);
                 }
                 Payload::Delete(delete) => self.children_deleted(now, &mut sa, delete),
                 Payload::Notify(notify) => self.notified(now, &mut sa, notify, digest),
@@ -233,9 +234,9 @@ impl Endpoint {
     }
 
     /// DELETE of another ISAKMP SA of the same peer.
-    fn isakmp_deleted(&mut self, now: Instant, sa: &Sa, delete: &Delete) {
+    fn isakmp_deleted(&mut self, now: Instant, sa: &mut Sa, delete: &Delete) {
         let Some(tunnel) = sa.tunnel_id() else { return };
-        for cookie in self.v1.others(tunnel, sa.cookie) {
+        for cookie in self.kin_sas(tunnel, sa.cookie) {
             let named = self
                 .v1
                 .sa(cookie)
@@ -243,8 +244,10 @@ impl Endpoint {
             if named {
                 self.with_v1(cookie, |endpoint, mut other| {
                     // This one goes on, and its Child SAs with it.
-                    endpoint.abandon_quicks(now, &mut other, tunnel);
-                    endpoint.events.push_back(Event::IkeDown { tunnel, reason: DownReason::Replaced });
+                    let of = other.tunnel_id()?;
+                    sa.waiting.append(&mut endpoint.expected_on(&other));
+                    endpoint.abandon_quicks(now, &mut other, of);
+                    endpoint.isakmp_down(of, DownReason::Replaced, Some(sa));
                     None
                 });
             }
@@ -252,13 +255,17 @@ impl Endpoint {
     }
 
     fn children_deleted(&mut self, now: Instant, sa: &mut Sa, delete: &Delete) {
-        let Some(tunnel) = sa.tunnel_id() else { return };
+        let Some(owner) = sa.tunnel.clone() else { return };
+        let kin = self.kin(&owner);
         for spi in delete.child_spis() {
-            let Some(family) = self.v1.families.get(&tunnel) else { return };
-            let named = family.children.iter().find(|child| {
+            let is_named = |child: &&Child| {
                 child.outbound_spi == spi && ProtocolId::from(child.suite.protocol) == delete.protocol
+            };
+            let named = kin.iter().find_map(|tunnel| {
+                let mut children = self.v1.families.get(&tunnel.id)?.children.iter();
+                Some((tunnel.id, children.find(is_named)?.inbound_spi))
             });
-            let Some(inbound_spi) = named.map(|child| child.inbound_spi) else { continue };
+            let Some((tunnel, inbound_spi)) = named else { continue };
             let waiting = sa.established().and_then(|established| {
                 let mut quicks = established.quicks();
                 quicks.find(|(_, quick)| quick.inbound_spi == inbound_spi).map(|(id, _)| id)
@@ -267,7 +274,7 @@ impl Endpoint {
                 self.drop_quick(sa, id);
             }
             self.remove_child_on(now, Some(sa), tunnel, inbound_spi, DownReason::ClosedByPeer, false);
-            self.family(tunnel).sas.insert(sa.cookie);
+            self.family(owner.id).sas.insert(sa.cookie);
         }
     }
 
@@ -291,12 +298,7 @@ impl Endpoint {
                     self.counters.unexpected += 1;
                 }
             }
-            NotifyType::INITIAL_CONTACT => {
-                if let Some(tunnel) = sa.tunnel_id() {
-                    self.drop_children(now, tunnel, Some(sa.started), DownReason::Replaced);
-                    self.family(tunnel).sas.insert(sa.cookie);
-                }
-            }
+            NotifyType::INITIAL_CONTACT => self.drop_older_children(now, sa),
             NotifyType::RESPONDER_LIFETIME if notify.protocol == ProtocolId::Isakmp => {
                 let shorter = Lifetime::of_notify(notify).and_then(|lifetime| lifetime.time);
                 // The peer may say more seconds than there will ever be.
@@ -316,20 +318,17 @@ impl Endpoint {
         if sa.established().is_none() {
             return Some(sa);
         }
-        let last = self.v1.current(tunnel).is_none();
-        if last {
-            let children = self.v1.families.get(&tunnel).map_or(&[][..], |family| &family.children[..]);
-            let spis: Vec<u32> = children.iter().map(|child| child.inbound_spi).collect();
-            for spi in spis {
-                self.remove_child_on(now, Some(&mut sa), tunnel, spi, reason, true);
+        self.leave_siblings(now, &sa, reason);
+        if self.speaker(tunnel).is_none() {
+            for kin in sa.tunnel.as_ref().map_or_else(Vec::new, |tunnel| self.kin(tunnel)) {
+                self.close_children(now, &mut sa, kin.id, reason);
             }
         }
         self.family(tunnel).sas.insert(sa.cookie);
         self.abandon_quicks(now, &mut sa, tunnel);
         let delete = Delete::isakmp(sa.cookies());
         self.inform(now, &mut sa, Payload::Delete(delete), true);
-        let reason = if last { reason } else { DownReason::Replaced };
-        self.events.push_back(Event::IkeDown { tunnel, reason });
+        self.isakmp_down(tunnel, reason, None);
         self.timers.stop_all(sa.cookie);
         self.timers.set(sa.cookie, TimerKind::Linger, now + self.config.linger);
         sa.state = match sa.state {
@@ -342,13 +341,14 @@ impl Endpoint {
     /// An SA that is up ends, and the peer knows, or is dead.
     pub(super) fn v1_down(&mut self, now: Instant, mut sa: Sa, reason: DownReason) -> Option<Sa> {
         let tunnel = sa.tunnel_id()?;
+        self.leave_siblings(now, &sa, reason);
         self.abandon_quicks(now, &mut sa, tunnel);
-        let last = self.v1.current(tunnel).is_none();
-        if last {
-            self.drop_children(now, tunnel, None, reason);
+        if self.speaker(tunnel).is_none() {
+            for kin in sa.tunnel.as_ref().map_or_else(Vec::new, |tunnel| self.kin(tunnel)) {
+                self.drop_children(now, kin.id, None, reason);
+            }
         }
-        let reason = if last { reason } else { DownReason::Replaced };
-        self.events.push_back(Event::IkeDown { tunnel, reason });
+        self.isakmp_down(tunnel, reason, None);
         None
     }
 
@@ -368,13 +368,13 @@ impl Endpoint {
             Step::Done => {}
             Step::Answered => {
                 // The peer may have sent the third message, and hold the pair for made.
-                self.v1_remove_child(now, tunnel, quick.inbound_spi, DownReason::Broken, true);
+                self.v1_remove_child(now, quick.want.tunnel, quick.inbound_spi, DownReason::Broken, true);
                 self.family(tunnel).sas.insert(sa.cookie);
             }
             _ => {
                 self.esp_spis.remove(&quick.inbound_spi);
                 if let Some(spi) = quick.want.replaces {
-                    self.rekey_later(now, tunnel, spi);
+                    self.rekey_later(now, quick.want.tunnel, spi);
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::{
     fragment::Reassembly,
     proposal::{Encapsulation, Lifetime, PhaseOneSuite, PhaseTwoSuite},
     quick::{Exchange, Quick, Step, Want},
+    siblings::Host,
     wire::{Delete, NatTraversal, Payload, ProtocolId},
 };
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
     event::ChildSa,
     kept,
     kept::{Restored, RestoredChild, RestoredIke, ports, without_keys},
-    sa::Role,
     timer::TimerKind,
 };
 
@@ -34,7 +34,9 @@ kept! {
     Lifetime { time, bytes }
     PhaseOneSuite { encryption, integrity, group, lifetime }
     PhaseTwoSuite { protocol, encryption, integrity, group, encapsulation, lifetime }
-    Want { local, remote, replaces }
+    Want { tunnel, local, remote, replaces }
+    Host { cookie, ike }
+    RestoredIke { path, suite, handshake, nat, initiator, since }
     Child {
         local, remote, suite, inbound_spi, outbound_spi, encapsulated, initiator, nonce, began, since, confirmed,
         rekey_at, expires, lifetime_bytes, retire_at,
@@ -44,6 +46,15 @@ kept! {
 numbered! {
     NatTraversal { Draft = 0, Rfc3947 = 1 }
     Step { Generating = 0, OfferSent = 1, Agreeing = 2, Responding = 3, Answered = 4, Done = 5 }
+}
+
+impl Field for TunnelId {
+    fn write(&self, to: &mut Writer) {
+        self.0.write(to);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Field::read(from).map(Self)
+    }
 }
 
 impl Field for Encapsulation {
@@ -203,14 +214,14 @@ pub(crate) struct ResumedSa {
 /// What a tunnel's record holds of IKEv1.
 pub(crate) struct ResumedFamily {
     pub(super) children: Vec<Child>,
-    pub(super) wanted: bool,
+    pub(super) host: Option<Box<Host>>,
     pub(super) sas: Vec<ResumedSa>,
 }
 
 impl Sa {
     fn write(&self, timers: &[(TimerKind, Instant)], to: &mut Writer) {
         let Self { cookie, peer_cookie, role, mode, path, started, initiator_nonce, peer, .. } = self;
-        let Self { first_message, anew, fragmented, received, flight, .. } = self;
+        let Self { first_message, anew, waiting, fragmented, received, flight, .. } = self;
         (*cookie, *peer_cookie).write(to);
         (*role, *mode).write(to);
         path.write(to);
@@ -219,6 +230,7 @@ impl Sa {
         peer.write(to);
         (*first_message, *received).write(to);
         (*anew, *fragmented).write(to);
+        waiting.iter().copied().collect::<Vec<_>>().write(to);
         flight.messages.write(to);
         timers.iter().filter(|(kind, _)| !BEGUN_ANEW.contains(kind)).copied().collect::<Vec<_>>().write(to);
         let (open, established) = match &self.state {
@@ -239,6 +251,7 @@ impl Sa {
         let peer = Field::read(from)?;
         let (first_message, received) = Field::read(from)?;
         let (anew, fragmented) = Field::read(from)?;
+        let waiting = <Vec<TunnelId>>::read(from)?;
         let messages = Field::read(from)?;
         let timers = Field::read(from)?;
         let open = bool::read(from)?;
@@ -256,6 +269,7 @@ impl Sa {
             first_message,
             doomed: false,
             anew,
+            waiting: waiting.into_iter().collect(),
             flow: None,
             fragments: Reassembly::default(),
             fragmented,
@@ -271,10 +285,10 @@ impl ResumedFamily {
     /// Takes one off the front.
     pub(crate) fn read(now: Instant, from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let children = Field::read(from)?;
-        let wanted = Field::read(from)?;
+        let host = Field::read(from)?;
         let count = u16::read(from)?;
         let sas = (0..count).map(|_| Sa::read(now, from)).collect::<Result<_, _>>()?;
-        Ok(Self { children, wanted, sas })
+        Ok(Self { children, host, sas })
     }
 
     /// Every number that an ISAKMP SA of it goes by.
@@ -290,11 +304,11 @@ impl Endpoint {
         let sas = family.sas.iter().filter_map(|cookie| self.v1.sa(*cookie));
         let kept: Vec<&Sa> = sas.filter(|sa| !matches!(sa.state, State::PhaseOne(_))).collect();
         let Ok(count) = u16::try_from(kept.len()) else { return false };
-        if count == 0 {
+        if count == 0 && family.host.is_none() {
             return false;
         }
         family.children.write(to);
-        family.wanted.write(to);
+        family.host.write(to);
         count.write(to);
         kept.into_iter().for_each(|sa| sa.write(&self.timers.of(sa.cookie), to));
         true
@@ -302,28 +316,18 @@ impl Endpoint {
 
     /// Takes up again what a tunnel has of IKEv1.
     pub(crate) fn resume_family(&mut self, now: Instant, tunnel: &Arc<TunnelConfig>, resumed: ResumedFamily) {
-        let ResumedFamily { children, wanted, sas } = resumed;
+        let ResumedFamily { children, host, sas } = resumed;
         self.esp_spis.extend(children.iter().map(|child| child.inbound_spi));
+        let is_guest = host.is_some();
         let family = self.family(tunnel.id);
-        (family.children, family.wanted) = (children, wanted);
-        let mut unmade = Vec::new();
-        for ResumedSa { mut sa, timers, unmade: given_up } in sas {
-            let cookie = sa.cookie;
-            sa.tunnel = Some(tunnel.clone());
-            timers.into_iter().for_each(|(kind, at)| self.timers.set(cookie, kind, at));
-            if let Some(dpd) = tunnel.dpd.filter(|_| sa.peer.dpd && sa.established().is_some()) {
-                self.timers.set(cookie, TimerKind::Liveness, now + dpd.delay);
-            }
-            if let Some(digest) = sa.first_message {
-                self.v1.first_messages.insert(digest, cookie);
-            }
-            self.arm(&sa);
-            self.family(tunnel.id).sas.insert(cookie);
-            self.v1.of_tunnel.insert(tunnel, cookie);
-            self.v1.sas.insert(cookie, sa);
-            unmade.push((cookie, given_up));
-        }
+        (family.children, family.host) = (children, host);
+        let unmade: Vec<_> = sas.into_iter().map(|resumed| self.resume_sa(now, tunnel, resumed)).collect();
         self.arm_children(tunnel.id);
+        if is_guest {
+            // Whether the ISAKMP SA goes on is known when every record has been read.
+            let key = self.family(tunnel.id).key;
+            self.timers.set(key, TimerKind::Children, now);
+        }
         for (cookie, spis) in unmade {
             self.with_v1(cookie, |endpoint, mut sa| {
                 endpoint.delete_unmade_children(now, &mut sa, tunnel.ipsec.protocol, &spis);
@@ -333,7 +337,33 @@ impl Endpoint {
         }
     }
 
-    fn delete_unmade_children(&mut self, now: Instant, sa: &mut Sa, protocol: Protocol, spis: &[u32]) {
+    /// Takes up an ISAKMP SA again for a tunnel; gives its cookie, and SPIs that the peer may have made Child SAs with.
+    fn resume_sa(&mut self, now: Instant, tunnel: &Arc<TunnelConfig>, resumed: ResumedSa) -> (u64, Vec<u32>) {
+        let ResumedSa { mut sa, timers, unmade } = resumed;
+        let cookie = sa.cookie;
+        sa.tunnel = Some(tunnel.clone());
+        timers.into_iter().for_each(|(kind, at)| self.timers.set(cookie, kind, at));
+        if let Some(dpd) = tunnel.dpd.filter(|_| sa.peer.dpd && sa.established().is_some()) {
+            self.timers.set(cookie, TimerKind::Liveness, now + dpd.delay);
+        }
+        if let Some(digest) = sa.first_message {
+            self.v1.first_messages.insert(digest, cookie);
+        }
+        self.arm(&sa);
+        self.family(tunnel.id).sas.insert(cookie);
+        self.v1.of_tunnel.insert(tunnel, cookie);
+        self.v1.sas.insert(cookie, sa);
+        (cookie, unmade)
+    }
+
+    /// Tells the peer to delete pairs of which it is not known whether it has made them.
+    pub(super) fn delete_unmade_children(
+        &mut self,
+        now: Instant,
+        sa: &mut Sa,
+        protocol: Protocol,
+        spis: &[u32],
+    ) {
         if !spis.is_empty() {
             let delete = Delete::children(ProtocolId::from(protocol), spis);
             self.inform(now, sa, Payload::Delete(delete), false);
@@ -347,19 +377,13 @@ impl Endpoint {
 
     /// What the caller is told of a tunnel that goes on.
     pub(crate) fn restored_v1(&self, now: Instant, tunnel: TunnelId) -> Restored {
-        let current = self.v1.current(tunnel).and_then(|cookie| self.v1.sa(cookie));
-        let Some((sa, established)) = current.and_then(|sa| Some((sa, sa.established()?))) else {
+        let family = self.v1.families.get(&tunnel);
+        let host = family.and_then(|family| family.host.as_ref()).map(|host| host.ike.clone());
+        let own = self.v1.current(tunnel).and_then(|cookie| self.v1.sa(cookie));
+        let Some(ike) = own.and_then(Sa::told).or(host) else {
             return Restored { ike: None, children: Vec::new() };
         };
-        let ike = RestoredIke {
-            path: sa.path,
-            suite: established.suite.to_string(),
-            handshake: established.since.saturating_duration_since(sa.started),
-            nat: established.nat,
-            initiator: sa.role == Role::Initiator,
-            since: established.since,
-        };
-        let children = self.v1.families.get(&tunnel).map_or(&[][..], |family| &family.children[..]);
+        let children = family.map_or(&[][..], |family| &family.children[..]);
         let children = children.iter().map(|child| RestoredChild {
             child: ChildSa {
                 inbound: without_keys(child.inbound_spi),
@@ -373,27 +397,49 @@ impl Endpoint {
                 esn: false,
                 local_ts: vec![child.local.clone()],
                 remote_ts: vec![child.remote.clone()],
-                local: sa.path.local.ip(),
-                peer: sa.path.remote.ip(),
-                encapsulation: ports(sa.path, child.encapsulated),
+                local: ike.path.local.ip(),
+                peer: ike.path.remote.ip(),
+                encapsulation: ports(ike.path, child.encapsulated),
                 lifetime: child.expires.saturating_duration_since(now),
                 lifetime_bytes: child.lifetime_bytes,
                 initiator: child.initiator,
             },
             usable: child.retire_at.is_none(),
         });
-        Restored { ike: Some(ike), children: children.collect() }
+        let children = children.collect();
+        Restored { ike: Some(ike), children }
     }
 
-    /// Tells the peer that the SAs of a tunnel that nobody knows any more are closed.
+    /// A tunnel that goes on and that an ISAKMP SA has served.
+    fn guest_on(&self, cookie: u64) -> Option<Arc<TunnelConfig>> {
+        let is_on = |family: &&super::Family| family.host.as_ref().is_some_and(|host| host.cookie == cookie);
+        let family = self.v1.families.values().find(is_on)?;
+        self.tunnels.get(self.v1.family_keys.get(&family.key)?).cloned()
+    }
+
+    /// Tells the peer that the SAs of a tunnel that nobody knows any more are closed. An ISAKMP SA that guests still need goes
+    /// on as one of theirs.
     pub(crate) fn dismiss_family(&mut self, now: Instant, resumed: ResumedFamily) {
-        for ResumedSa { mut sa, .. } in resumed.sas {
+        let child = |child: &Child| (ProtocolId::from(child.suite.protocol), child.inbound_spi);
+        let children: Vec<_> = resumed.children.iter().map(child).collect();
+        if let Some(host) = &resumed.host {
+            self.delete_dismissed(now, host.cookie, &children);
+        }
+        for resumed_sa in resumed.sas {
+            if let Some(guest) = self.guest_on(resumed_sa.sa.cookie) {
+                let (cookie, unmade) = self.resume_sa(now, &guest, resumed_sa);
+                self.family(guest.id).host = None;
+                let unmade = unmade.into_iter().map(|spi| (ProtocolId::from(guest.ipsec.protocol), spi));
+                let gone: Vec<_> = children.iter().copied().chain(unmade).collect();
+                self.delete_dismissed(now, cookie, &gone);
+                continue;
+            }
+            let ResumedSa { mut sa, .. } = resumed_sa;
             if sa.established().is_none() {
                 continue;
             }
-            for child in &resumed.children {
-                let delete = Delete::children(ProtocolId::from(child.suite.protocol), &[child.inbound_spi]);
-                self.inform(now, &mut sa, Payload::Delete(delete), false);
+            for (protocol, spi) in &children {
+                self.inform(now, &mut sa, Payload::Delete(Delete::children(*protocol, &[*spi])), false);
             }
             let delete = Delete::isakmp(sa.cookies());
             self.inform(now, &mut sa, Payload::Delete(delete), true);
@@ -406,5 +452,16 @@ impl Endpoint {
             self.arm(&sa);
             self.v1.sas.insert(cookie, sa);
         }
+    }
+    /// Tells the peer of pairs that are gone on an ISAKMP SA that goes on.
+    fn delete_dismissed(&mut self, now: Instant, cookie: u64, gone: &[(ProtocolId, u32)]) {
+        self.with_v1(cookie, |endpoint, mut sa| {
+            for (protocol, spi) in gone {
+                let delete = Delete::children(*protocol, &[*spi]);
+                endpoint.inform(now, &mut sa, Payload::Delete(delete), true);
+            }
+            endpoint.next_quick_modes(now, &mut sa);
+            Some(sa)
+        });
     }
 }

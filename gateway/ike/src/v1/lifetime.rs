@@ -72,7 +72,7 @@ impl Endpoint {
         let (Some(established), Some(old)) = (sa.established(), &sa.tunnel) else { return };
         // As the tunnel is configured now, not as it was then.
         let Some(tunnel) = self.tunnels.get(&old.id).cloned() else { return };
-        if self.v1_is_begun(tunnel.id) || established.superseded {
+        if self.v1_begun(tunnel.id).is_some() || established.superseded {
             return;
         }
         // Through the peer's NAT only the mapping that is there leads back to it.
@@ -143,17 +143,18 @@ impl Endpoint {
         if !established.nat.peer || behind_nat || path == sa.path {
             return;
         }
-        let tunnel = tunnel.id;
         let encapsulation = Some((path.local.port(), path.remote.port()));
-        let children = self.v1.families.get(&tunnel).map_or(&[][..], |family| &family.children[..]);
-        for child in children {
-            self.events.push_back(Event::ChildMoved {
-                tunnel,
-                inbound_spi: child.inbound_spi,
-                outbound_spi: child.outbound_spi,
-                peer: path.remote.ip(),
-                encapsulation: encapsulation.filter(|_| child.encapsulated),
-            });
+        for tunnel in self.kin(tunnel).into_iter().map(|tunnel| tunnel.id) {
+            let children = self.v1.families.get(&tunnel).map_or(&[][..], |family| &family.children[..]);
+            for child in children {
+                self.events.push_back(Event::ChildMoved {
+                    tunnel,
+                    inbound_spi: child.inbound_spi,
+                    outbound_spi: child.outbound_spi,
+                    peer: path.remote.ip(),
+                    encapsulation: encapsulation.filter(|_| child.encapsulated),
+                });
+            }
         }
         sa.path = path;
     }

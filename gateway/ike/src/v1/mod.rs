@@ -7,8 +7,8 @@
 //! ```
 //!
 //! An ISAKMP SA and the Child SAs made on it live apart: Child SAs belong to the tunnel ([`Family`]), and whichever
-//! ISAKMP SA of the tunnel is current speaks for them. So a new phase 1 takes them over as they are. Only when the last
-//! ISAKMP SA goes do they go with it.
+//! ISAKMP SA of the tunnel, or of one that phase 1 cannot tell from it ([`siblings`]), is current speaks for them. So a
+//! new phase 1 takes them over as they are. Only when the last ISAKMP SA goes do they go with it.
 //!
 //! Informational messages are not answered in IKEv1. A DELETE is said several times for that reason, and what is lost
 //! all the same is found out by dead peer detection.
@@ -33,6 +33,7 @@ mod phase_one;
 pub(crate) mod proposal;
 mod psk;
 mod quick;
+mod siblings;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;
@@ -54,13 +55,14 @@ use self::{
     phase_one::PhaseOne,
     proposal::PhaseOneSuite,
     quick::{Exchange, Want},
+    siblings::{Host, newest},
     wire::{NatTraversal, Payload, VendorId},
 };
 use crate::{
     TunnelId,
     config::{Mode, TunnelConfig},
     endpoint::Endpoint,
-    event::{DownReason, Nat, Path},
+    event::{DownReason, Event, Nat, Path},
     of_tunnel::OfTunnel,
     sa::Role,
     selector::TrafficSelector,
@@ -142,12 +144,10 @@ impl Table {
         family.map_or_else(Vec::new, |f| f.sas.iter().copied().filter(|other| *other != cookie).collect())
     }
 
-    /// The ISAKMP SA that speaks for a tunnel's Child SAs.
+    /// The newest ISAKMP SA of a tunnel's own that is up.
     fn current(&self, tunnel: TunnelId) -> Option<u64> {
         let sas = self.others(tunnel, 0).into_iter().filter_map(|cookie| self.sa(cookie));
-        let established = sas.filter_map(|sa| Some((sa, sa.established()?)));
-        let newest = established.max_by_key(|(_, established)| (!established.superseded, established.since));
-        newest.map(|(sa, _)| sa.cookie)
+        Some(newest(sas)?.cookie)
     }
 }
 
@@ -158,8 +158,8 @@ struct Family {
     key: u64,
     sas: BTreeSet<u64>,
     children: Vec<Child>,
-    /// We gave up an attempt of ours for one of the peer's: what that does not bring about is for us to do.
-    wanted: bool,
+    /// Whose guest the tunnel is.
+    host: Option<Box<Host>>,
 }
 
 /// One ISAKMP SA from its first message on.
@@ -184,6 +184,9 @@ pub(crate) struct Sa {
     doomed: bool,
     /// Every pair of subnets is to be negotiated anew, and not only those that have no Child SA.
     anew: bool,
+    /// Tunnels whose pairs it is to bring about once it is up: siblings; and where an attempt of ours was given up for it,
+    /// those that the peer does not bring about.
+    waiting: BTreeSet<TunnelId>,
     /// A flow that is asked for, before all others.
     flow: Option<(TrafficSelector, TrafficSelector)>,
     fragments: Reassembly,
@@ -323,18 +326,12 @@ impl Endpoint {
         peer: IpAddr,
         flow: Option<(TrafficSelector, TrafficSelector)>,
     ) {
-        if let Some(begun) = self.v1_begun(tunnel.id) {
-            // What waits longest goes first.
-            if let Some(sa) = self.v1.sas.get_mut(&begun)
-                && sa.flow.is_none()
-            {
-                sa.flow = flow;
-            }
+        if self.v1_joins(tunnel.id, flow.as_ref()) {
             return;
         }
-        match self.v1.current(tunnel.id) {
+        match self.speaker(tunnel.id) {
             Some(cookie) => self.with_v1(cookie, |endpoint, mut sa| {
-                endpoint.want_missing(now, &mut sa, flow.as_ref());
+                endpoint.want_missing(now, &mut sa, tunnel.id, flow.as_ref());
                 Some(sa)
             }),
             None => self.v1_initiate(now, tunnel, peer, flow, false),
@@ -342,14 +339,26 @@ impl Endpoint {
     }
 
     pub(crate) fn v1_reconnect(&mut self, now: Instant, tunnel: Arc<TunnelConfig>, peer: IpAddr) {
-        if !self.v1_is_begun(tunnel.id) {
+        if !self.v1_joins(tunnel.id, None) {
             self.v1_initiate(now, tunnel, peer, None, true);
         }
     }
 
+    /// Has a tunnel wait for our attempt at phase 1, if there is one.
+    fn v1_joins(&mut self, id: TunnelId, flow: Option<&(TrafficSelector, TrafficSelector)>) -> bool {
+        let begun = self.v1_begun(id).and_then(|begun| self.v1.sas.get_mut(&begun));
+        let Some(sa) = begun else { return false };
+        if sa.tunnel_id() != Some(id) {
+            sa.waiting.insert(id);
+        }
+        // What waits longest goes first.
+        sa.flow = sa.flow.take().or_else(|| flow.cloned());
+        true
+    }
+
     /// Makes a new ISAKMP SA for a tunnel that is up. Its Child SAs stay.
     pub(crate) fn v1_rekey_ike(&mut self, now: Instant, id: TunnelId) {
-        if let Some(cookie) = self.v1.current(id) {
+        if let Some(cookie) = self.speaker(id) {
             self.with_v1(cookie, |endpoint, sa| {
                 endpoint.v1_renew(now, &sa);
                 Some(sa)
@@ -358,9 +367,9 @@ impl Endpoint {
     }
 
     pub(crate) fn v1_rekey_child(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
-        if let Some(cookie) = self.v1.current(id) {
+        if let Some(cookie) = self.speaker(id) {
             self.with_v1(cookie, |endpoint, mut sa| {
-                endpoint.want_rekey(now, &mut sa, inbound_spi);
+                endpoint.want_rekey(now, &mut sa, id, inbound_spi);
                 Some(sa)
             });
         }
@@ -378,28 +387,56 @@ impl Endpoint {
 
     /// Closes a tunnel's SAs with DELETE, and gives up attempts at it.
     pub(crate) fn v1_close(&mut self, now: Instant, id: TunnelId) {
-        if let Some(family) = self.v1.families.get_mut(&id) {
-            family.wanted = false;
-        }
         // The one that speaks for the Child SAs goes last.
-        let mut sas = self.v1.others(id, 0);
-        let current = self.v1.current(id);
-        sas.sort_by_key(|cookie| Some(*cookie) == current);
+        let mut sas: Vec<_> = self.kin_sas(id, 0).into_iter().collect();
+        let speaker = self.speaker(id);
+        sas.sort_by_key(|cookie| Some(*cookie) == speaker);
         for cookie in sas {
-            self.with_v1(cookie, |endpoint, mut sa| match &sa.state {
-                State::PhaseOne(one) if sa.role == Role::Initiator && !one.step.may_be_up_at_peer() => None,
-                State::PhaseOne(_) => {
-                    sa.doomed = true;
-                    Some(sa)
-                }
-                State::Established(_) => endpoint.v1_close_sa(now, sa, DownReason::ClosedByUs),
-                State::Closing(_) => Some(sa),
-            });
+            let speaks = Some(cookie) == speaker;
+            self.with_v1(cookie, |endpoint, sa| endpoint.close_on(now, sa, id, speaks));
         }
     }
 
+    /// Closes what an ISAKMP SA is to a tunnel, of which it is itself or a sibling; `speaks` if it does so for both.
+    fn close_on(&mut self, now: Instant, mut sa: Sa, id: TunnelId, speaks: bool) -> Option<Sa> {
+        let own = sa.tunnel_id() == Some(id);
+        let is_needed = self.has_heir(&sa);
+        match &sa.state {
+            State::Closing(_) => {}
+            State::PhaseOne(_) if !own => {
+                sa.waiting.remove(&id);
+            }
+            State::PhaseOne(_) if is_needed => {
+                self.v1_hand_over(now, &mut sa);
+            }
+            State::PhaseOne(one) => {
+                let is_known = sa.role == Role::Responder || one.step.may_be_up_at_peer();
+                self.leave_siblings(now, &sa, DownReason::ClosedByUs);
+                sa.waiting.clear();
+                sa.doomed = true;
+                return is_known.then_some(sa);
+            }
+            State::Established(_) if own && !is_needed => {
+                if speaks {
+                    self.close_children(now, &mut sa, id, DownReason::ClosedByUs);
+                }
+                return self.v1_close_sa(now, sa, DownReason::ClosedByUs);
+            }
+            State::Established(_) => {
+                self.withdraw(now, &mut sa, id, speaks);
+                if own {
+                    self.v1_hand_over(now, &mut sa);
+                    self.events.push_back(Event::IkeDown { tunnel: id, reason: DownReason::ClosedByUs });
+                } else {
+                    self.expect_children(now, &sa);
+                }
+            }
+        }
+        Some(sa)
+    }
+
     pub(crate) fn v1_traffic_seen(&mut self, now: Instant, id: TunnelId, inbound_spi: u32) {
-        let Some(cookie) = self.v1.current(id) else { return };
+        let Some(cookie) = self.speaker(id) else { return };
         let Some(established) = self.v1.sas.get_mut(&cookie).and_then(Sa::established_mut) else { return };
         established.heard = established.heard.max(now);
         let awaited = established.quicks().any(|(_, quick)| quick.awaits_traffic(inbound_spi));
@@ -414,19 +451,6 @@ impl Endpoint {
     /// Whether a tunnel has anything of IKEv1.
     pub(crate) fn v1_has(&self, id: TunnelId) -> bool {
         self.v1.families.contains_key(&id)
-    }
-
-    /// Whether a tunnel is being established by us.
-    fn v1_is_begun(&self, id: TunnelId) -> bool {
-        self.v1_begun(id).is_some()
-    }
-
-    /// Our attempt at establishing a tunnel.
-    fn v1_begun(&self, id: TunnelId) -> Option<u64> {
-        let begun =
-            |sa: &&Sa| matches!(sa.state, State::PhaseOne(_)) && sa.role == Role::Initiator && !sa.doomed;
-        let sas = self.v1.others(id, 0).into_iter().filter_map(|cookie| self.v1.sa(cookie));
-        sas.filter(begun).map(|sa| sa.cookie).next()
     }
 
     /// A deadline of an SA or of a family.
@@ -517,7 +541,7 @@ impl Endpoint {
         if !self.v1.families.contains_key(&tunnel) {
             let key = self.draw_spi();
             self.v1.family_keys.insert(key, tunnel);
-            let family = Family { key, sas: BTreeSet::new(), children: Vec::new(), wanted: false };
+            let family = Family { key, sas: BTreeSet::new(), children: Vec::new(), host: None };
             self.v1.families.insert(tunnel, family);
         }
         self.v1.families.get_mut(&tunnel).expect("put there just now")

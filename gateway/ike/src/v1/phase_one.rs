@@ -1,6 +1,12 @@
 //! What main mode and aggressive mode have in common: the material, the proof of the pre-shared key, the end.
 
-use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
+use std::{
+    collections::BTreeSet,
+    iter,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Capabilities, Established, Flight, Sa, State,
@@ -320,6 +326,7 @@ impl Endpoint {
             first_message: None,
             doomed: false,
             anew,
+            waiting: BTreeSet::new(),
             flow,
             fragments: Reassembly::default(),
             fragmented: 0,
@@ -369,6 +376,7 @@ impl Endpoint {
             first_message: Some(digest),
             doomed: false,
             anew: false,
+            waiting: BTreeSet::new(),
             flow: None,
             fragments: Reassembly::default(),
             fragmented: 0,
@@ -500,13 +508,16 @@ impl Endpoint {
 
     /// Reports that phase 1 failed, unless the tunnel is up all the same or nobody waits for it any more.
     pub(super) fn phase_one_failed(&mut self, now: Instant, sa: &Sa, cause: Cause) {
-        let tunnel = sa.tunnel_id();
-        let up = tunnel.is_some_and(|id| self.v1.is_up(id));
         let initiator = sa.role == Role::Initiator;
-        if up || sa.doomed || (!initiator && !self.reports.permit(now, tunnel)) {
+        let mut waiting: Vec<_> =
+            iter::once(sa.tunnel_id()).chain(sa.waiting.iter().copied().map(Some)).collect();
+        waiting.retain(|tunnel| !tunnel.is_some_and(|id| self.v1.is_up(id)));
+        if waiting.is_empty() || sa.doomed || (!initiator && !self.reports.permit(now, sa.tunnel_id())) {
             return;
         }
-        self.failed(tunnel, sa.path, initiator, Phase::One, sa.exchange(), cause);
+        for tunnel in waiting {
+            self.failed(tunnel, sa.path, initiator, Phase::One, sa.exchange(), cause.clone());
+        }
     }
 
     /// A failure that anybody can bring about, reported now and then.
@@ -559,7 +570,14 @@ impl Endpoint {
         self.timers.stop(sa.cookie, TimerKind::HalfOpen);
         sa.flight.stop();
         let initiator = sa.role == Role::Initiator;
-        self.family(tunnel.id).sas.insert(sa.cookie);
+        let tunnel = match &sa.tunnel {
+            // A sibling's, if its own was closed meanwhile.
+            Some(known) if initiator => known.clone(),
+            _ => self.tunnel_to_renew(tunnel),
+        };
+        let family = self.family(tunnel.id);
+        family.sas.insert(sa.cookie);
+        family.host = None;
         self.v1.of_tunnel.insert(&tunnel, sa.cookie);
         sa.tunnel = Some(tunnel.clone());
         sa.state = State::Established(Box::new(Established {
@@ -597,9 +615,13 @@ impl Endpoint {
             self.inform(now, &mut sa, Payload::Notify(notify), false);
         }
         self.settle_sas(now, &mut sa, initial_contact);
+        self.tell_guests(&sa);
         if initiator {
             let flow = sa.flow.take();
-            self.want_missing(now, &mut sa, flow.as_ref());
+            let waiting = std::mem::take(&mut sa.waiting);
+            for tunnel in iter::once(tunnel.id).chain(waiting) {
+                self.want_missing(now, &mut sa, tunnel, flow.as_ref());
+            }
         }
         self.expect_children(now, &sa);
         Some(sa)

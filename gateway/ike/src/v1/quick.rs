@@ -40,10 +40,18 @@ const PAIRS_ALIKE: usize = 16;
 /// A pair of Child SAs to be negotiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Want {
+    /// Whose pair it is: the ISAKMP SA's tunnel, or a sibling of it.
+    pub(super) tunnel: TunnelId,
     pub(super) local: TrafficSelector,
     pub(super) remote: TrafficSelector,
     /// The pair it is to take the place of, by its inbound SPI.
     pub(super) replaces: Option<u32>,
+}
+
+impl Want {
+    pub(super) fn is_of(&self, tunnel: TunnelId, local: &TrafficSelector, remote: &TrafficSelector) -> bool {
+        (self.tunnel, &self.local, &self.remote) == (tunnel, local, remote)
+    }
 }
 
 /// Something of phase 2 with a message ID of its own.
@@ -188,21 +196,22 @@ impl Endpoint {
         &mut self,
         now: Instant,
         sa: &mut Sa,
+        tunnel: TunnelId,
         flow: Option<&(TrafficSelector, TrafficSelector)>,
     ) {
-        let Some(tunnel) = sa.tunnel_id().and_then(|id| self.tunnels.get(&id)).cloned() else { return };
+        let Some(tunnel) = self.tunnels.get(&tunnel).cloned() else { return };
         let children = self.v1.families.get(&tunnel.id).map_or(&[][..], |family| &family.children[..]);
         let anew = std::mem::take(&mut sa.anew);
         let Some(established) = sa.established_mut() else { return };
         let mut wants = Vec::new();
         for (local, remote) in pairs(&tunnel) {
             let existing = children.iter().find(|c| c.is_of(&local, &remote) && c.retire_at.is_none());
-            let same = |want: &Want| (&want.local, &want.remote) == (&local, &remote);
+            let same = |want: &Want| want.is_of(tunnel.id, &local, &remote);
             let under_way = established.wants.iter().any(same)
                 || established.quicks().any(|(_, quick)| quick.step != Step::Done && same(&quick.want));
             if !under_way && (anew || existing.is_none()) {
                 let replaces = existing.map(|child| child.inbound_spi);
-                wants.push(Want { local, remote, replaces });
+                wants.push(Want { tunnel: tunnel.id, local, remote, replaces });
             }
         }
         established.wants.extend(wants);
@@ -227,7 +236,7 @@ impl Endpoint {
     }
 
     fn begin_quick(&mut self, now: Instant, sa: &mut Sa, want: Want) {
-        let Some(tunnel) = sa.tunnel_id().and_then(|id| self.tunnels.get(&id)).cloned() else { return };
+        let Some(tunnel) = self.tunnels.get(&want.tunnel).cloned() else { return };
         let inbound_spi = self.draw_esp_spi(&mut Vec::new());
         let nonce = self.v1_nonce();
         let cookie = sa.cookie;
@@ -311,8 +320,8 @@ impl Endpoint {
         let offered = encapsulations(sa, established, nat_t_port)[0];
         let cookie = sa.cookie;
         let Some(tunnel) = sa.tunnel.clone() else { return };
-        let tunnel = self.tunnels.get(&tunnel.id).cloned().unwrap_or(tunnel);
         let Some(quick) = sa.established_mut().and_then(|e| e.quick_mut(id)) else { return };
+        let tunnel = self.tunnels.get(&quick.want.tunnel).cloned().unwrap_or(tunnel);
         let (Some(answered), Some(nonce)) = (find!(payloads, Sa), find!(payloads, Nonce)) else {
             return self.quick_failed(now, sa, id, Cause::Malformed { what: "SA or Nonce is missing" });
         };
@@ -375,7 +384,7 @@ impl Endpoint {
     pub(super) fn quick_failed(&mut self, now: Instant, sa: &mut Sa, id: u32, cause: Cause) {
         let Some(quick) = self.drop_quick(sa, id) else { return };
         self.esp_spis.remove(&quick.inbound_spi);
-        let Some(tunnel) = sa.tunnel_id() else { return };
+        let tunnel = quick.want.tunnel;
         self.counters.exchange(QUICK, ExchangeResult::Refused);
         match quick.want.replaces {
             Some(spi) => self.rekey_later(now, tunnel, spi),
@@ -406,6 +415,7 @@ impl Endpoint {
         let Some((id, quick)) = named.or_else(|| offers().min_by_key(|(_, quick)| quick.began)) else {
             return;
         };
+        let tunnel = self.tunnels.get(&quick.want.tunnel).cloned().unwrap_or(tunnel);
         let encapsulation = Encapsulation::Tunnel;
         let cause = match kind {
             NotifyType::NO_PROPOSAL_CHOSEN => {
@@ -446,22 +456,26 @@ impl Endpoint {
             [initiator, responder] => (initiator.selector(), responder.selector()),
             _ => (Some(host(sa.path.remote.ip())), Some(host(sa.path.local.ip()))),
         };
-        let within = |own: &[TrafficSelector], came: &Option<TrafficSelector>| {
-            came.as_ref().is_some_and(|came| own.iter().any(|own| own.contains(came)))
+        let pair = local.clone().zip(remote.clone());
+        let fitting = pair.as_ref().and_then(|(local, remote)| self.tunnel_of_pair(&tunnel, local, remote));
+        let Some((tunnel, (local, remote))) = fitting.zip(pair) else {
+            let theirs = (local.into_iter().collect(), remote.into_iter().collect());
+            return self.refuse_pair(now, sa, id, offered, theirs);
         };
         let spi = self.draw_esp_spi(&mut Vec::new());
         let chosen = select_phase_two(&tunnel.ipsec, offered, spi, &allowed);
-        let fits = within(&tunnel.local_ts, &local) && within(&tunnel.remote_ts, &remote);
-        let (Some((suite, outbound_spi, answer)), Some(local), Some(remote), true) =
-            (chosen, local.clone(), remote.clone(), fits)
-        else {
+        let Some((suite, outbound_spi, answer)) = chosen else {
             self.esp_spis.remove(&spi);
-            let theirs = Some((local.into_iter().collect(), remote.into_iter().collect()));
-            let (kind, cause) = match fits {
-                true => (NotifyType::NO_PROPOSAL_CHOSEN, mismatch(&tunnel.ipsec, offered, allowed[0])),
-                false => (NotifyType::INVALID_ID_INFORMATION, selectors(&tunnel, theirs)),
-            };
-            return self.refuse_quick(now, sa, id, kind, offered, cause);
+            let cause = mismatch(&tunnel.ipsec, offered, allowed[0]);
+            return self.refuse_quick(
+                now,
+                sa,
+                id,
+                NotifyType::NO_PROPOSAL_CHOSEN,
+                offered,
+                &[tunnel.id],
+                cause,
+            );
         };
         if !self.has_room_for_child(now, sa, tunnel.id, (&local, &remote)) {
             self.esp_spis.remove(&spi);
@@ -473,10 +487,11 @@ impl Endpoint {
         if suite.group.is_some() != public.is_some() {
             self.esp_spis.remove(&spi);
             let cause = Cause::Malformed { what: "KE is missing, or not asked for" };
-            return self.refuse_quick(now, sa, id, NotifyType::INVALID_KEY_INFORMATION, offered, cause);
+            let kind = NotifyType::INVALID_KEY_INFORMATION;
+            return self.refuse_quick(now, sa, id, kind, offered, &[tunnel.id], cause);
         }
         let own = self.v1_nonce();
-        let want = Want { local, remote, replaces: None };
+        let want = Want { tunnel: tunnel.id, local, remote, replaces: None };
         let mut quick = Quick::new(now, Step::Responding, want, spi, own);
         let policy = Lifetime { time: Some(tunnel.ipsec.lifetime), bytes: tunnel.ipsec.lifetime_bytes };
         quick.lifetime = policy.min(suite.lifetime);
@@ -522,6 +537,33 @@ impl Endpoint {
         true
     }
 
+    /// The peer asks for subnets that are of no tunnel. Those that have no pair are told, for each may be the one that is
+    /// meant.
+    fn refuse_pair(
+        &mut self,
+        now: Instant,
+        sa: &mut Sa,
+        id: u32,
+        offered: &SecurityAssociation,
+        theirs: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+    ) {
+        let Some(owner) = sa.tunnel.clone() else { return };
+        let kin = self.kin(&owner);
+        let mut cause = selectors(&owner, Some(theirs));
+        if let Cause::TrafficSelectors { our_local, our_remote, .. } = &mut cause {
+            for (ours, own) in kin.iter().skip(1).flat_map(|t| [(0, &t.local_ts), (1, &t.remote_ts)]) {
+                let ours = if ours == 0 { &mut *our_local } else { &mut *our_remote };
+                ours.extend(own.iter().filter(|ts| !ours.contains(ts)).cloned().collect::<Vec<_>>());
+            }
+        }
+        let mut told: Vec<_> = kin.iter().map(|t| t.id).filter(|id| !self.v1.is_up(*id)).collect();
+        if told.is_empty() {
+            told.push(owner.id);
+        }
+        self.refuse_quick(now, sa, id, NotifyType::INVALID_ID_INFORMATION, offered, &told, cause);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is refused, and who is told of it")]
     fn refuse_quick(
         &mut self,
         now: Instant,
@@ -529,6 +571,7 @@ impl Endpoint {
         id: u32,
         kind: NotifyType,
         offered: &SecurityAssociation,
+        tunnels: &[TunnelId],
         cause: Cause,
     ) {
         self.counters.exchange(QUICK, ExchangeResult::Refused);
@@ -539,9 +582,10 @@ impl Endpoint {
             established.cipher.finish(id);
         }
         self.inform(now, sa, Payload::Notify(notify), false);
-        let tunnel = sa.tunnel_id();
-        if !sa.doomed && self.reports.permit(now, tunnel) {
-            self.failed(tunnel, sa.path, false, Phase::Two, QUICK, cause);
+        for tunnel in tunnels {
+            if !sa.doomed && self.reports.permit(now, Some(*tunnel)) {
+                self.failed(Some(*tunnel), sa.path, false, Phase::Two, QUICK, cause.clone());
+            }
         }
     }
 
@@ -570,9 +614,7 @@ impl Endpoint {
     pub(super) fn quick_confirmed(&mut self, now: Instant, sa: &mut Sa, id: u32) {
         let Some(quick) = self.drop_quick(sa, id) else { return };
         self.counters.exchange(QUICK, ExchangeResult::Done);
-        if let Some(tunnel) = sa.tunnel_id() {
-            self.confirm_child(now, tunnel, quick.inbound_spi);
-        }
+        self.confirm_child(now, quick.want.tunnel, quick.inbound_spi);
     }
 
     /// Packets of the peer's have come in with a pair that waits for QM3.
@@ -653,8 +695,8 @@ impl Endpoint {
         secret: Secret,
         public: Vec<u8>,
     ) {
-        let Some(tunnel) = sa.tunnel_id().and_then(|id| self.tunnels.get(&id)).cloned() else { return };
         let Some(quick) = sa.established_mut().and_then(|e| e.quick_mut(id)) else { return };
+        let Some(tunnel) = self.tunnels.get(&quick.want.tunnel).cloned() else { return };
         (quick.secret, quick.public) = (Some(secret), Some(public));
         self.send_quick_offer(now, sa, id, &tunnel);
     }
@@ -729,16 +771,14 @@ impl Endpoint {
                 self.transmit(path, &messages);
                 continue;
             }
-            match exchange.quick.as_ref().map(|quick| (quick.step, quick.inbound_spi)) {
+            match exchange.quick.as_ref().map(|quick| (quick.step, quick.inbound_spi, quick.want.tunnel)) {
                 None => {
                     self.drop_quick(&mut sa, id);
                 }
-                Some((Step::Answered, spi)) => {
+                Some((Step::Answered, spi, tunnel)) => {
                     self.counters.exchange(QUICK, ExchangeResult::TimedOut);
                     self.drop_quick(&mut sa, id);
-                    if let Some(tunnel) = sa.tunnel_id() {
-                        self.remove_child_on(now, Some(&mut sa), tunnel, spi, DownReason::Broken, true);
-                    }
+                    self.remove_child_on(now, Some(&mut sa), tunnel, spi, DownReason::Broken, true);
                 }
                 Some(_) => {
                     self.counters.exchange(QUICK, ExchangeResult::TimedOut);

@@ -1,7 +1,7 @@
 //! The simulated world.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -101,8 +101,14 @@ pub(crate) struct End {
     /// Packets that came with an SA which is not there, or with other keys.
     pub(crate) drops: usize,
     pub(crate) taken: usize,
-    /// What another process would need to go on.
+    /// What another process would need to go on with [`TUNNEL`].
     pub(crate) record: Option<Vec<u8>>,
+    /// And with others.
+    pub(crate) records: BTreeMap<TunnelId, Vec<u8>>,
+    /// Tunnels that have an IKE SA, by what was said of it.
+    pub(crate) ikes: BTreeSet<TunnelId>,
+    /// Whose each pair is, by its inbound SPI.
+    pub(crate) owners: BTreeMap<u32, TunnelId>,
     bias: Arc<AtomicU16>,
 }
 
@@ -232,6 +238,9 @@ impl World {
                 drops: 0,
                 taken: 0,
                 record: None,
+                records: BTreeMap::new(),
+                ikes: BTreeSet::new(),
+                owners: BTreeMap::new(),
                 bias,
             }
         });
@@ -310,6 +319,9 @@ impl World {
         end.order.clear();
         end.sending = None;
         end.record = None;
+        end.records.clear();
+        end.ikes.clear();
+        end.owners.clear();
         self.answers.retain(|(answering, ..), _| *answering != side);
         // What was computed for the old self is of no use to the new one.
         self.in_flight.retain(|_, (to, cargo)| *to != side || !matches!(cargo, Cargo::Job(_)));
@@ -320,21 +332,48 @@ impl World {
     /// Goes on in another process with what the last one kept: what it was computing is lost, and a pair of Child SAs
     /// that no record tells of is removed.
     pub(crate) fn resume(&mut self, side: usize, tunnel: TunnelConfig) {
-        let Some(record) = self.ends[side].record.clone() else { return self.restart(side, tunnel) };
+        self.resume_all(side, vec![tunnel]);
+    }
+
+    /// The same with several tunnels, the first of which is [`TUNNEL`]. They go on in the order that is given; what is kept
+    /// of others is dismissed.
+    pub(crate) fn resume_all(&mut self, side: usize, tunnels: Vec<TunnelConfig>) {
+        let end = &mut self.ends[side];
+        let mut records = std::mem::take(&mut end.records);
+        records.extend(end.record.clone().map(|record| (TUNNEL, record)));
+        if records.is_empty() {
+            self.restart(side, tunnels[0].clone());
+            return tunnels.into_iter().for_each(|t| self.ends[side].endpoint.set_tunnel(self.now, t));
+        }
         let installed = std::mem::take(&mut self.ends[side].children);
         let (order, sending) = (self.ends[side].order.clone(), self.ends[side].sending);
         // Only what is established gets the same answers as before.
         let kept = |request: &[u8]| request[18] == 36 || request[18] == 37;
         let answers = std::mem::take(&mut self.answers);
         let (now, start) = (self.now, self.start);
-        self.restart(side, tunnel);
+        self.restart(side, tunnels[0].clone());
         self.answers = answers;
         self.answers.retain(|(answering, _, request), _| *answering != side || kept(request));
         let end = &mut self.ends[side];
-        end.record = Some(record.clone());
-        let restored = end.endpoint.restore(now, start, TUNNEL, &record).expect("the record is whole");
-        let spis = |c: &RestoredChild| (c.child.inbound.spi, c.child.outbound.spi);
-        let restored: Vec<_> = restored.children.iter().map(spis).collect();
+        let mut restored = Vec::new();
+        for tunnel in tunnels {
+            let id = tunnel.id;
+            end.endpoint.set_tunnel(now, tunnel);
+            let Some(record) = records.remove(&id) else { continue };
+            let again = end.endpoint.restore(now, start, id, &record).expect("the record is whole");
+            match id {
+                TUNNEL => end.record = Some(record),
+                _ => drop(end.records.insert(id, record)),
+            }
+            end.ikes.extend(again.ike.map(|_| id));
+            for RestoredChild { child, .. } in again.children {
+                end.owners.insert(child.inbound.spi, id);
+                restored.push((child.inbound.spi, child.outbound.spi));
+            }
+        }
+        for record in records.values() {
+            end.endpoint.dismiss(now, start, record).expect("the record is whole");
+        }
         end.log.push(format!("resumed with {restored:x?}"));
         for spis in &restored {
             assert!(installed.contains_key(spis), "{spis:x?} was never installed");
@@ -365,7 +404,12 @@ impl World {
                 end.take(event, self.now, self.start);
             }
             while let Some(id) = end.endpoint.poll_changed() {
-                end.record = end.endpoint.record(id, self.start).map(|record| record.to_vec());
+                let record = end.endpoint.record(id, self.start).map(|record| record.to_vec());
+                match (id, record) {
+                    (TUNNEL, record) => end.record = record,
+                    (id, Some(record)) => drop(end.records.insert(id, record)),
+                    (id, None) => drop(end.records.remove(&id)),
+                }
             }
             let Some(transmit) = end.endpoint.poll_transmit() else { break };
             self.wire.push((side, transmit.payload.clone()));
@@ -622,13 +666,15 @@ impl End {
     fn take(&mut self, event: Event, now: Instant, start: Instant) {
         let at = now.duration_since(start).as_secs_f64();
         match event {
-            Event::IkeUp { suite, path, initiator, .. } => {
-                self.log.push(format!("{at:9.3} IKE up {suite} {path} initiator {initiator}"));
+            Event::IkeUp { tunnel, suite, path, initiator, .. } => {
+                self.log.push(format!("{at:9.3} {tunnel} IKE up {suite} {path} initiator {initiator}"));
+                self.ikes.insert(tunnel);
                 self.ups.push((suite, path));
             }
-            Event::ChildUp { child, .. } => {
+            Event::ChildUp { tunnel, child } => {
                 let spis = (child.inbound.spi, child.outbound.spi);
-                self.log.push(format!("{at:9.3} Child up {spis:x?}"));
+                self.log.push(format!("{at:9.3} {tunnel} Child up {spis:x?}"));
+                self.owners.insert(spis.0, tunnel);
                 self.order.push(spis.0);
                 if child.switch_outbound {
                     self.sending = Some(spis.0);
@@ -648,9 +694,10 @@ impl End {
                 child.peer = peer;
                 child.encapsulation = encapsulation;
             }
-            Event::ChildDown { inbound_spi, outbound_spi, reason, .. } => {
+            Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason } => {
                 let spis = (inbound_spi, outbound_spi);
-                self.log.push(format!("{at:9.3} Child down {spis:x?} {reason}"));
+                self.log.push(format!("{at:9.3} {tunnel} Child down {spis:x?} {reason}"));
+                assert_eq!(self.owners.remove(&inbound_spi), Some(tunnel));
                 self.order.retain(|spi| *spi != spis.0);
                 assert!(self.children.remove(&spis).is_some(), "removed what was not installed");
                 if self.sending == Some(inbound_spi) {
@@ -660,9 +707,12 @@ impl End {
                     self.sending = self.order.iter().rev().find(ready).copied();
                 }
             }
-            Event::IkeDown { reason, .. } => {
-                self.log.push(format!("{at:9.3} IKE down {reason}"));
+            Event::IkeDown { tunnel, reason } => {
+                self.log.push(format!("{at:9.3} {tunnel} IKE down {reason}"));
                 self.downs.push(reason);
+                if reason != DownReason::Replaced {
+                    self.ikes.remove(&tunnel);
+                }
                 if self.keeps_trying && reason != DownReason::Replaced {
                     self.retry_at = Some(now + Duration::from_secs(1));
                 }

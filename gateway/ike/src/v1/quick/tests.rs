@@ -51,7 +51,7 @@ fn begin(pair: &mut Pair, subnet: &str, length: u8) {
     let remote = TrafficSelector::from_prefix("10.2.0.0".parse().unwrap(), 16);
     let current = end.v1.current(TunnelId(1)).unwrap();
     end.with_v1(current, |end, mut sa| {
-        end.begin_quick(now, &mut sa, Want { local, remote, replaces: None });
+        end.begin_quick(now, &mut sa, Want { tunnel: TunnelId(1), local, remote, replaces: None });
         Some(sa)
     });
 }
