@@ -22,8 +22,6 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Attempts {
     began: BTreeSet<(Instant, TunnelId)>,
     of: HashMap<TunnelId, Instant>,
-    /// How many have begun since last there were none.
-    many: usize,
 }
 
 impl Attempts {
@@ -31,7 +29,6 @@ impl Attempts {
         self.end(id);
         self.began.insert((now, id));
         self.of.insert(id, now);
-        self.many += 1;
     }
 
     pub(super) fn end(&mut self, id: TunnelId) {
@@ -49,37 +46,8 @@ impl Attempts {
         self.began.len() < AT_ONCE
     }
 
-    /// Whether there were many, more than at a time, and none is left: said once.
-    pub(super) fn have_ended(&mut self) -> bool {
-        self.began.is_empty() && std::mem::take(&mut self.many) > AT_ONCE
-    }
-
     /// When there is room without that any of them ends; `None` when there is.
     pub(super) fn room_at(&self) -> Option<Instant> {
         self.began.first().filter(|_| self.began.len() >= AT_ONCE).map(|(at, _)| *at + PATIENCE)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_many_is_said_once() {
-        let (now, mut attempts) = (Instant::now(), Attempts::default());
-        let mut some = |count: u32| {
-            let mut said = Vec::new();
-            for id in (0..count).map(TunnelId) {
-                attempts.begin(now, id);
-            }
-            for id in (0..count).map(TunnelId) {
-                said.push(attempts.have_ended());
-                attempts.end(id);
-            }
-            said.extend([attempts.have_ended(), attempts.have_ended()]);
-            said.iter().filter(|said| **said).count() == 1 && said[count as usize]
-        };
-        let many = AT_ONCE as u32 + 1;
-        assert_eq!([many, 1, many - 1, many].map(&mut some), [true, false, false, true]);
     }
 }

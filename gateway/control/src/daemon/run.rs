@@ -280,10 +280,6 @@ impl Daemon {
         }
         self.negotiate(now);
         self.drain(now);
-        if self.tunnels.have_negotiated() {
-            // What negotiations take for a moment is as much as what stays of them.
-            drop(tokio::task::spawn_blocking(memory::give_back));
-        }
     }
 
     fn next_wake(&self) -> Option<Instant> {

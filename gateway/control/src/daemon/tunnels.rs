@@ -73,11 +73,6 @@ impl Tunnels {
         Some(self.attempts.room_at().map_or(*first, |room| room.max(*first)))
     }
 
-    /// Whether many have negotiated, and none does: said once.
-    pub(super) fn have_negotiated(&mut self) -> bool {
-        self.attempts.have_ended()
-    }
-
     /// The one that is due first, if its time has come and not too many negotiate already: it is to negotiate.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<TunnelId> {
         while self.attempts.has_room(now)
