@@ -10,6 +10,7 @@ mod instructions;
 mod isolated;
 mod report;
 mod spd;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,8 @@ enum Name {
     Instructions,
     /// Handshakes a second, memory of an SA, thousands of tunnels, a flood; beside strongSwan
     Ike,
+    /// Gateways on virtual Ethernet: packets a second, TCP, latency, overload
+    Wire,
     /// Compiling, writing and looking up policies, of one tunnel to 10,000
     Spd,
 }
@@ -80,6 +83,9 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Spd) {
         spd::run(&mut report, arguments.quick)?;
+    }
+    if wanted(Name::Wire) {
+        wire::run(&mut report, arguments.quick)?;
     }
     if let Some(file) = arguments.json {
         std::fs::write(&file, report.to_json())

@@ -18,12 +18,15 @@
 //! | `outlet` | those that packets leave by where there is no AF_XDP |
 //! | `tun` | the TUN device for the gateway's own traffic |
 //! | `report`, `error` | what the data plane tells of itself, and why it does not start |
+//! | `bare` | sockets without a worker, for who measures what a worker adds |
 //! | `capture` | copies of packets for whoever watches a tunnel |
 //! | `service` | the Unix socket for that, and for reports |
 //!
 //! `unsafe` is kept to `xsk` (memory shared with the kernel) and to the system calls in `sys`, `tun`, `raw`, `outlet`
 //! and `bpffs`.
 
+#[cfg(feature = "bare")]
+pub mod bare;
 mod bpffs;
 mod capture;
 mod defrag;
