@@ -1,6 +1,6 @@
 //! The command line.
 
-use adit_control::peer_config::Vendor;
+use adit_control::{config::Subnet, import::Format as ImportFormat, peer_config::Vendor};
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -167,6 +167,24 @@ pub(crate) enum TunnelCommand {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Read tunnels out of a configuration of others: what a cloud lets download, a strongSwan's file, another Adit's. The peers
+    /// and tunnels are written as TOML, with what has to be filled in or known in comments.
+    Import {
+        /// Whose configuration it is.
+        #[arg(long, value_name = "FORMAT", value_parser = format())]
+        from: ImportFormat,
+        /// The file.
+        file: PathBuf,
+        /// strongSwan's ipsec.secrets, where the file is an ipsec.conf.
+        #[arg(long, value_name = "FILE")]
+        secrets: Option<PathBuf>,
+        /// The networks behind the other side, where the file does not name them, as AWS's.
+        #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+        remote_subnets: Vec<Subnet>,
+        /// Add them to this configuration file, if they fit into it, rather than write them to stdout.
+        #[arg(long, value_name = "FILE")]
+        into: Option<PathBuf>,
+    },
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -241,6 +259,12 @@ fn vendor() -> impl TypedValueParser<Value = Vendor> {
     PossibleValuesParser::new(words).try_map(|word| word.parse::<Vendor>())
 }
 
+/// A format by its word.
+fn format() -> impl TypedValueParser<Value = ImportFormat> {
+    let words = ImportFormat::ALL.map(|f| PossibleValue::new(f.word()).help(f.title()));
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<ImportFormat>())
+}
+
 const CONFIG: &str = "/etc/adit/adit.toml";
 const BPF_DIR: &str = "/run/adit/bpf";
 
@@ -273,6 +297,8 @@ mod tests {
             "adit tunnel capture a-b --outer -w a-b.pcapng --keys esp_sa",
             "adit tunnel config a-b --for strongswan",
             "adit tunnel config a-b --for strongswan-ipsec --with-psk --write /etc --config a.toml --address 192.0.2.9",
+            "adit tunnel import --from aws vpn.txt --remote-subnets 10.0.0.0/16,10.1.0.0/16 --into adit.toml",
+            "adit tunnel import --from strongswan ipsec.conf --secrets ipsec.secrets",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
             "adit check --config a.toml --log debug",

@@ -5,6 +5,7 @@
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
 //! | `adit status`, `adit tunnel`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its socket |
+//! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
 //! | `adit unload` | takes the XDP program, its maps and the TUN device away |
 //!
@@ -12,6 +13,7 @@
 
 mod capture;
 mod cli;
+mod import;
 mod peer_config;
 mod run;
 mod table;
@@ -126,6 +128,9 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
         TunnelCommand::Config { name, vendor, with_psk, address, write, config, socket } => {
             let request = Request { vendor, with_psk, address };
             return peer_config::run(&name, request, write.as_deref(), config.as_deref(), socket.into());
+        }
+        TunnelCommand::Import { from, file, secrets, remote_subnets, into } => {
+            return import::run(from, &file, secrets.as_deref(), &remote_subnets, into.as_deref());
         }
         TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
         TunnelCommand::Down { name, socket } => (name, socket, Action::Down),

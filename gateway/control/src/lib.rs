@@ -8,6 +8,7 @@
 //! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
 //! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
 //! | [`peer_config`] | the configuration of the other side, in its vendor's words |
+//! | [`import`] | configurations of others, read into peers and tunnels |
 //! | [`kept`] | what a later process needs to go on |
 //! | [`routes`] | routes to the remote subnets |
 //! | [`maps`] | the maps as this crate uses them, behind a trait |
@@ -20,6 +21,7 @@
 
 pub mod config;
 mod daemon;
+pub mod import;
 pub mod kept;
 pub mod maps;
 pub mod memory;
