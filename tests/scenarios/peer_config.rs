@@ -11,6 +11,7 @@ use adit_tests::adit::{Adit, binary};
 use adit_tests::interop::case::{Case, End, Network, Peer, Role, Shows, TUNNEL, Version, gateway};
 use adit_tests::interop::station::{Kind, Station};
 use adit_tests::namespace::wait_for;
+use adit_tests::roots;
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::starter::Starter;
@@ -34,7 +35,7 @@ fn main() -> std::process::ExitCode {
         ("ikev2_with_an_aead", two_by_two(end(Version::V2, GCM)), Role::Initiates),
         ("ikev2_with_cbc_and_names", named(end(Version::V2, CBC)), Role::Responds),
         ("ikev1_in_main_mode", two_by_two(end(Version::Main, OLD)), Role::Responds),
-        ("ikev1_in_aggressive_mode", named(end(Version::Aggressive, CBC)), Role::Initiates),
+        ("ikev1_in_aggressive_mode", key_id(end(Version::Aggressive, CBC)), Role::Initiates),
     ];
     for (name, end, role) in cases {
         let case = Case::new("peer-config", role, end, Shows::Traffic);
@@ -63,6 +64,21 @@ fn main() -> std::process::ExitCode {
         let lacking = Kind::of(&case).unavailable();
         scenarios.push(Scenario::new(name, || swanctl(case)).lacking(lacking));
     }
+    let readable = [
+        ("ikev2_with_an_aead", two_by_two(end(Version::V2, GCM))),
+        ("ikev2_with_cbc_and_names", named(end(Version::V2, CBC))),
+        ("ikev1_in_main_mode", two_by_two(end(Version::Main, CBC))),
+        ("ikev1_in_aggressive_mode", key_id(end(Version::Aggressive, CBC))),
+        ("ah", End { ah: true, esp: "sha256", ..end(Version::V2, CBC) }),
+    ];
+    let lacking =
+        roots::libreswan().is_none().then_some("Libreswan is not here; `cargo xtask test interop` tells why");
+    for (name, end) in readable {
+        let case = Case::new("peer-config", Role::Responds, end, Shows::Traffic);
+        scenarios.push(
+            Scenario::new(format!("libreswan_reads_{name}"), move || libreswan(&case)).lacking(lacking),
+        );
+    }
     scenario::main(scenarios)
 }
 
@@ -76,6 +92,10 @@ fn two_by_two(end: End) -> End {
         subnets_b: vec!["10.2.0.0/24", "10.2.1.0/24"],
         ..end
     }
+}
+
+fn key_id(end: End) -> End {
+    End { id: Some("adit.example.net"), peer_id: Some("keyid:0aff"), ..end }
 }
 
 fn named(end: End) -> End {
@@ -187,6 +207,38 @@ fn ipsec_conf(case: &Case) -> Result<()> {
         )
     })?;
     drop((adit, swan));
+    topology.end()
+}
+
+/// Libreswan's own programs take the files, and every proposal in them.
+fn libreswan(case: &Case) -> Result<()> {
+    let root = roots::libreswan().context("Libreswan is not here")?;
+    let topology = two_sites()?;
+    let directory = topology.run().directory().to_owned();
+    let to = written(&directory, &case.adit_toml(&topology, &directory)?, "libreswan", &[])?;
+    let words = fs::read_to_string(to.join("ipsec.conf"))?;
+    let libraries = fs::read_dir(root.join("usr/lib"))?.flatten().map(|entry| entry.path());
+    let libraries = std::env::join_paths(libraries.filter(|path| path.is_dir()))?;
+    let run = |program: &str, arguments: &[&str]| -> Result<()> {
+        let mut command = Command::new(root.join("usr/libexec/ipsec").join(program));
+        let output =
+            command.args(arguments).env("LD_LIBRARY_PATH", &libraries).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(
+            output.status.success() && !said.contains("ERROR"),
+            "{program} {arguments:?}: {said}\n{words}"
+        );
+        Ok(())
+    };
+    run("addconn", &["--checkconfig", "--config", &to.join("ipsec.conf").to_string_lossy()])?;
+    let value = |name: &str| words.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+    let version = if value("ikev2") == Some("yes") { "-v2" } else { "-v1" };
+    let pfs = if value("pfs") == Some("yes") { "-pfs=yes" } else { "-pfs=no" };
+    let ike = format!("ike={}", value("ike").context("there is no ike")?);
+    let protocol = value("phase2").context("there is no phase2")?;
+    let child = format!("{protocol}={}", value("phase2alg").context("there is no phase2alg")?);
+    run("algparse", &[version, &ike])?;
+    run("algparse", &[version, pfs, &child])?;
     topology.end()
 }
 

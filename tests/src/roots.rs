@@ -5,6 +5,7 @@
 //! | `trixie` | Debian 13's packages, and a plugin that lends strongSwan its OpenSSL's ML-KEM | strongSwan 6: ESP as protocol 50, ML-KEM |
 //! | `bookworm` | Debian 12's packages | the userland of the kernel peer, strongSwan 5.9 |
 //! | `uml` | Debian 12's `user-mode-linux` | a Linux kernel with IPsec: AH, ESN, ESP of the kernel |
+//! | `libreswan` | Debian 12's `libreswan` and its libraries, unpacked | what reads its configuration; its daemon needs a kernel's IPsec, and its package takes the place of strongSwan's |
 //!
 //! They lie below `target/peers` and are made once: [`ensure`]. Where they cannot be had, the cases that want them are
 //! skipped with the reason.
@@ -69,6 +70,23 @@ pub fn uml() -> Option<Uml> {
     joined.then(|| Uml { kernel: kernel.join("linux.uml"), shim: kernel.join("xstate.so"), root })
 }
 
+/// What reads Libreswan's configuration, and what it needs to run.
+const LIBRESWAN: [&str; 8] = [
+    "libreswan",
+    "libunbound8",
+    "libevent-2.1-7",
+    "libnss3",
+    "libnspr4",
+    "libhogweed6",
+    "libnettle8",
+    "libgmp10",
+];
+
+/// Libreswan's programs, unpacked, if they have been: the root of their files.
+pub fn libreswan() -> Option<PathBuf> {
+    made("libreswan", &libreswan_recipe())
+}
+
 /// Makes what is not there yet, and says so through `announce`. What cannot be made is returned with the reason.
 pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
     let lacking = || -> Result<()> {
@@ -79,18 +97,23 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
         }
         Ok(())
     };
+    let mut failures = Vec::new();
+    if let Err(error) = unpack_libreswan() {
+        failures.push(format!("Libreswan: {error:#}"));
+    }
     if trixie().is_some() && uml().is_some() {
-        return Vec::new();
+        return failures;
     }
     if let Err(error) = lacking() {
-        return vec![format!("strongSwan 6 and the kernel peer: {error:#}")];
+        failures.push(format!("strongSwan 6 and the kernel peer: {error:#}"));
+        return failures;
     }
     let works: [(&str, Make); 3] = [
         ("a Debian 13 with strongSwan 6", || debian("trixie", &["iproute2"], MLKEM)),
         ("a Debian 12 for the kernel peer", || debian("bookworm", &GUEST, "")),
         ("the kernel of the kernel peer", kernel),
     ];
-    let mut failures = Vec::new();
+    let before = failures.len();
     let one = |(what, make): (&str, Make)| {
         let begun = Instant::now();
         let done = make();
@@ -115,7 +138,7 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
             }
         }
     });
-    if failures.is_empty()
+    if failures.len() == before
         && uml().is_none()
         && let Err(error) = join_modules()
     {
@@ -144,6 +167,28 @@ fn recipe(suite: &str, more: &[&str]) -> String {
 
 fn uml_recipe() -> String {
     format!("1 user-mode-linux\n{SHIM}{INIT}")
+}
+
+fn libreswan_recipe() -> String {
+    format!("1 {}", LIBRESWAN.join(" "))
+}
+
+/// Unpacks the packages side by side: nothing of them is installed.
+fn unpack_libreswan() -> Result<()> {
+    build("libreswan", &libreswan_recipe(), |partial| {
+        fs::create_dir_all(partial)?;
+        let mut download = Command::new("apt-get");
+        download.args(["-q", "download"]).args(LIBRESWAN).current_dir(partial);
+        // The unprivileged user that apt downloads as may not write here.
+        run(download.args(["-o", "APT::Sandbox::User=root"]))?;
+        for package in fs::read_dir(partial)?.flatten().map(|entry| entry.path()) {
+            if package.extension().is_some_and(|extension| extension == "deb") {
+                run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(partial))?;
+                fs::remove_file(package)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Unpacks a small Debian `suite` with strongSwan, and compiles a plugin for it.
