@@ -73,12 +73,13 @@ fn replace_control(control: &mut Adit, signal: i32) -> Result<()> {
     control.wait_connected(PATIENCE)
 }
 
-/// Waits until the tunnel has one pair of Child SAs, and another than this.
+/// Waits until the tunnel has a pair of Child SAs beside these, or instead of them: the new ones.
 fn wait_replaced(control: &Adit, old: &[String]) -> Result<Vec<String>> {
     let mut now = Vec::new();
     wait_for("another pair of Child SAs", PATIENCE, || {
         now = spis(control)?;
-        Ok(now.len() == 1 && now != old)
+        now.retain(|spi| !old.contains(spi));
+        Ok(!now.is_empty())
     })
     .with_context(|| control.log_tail(30))?;
     Ok(now)
@@ -121,17 +122,11 @@ fn control_goes_on(version: Version, signal: i32) -> Result<()> {
     }
 
     // From here on it is as if nothing had been: either side rekeys, signs of life come and go.
-    let rekeyed = || {
-        control.done(&["tunnel", "rekey", TUNNEL, "--child"])?;
-        wait_replaced(&control, &old)
-    };
-    // Nothing answers the last message of a quick mode (RFC 2409 section 5.5): what is sent right behind ours may come
-    // before the peer has its pair.
-    let new = if version == Version::V2 { stream_through(&topology, rekeyed) } else { rekeyed() };
-    let new = new.with_context(|| format!("{}{}", control.log_tail(30), swan.log_tail(20)))?;
     stream_through(&topology, || {
+        control.done(&["tunnel", "rekey", TUNNEL, "--child"])?;
+        let new = wait_replaced(&control, &old)?;
         swan.rekey(&["--child", TUNNEL])?;
-        wait_replaced(&control, &new)
+        wait_replaced(&control, &[old.clone(), new].concat())
     })
     .with_context(|| format!("{}{}", control.log_tail(30), swan.log_tail(20)))?;
     let logged = swan.log().len();

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What records begin with; another number whenever anything in them is another.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// Child SAs that a tunnel may have and be kept. Each change of the tunnel writes all of them.
 const MAX_CHILDREN: usize = 1024;

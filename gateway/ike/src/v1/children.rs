@@ -20,6 +20,9 @@ use crate::{
 
 /// The wait before a rekey that has failed is tried again.
 pub(super) const REKEY_RETRY: Duration = Duration::from_secs(10);
+/// How long we go on sending with the old pair when a quick mode of ours has made a new one and nothing tells that the
+/// peer has it: nobody answers the third message. strongSwan asks for a lost one after 4 s.
+pub(super) const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// A pair of Child SAs.
 #[derive(Debug)]
@@ -36,15 +39,20 @@ pub(super) struct Child {
     pub(super) nonce: Vec<u8>,
     /// When its first message was sent or came.
     pub(super) began: Instant,
+    /// From when on it could be used.
     pub(super) since: Instant,
     /// Whether the peer is known to be ready for what is sent with it.
     pub(super) confirmed: bool,
+    /// When it is sent with, if nothing has shown by then that the peer is ready.
+    pub(super) switch_at: Option<Instant>,
     pub(super) rekey_at: Option<Instant>,
     pub(super) expires: Instant,
     /// After how many bytes the peer ends it.
     pub(super) lifetime_bytes: Option<u64>,
     /// When it goes, because another has its place.
     pub(super) retire_at: Option<Instant>,
+    /// Whether the peer is told that it goes: then it stays for what was on its way.
+    pub(super) told: bool,
 }
 
 impl Child {
@@ -58,8 +66,14 @@ impl Child {
         self.is_of(&other.local, &other.remote)
     }
 
+    /// Whether packets can go with it where no other pair is left: the peer has it, or will once our third message is
+    /// there.
+    pub(super) fn can_serve(&self) -> bool {
+        (self.confirmed || self.initiator) && !self.told
+    }
+
     fn due(&self) -> Instant {
-        [self.rekey_at, self.retire_at].into_iter().flatten().fold(self.expires, Instant::min)
+        [self.switch_at, self.rekey_at, self.retire_at].into_iter().flatten().fold(self.expires, Instant::min)
     }
 }
 
@@ -89,10 +103,15 @@ impl Endpoint {
         let encapsulated = established.nat.any() && path.local.port() == nat_t_port;
         let lifetime = quick.lifetime.time.unwrap_or(tunnel.ipsec.lifetime).max(Duration::from_secs(1));
         let Want { local, remote, replaces, .. } = quick.want.clone();
+        // What is sent with a pair that the peer does not have yet is lost there: while another serves, it waits.
+        let family = self.v1.families.get(&of);
+        let serves = |child: &Child| child.is_of(&local, &remote) && child.can_serve();
+        let served = family.is_some_and(|family| family.children.iter().any(serves));
+        let confirmed = initiator && !served;
         let child = ChildSa {
             inbound: established.keys.keymat(&suite, &exchanged, quick.inbound_spi),
             outbound: established.keys.keymat(&suite, &exchanged, quick.outbound_spi),
-            switch_outbound: initiator,
+            switch_outbound: confirmed,
             replaces,
             protocol: suite.protocol,
             encryption: suite.encryption,
@@ -121,11 +140,13 @@ impl Endpoint {
             nonce: initiator_nonce.clone(),
             began: quick.began,
             since: now,
-            confirmed: initiator,
+            confirmed,
+            switch_at: (initiator && served).then_some(now + UNANSWERED),
             rekey_at: Some(now + lifetime * (least + self.rng.next_u32() % 50) / 1000),
             expires: now + lifetime,
             lifetime_bytes: quick.lifetime.bytes,
             retire_at: None,
+            told: false,
         };
         let inbound_spi = kept.inbound_spi;
         let superseded = established.superseded;
@@ -142,19 +163,40 @@ impl Endpoint {
         self.arm_children(of);
     }
 
-    /// The peer is ready for what is sent with a pair.
+    /// The peer is ready for what is sent with a pair. One of ours that goes is not switched to all the same.
     pub(super) fn confirm_child(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
-        let child = self.family(tunnel).children.iter_mut().find(|c| c.inbound_spi == inbound_spi);
-        match child {
-            Some(child) if !child.confirmed => {
-                child.confirmed = true;
-                child.since = now;
-            }
-            _ => return self.drop_empty_family(tunnel),
+        let overlap = self.config.overlap;
+        let family = self.family(tunnel);
+        let child = family.children.iter_mut().find(|c| c.inbound_spi == inbound_spi);
+        let Some(child) = child.filter(|child| !child.confirmed) else {
+            return self.drop_empty_family(tunnel);
+        };
+        child.confirmed = true;
+        let (begun_by_us, goes) = (child.initiator, child.retire_at.is_some());
+        if let Some(at) = child.switch_at.take() {
+            // What this one takes the place of need not wait any longer.
+            let replaced = family.children.iter_mut().filter(|other| other.retire_at == Some(at + overlap));
+            replaced.for_each(|other| other.retire_at = Some(now + overlap));
+        } else {
+            child.since = now;
         }
-        self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
-        self.settle_child(now, tunnel, inbound_spi);
+        if !(begun_by_us && goes) {
+            self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
+        }
+        if !begun_by_us {
+            self.settle_child(now, tunnel, inbound_spi);
+        }
         self.arm_children(tunnel);
+    }
+
+    /// The peer has asked again for the third message of a quick mode of ours: it has the pair some time later.
+    pub(super) fn put_off_switch(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
+        let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
+        let child = family.children.iter_mut().find(|c| c.inbound_spi == inbound_spi);
+        if let Some(at) = child.and_then(|child| child.switch_at.as_mut()) {
+            *at = now + UNANSWERED;
+            self.arm_children(tunnel);
+        }
     }
 
     pub(super) fn arm_children(&mut self, tunnel: TunnelId) {
@@ -181,17 +223,22 @@ impl Endpoint {
             let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
             let Some(at) = family.children.iter().position(|c| c.inbound_spi == spi) else { continue };
             let child = &family.children[at];
-            let like = |other: &Child| other.is_like(child) && other.confirmed && other.inbound_spi != spi;
-            let served = family.children.iter().any(|other| like(other) && other.retire_at.is_none());
+            let remains = |other: &&Child| other.is_like(child) && other.retire_at.is_none();
+            let served = family.children.iter().filter(remains).any(|other| other.confirmed);
+            let awaited = family.children.iter().filter(remains).filter_map(|other| other.switch_at).max();
             if child.expires <= now {
                 self.v1_remove_child(now, tunnel, spi, DownReason::Expired, true);
             } else if child.retire_at.is_some_and(|at| at <= now) {
-                if served {
-                    self.v1_remove_child(now, tunnel, spi, DownReason::Replaced, true);
+                if child.told {
+                    self.remove_child_on(now, None, tunnel, spi, DownReason::Replaced, false);
+                } else if served {
+                    self.v1_retire_child(now, tunnel, spi);
                 } else {
-                    // What was to take its place is gone: it is needed after all.
-                    family.children[at].retire_at = None;
+                    // Without one that it waits for, what was to take its place is gone: it is needed after all.
+                    family.children[at].retire_at = awaited.map(|at| at + self.config.overlap);
                 }
+            } else if child.switch_at.is_some_and(|at| at <= now) {
+                self.confirm_child(now, tunnel, spi);
             } else {
                 let retry = now + self.config.give_up_after() + REKEY_RETRY;
                 let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
@@ -254,6 +301,42 @@ impl Endpoint {
         }
     }
 
+    /// Tells the peer that a pair goes, which another has the place of. What the peer sent with it until it is told, is
+    /// still taken.
+    fn v1_retire_child(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
+        let Some(cookie) = self.speaker(tunnel) else {
+            return self.remove_child_on(now, None, tunnel, inbound_spi, DownReason::Replaced, false);
+        };
+        let until = now + self.config.overlap;
+        let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
+        let Some(child) = family.children.iter_mut().find(|c| c.inbound_spi == inbound_spi) else { return };
+        (child.told, child.retire_at) = (true, Some(until));
+        let protocol = ProtocolId::from(child.suite.protocol);
+        let subnets = (child.local.clone(), child.remote.clone());
+        self.switch_to_heir(tunnel, (&subnets.0, &subnets.1));
+        self.with_v1(cookie, |endpoint, mut sa| {
+            endpoint.inform(now, &mut sa, Payload::Delete(Delete::children(protocol, &[inbound_spi])), true);
+            Some(sa)
+        });
+    }
+
+    /// Sends with the newest of the pairs between these subnets that are left; with one that the peer is known to have, if
+    /// there is any. Whether there is one at all.
+    fn switch_to_heir(
+        &mut self,
+        tunnel: TunnelId,
+        (local, remote): (&TrafficSelector, &TrafficSelector),
+    ) -> bool {
+        let Some(family) = self.v1.families.get_mut(&tunnel) else { return false };
+        let heirs =
+            family.children.iter_mut().filter(|other| other.is_of(local, remote) && other.can_serve());
+        let heir = heirs.max_by_key(|other| (other.confirmed, other.retire_at.is_none(), other.since));
+        let Some(heir) = heir else { return false };
+        (heir.confirmed, heir.switch_at) = (true, None);
+        self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi: heir.inbound_spi });
+        true
+    }
+
     pub(super) fn remove_child_on(
         &mut self,
         now: Instant,
@@ -267,14 +350,8 @@ impl Endpoint {
         let Some(at) = family.children.iter().position(|c| c.inbound_spi == inbound_spi) else { return };
         let child = family.children.remove(at);
         self.esp_spis.remove(&inbound_spi);
-        // The newest of those that are left is the one to send with.
-        let heirs = family.children.iter().filter(|other| other.is_like(&child) && other.confirmed);
-        let heir =
-            heirs.max_by_key(|other| (other.retire_at.is_none(), other.since)).map(|heir| heir.inbound_spi);
-        if let Some(inbound_spi) = heir {
-            self.events.push_back(Event::SwitchOutbound { tunnel, inbound_spi });
-        }
-        let reason = if heir.is_some() { DownReason::Replaced } else { reason };
+        let has_heir = self.switch_to_heir(tunnel, (&child.local, &child.remote));
+        let reason = if has_heir { DownReason::Replaced } else { reason };
         let outbound_spi = child.outbound_spi;
         self.events.push_back(Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason });
         if let Some(sa) = sa.filter(|_| tell) {

@@ -173,12 +173,13 @@ impl Endpoint {
         self.timers.set(sa.cookie, TimerKind::Superseded, set.map_or(at, |set| set.min(at)));
     }
 
-    /// Settles which pair remains of those for the same subnets, now that one more can be used.
+    /// Settles which pair remains of those for the same subnets, now that one more is there.
     pub(super) fn settle_child(&mut self, now: Instant, tunnel: TunnelId, inbound_spi: u32) {
-        let (overlap, linger) = (now + self.config.overlap, now + self.config.linger);
         let Some(family) = self.v1.families.get_mut(&tunnel) else { return };
         let Some(at) = family.children.iter().position(|c| c.inbound_spi == inbound_spi) else { return };
         let mut new = family.children.remove(at);
+        let (overlap, linger) =
+            (new.switch_at.unwrap_or(now) + self.config.overlap, now + self.config.linger);
         for other in &mut family.children {
             if !other.is_like(&new) {
                 continue;

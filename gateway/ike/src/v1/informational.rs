@@ -101,7 +101,7 @@ impl Endpoint {
         let opened = match established.cipher.open(id, rest) {
             Ok(opened) => opened,
             Err(error) => {
-                self.repeated(&sa, header, message, error);
+                self.repeated(now, &sa, header, message, error);
                 return Some(sa);
             }
         };
@@ -154,8 +154,11 @@ impl Endpoint {
     }
 
     /// A message that came before gets what it got before.
-    fn repeated(&mut self, sa: &Sa, header: &Header, message: &[u8], error: OpenError) {
+    fn repeated(&mut self, now: Instant, sa: &Sa, header: &Header, message: &[u8], error: OpenError) {
         let (State::Established(established) | State::Closing(established)) = &sa.state else { return };
+        let asked = established.exchanges.get(&header.message_id);
+        let made = asked.and_then(|exchange| exchange.quick.as_deref());
+        let made = made.map(|quick| (quick.want.tunnel, quick.inbound_spi));
         let answer = match error {
             OpenError::Length => {
                 self.counters.malformed += 1;
@@ -165,7 +168,7 @@ impl Endpoint {
                 self.counters.overloaded += 1;
                 return;
             }
-            OpenError::Repeated => established.exchanges.get(&header.message_id).map(|e| &e.flight.messages),
+            OpenError::Repeated => asked.map(|exchange| &exchange.flight.messages),
             OpenError::Spent => {
                 let digest = digest(message);
                 established.answers.iter().find(|(came, _)| *came == digest).map(|(_, answer)| answer)
@@ -175,6 +178,9 @@ impl Endpoint {
             Some(messages) => {
                 self.counters.repeated_answers += 1;
                 self.transmit(sa.path, &messages);
+                if let Some((tunnel, inbound_spi)) = made {
+                    self.put_off_switch(now, tunnel, inbound_spi);
+                }
             }
             None => self.counters.old_message_id += 1,
         }

@@ -39,7 +39,7 @@ kept! {
     RestoredIke { path, suite, handshake, nat, initiator, since }
     Child {
         local, remote, suite, inbound_spi, outbound_spi, encapsulated, initiator, nonce, began, since, confirmed,
-        rekey_at, expires, lifetime_bytes, retire_at,
+        switch_at, rekey_at, expires, lifetime_bytes, retire_at, told,
     }
 }
 

@@ -446,6 +446,10 @@ impl Endpoint {
                 Some(sa)
             });
         }
+        let waits = |child: &Child| child.inbound_spi == inbound_spi && child.switch_at.is_some();
+        if self.v1.families.get(&id).is_some_and(|family| family.children.iter().any(waits)) {
+            self.confirm_child(now, id, inbound_spi);
+        }
     }
 
     /// Whether a tunnel has anything of IKEv1.

@@ -1,7 +1,8 @@
 //! Quick mode (RFC 2409 section 5.5): one for each pair of subnets, as initiator and as responder.
 //!
 //! A responder installs its Child SAs before it answers, and sends with them from the third message on, or from when
-//! packets of the peer's come in.
+//! packets of the peer's come in. Nobody answers the third message: an initiator that rekeys sends with the old ones until
+//! packets come in with the new, or long enough for the peer to have asked for that message again.
 
 use std::time::Instant;
 
@@ -657,7 +658,7 @@ impl Endpoint {
                     (established.keys.hash_3(id, &exchanged), Some(quick.step))
                 }
                 Step::Done => {
-                    // The message that the commit bit promises (RFC 2408 section 3.1), when our pair is in use already.
+                    // The message that the commit bit promises (RFC 2408 section 3.1): the peer has the pair.
                     // Its hash is of either form with the peers in the field.
                     let connected = chain
                         .payloads
@@ -667,7 +668,9 @@ impl Endpoint {
                     let forms = [keys.hash_2(id, &quick.nonce, rest), keys.hash_1(id, rest)];
                     let authentic = connected && forms.iter().any(|form| same_hash(form, came));
                     if authentic {
+                        let (tunnel, inbound_spi) = (quick.want.tunnel, quick.inbound_spi);
                         established.cipher.accept(opened);
+                        self.confirm_child(now, tunnel, inbound_spi);
                     }
                     return authentic;
                 }

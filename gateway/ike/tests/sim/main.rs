@@ -23,6 +23,7 @@ mod v1;
 mod v1_fragments;
 mod v1_mismatch;
 mod v1_pairs;
+mod v1_rekey;
 mod v1_siblings;
 mod v1_strangers;
 mod world;

@@ -245,7 +245,7 @@ fn changed_octets_do_no_harm() {
 fn no_moment_to_end_at_loses_a_packet() {
     let resumed = AtomicU64::new(0);
     for_all(|seed| {
-        rekeys_lose_nothing(seed, (200, 300, 500), |world, tunnels| {
+        rekeys_lose_nothing(seed, plain_tunnels(), (200, 300, 500), |world, tunnels| {
             if draw(world, 15) == 0 {
                 let side = draw(world, 2) as usize;
                 world.resume(side, tunnels[side].clone());

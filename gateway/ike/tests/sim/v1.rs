@@ -355,12 +355,12 @@ fn both_ends_agree_in_the_end_whatever_happens() {
         world.faults = PERFECT;
         world.seconds(150);
         // One end may be at the moment between an old pair and a new one, or be about to see that its last has expired.
-        for _ in 0..20 {
+        for _ in 0..100 {
             let [a, b] = [A, B].map(|side| world.ends[side].children.len());
             if a == b && a < 2 {
                 break;
             }
-            world.seconds(3);
+            world.run(Duration::from_millis(700));
         }
         let is_up = world.check();
         world.ends.iter_mut().for_each(|end| end.keeps_trying = false);

@@ -89,6 +89,8 @@ pub(crate) struct End {
     pub(crate) children: BTreeMap<(u32, u32), ChildSa>,
     /// Inbound SPIs of what is installed, oldest first.
     pub(crate) order: Vec<u32>,
+    /// When what has these inbound SPIs was installed.
+    since: BTreeMap<u32, Instant>,
     pub(crate) log: Vec<String>,
     pub(crate) failures: Vec<String>,
     pub(crate) downs: Vec<DownReason>,
@@ -97,7 +99,7 @@ pub(crate) struct End {
     pub(crate) keeps_trying: bool,
     retry_at: Option<Instant>,
     /// The pair that is sent with, by its inbound SPI.
-    sending: Option<u32>,
+    pub(crate) sending: Option<u32>,
     /// Packets that came with an SA which is not there, or with other keys.
     pub(crate) drops: usize,
     pub(crate) taken: usize,
@@ -140,6 +142,9 @@ pub(crate) struct World {
     pub(crate) wire: Vec<(usize, Vec<u8>)>,
     /// While this is here, datagrams are put into it rather than sent.
     pub(crate) held: Option<Vec<Held>>,
+    /// Whether the ends take packets with a pair that the peer began only from the last message on, as some peers do:
+    /// that is when it is sent with, or after this time.
+    pub(crate) installs_last: Option<Duration>,
     /// The greatest time that a computation takes.
     pub(crate) job_delay: Duration,
     settings: EndpointConfig,
@@ -228,6 +233,7 @@ impl World {
                 peer: peers[side as usize - 1],
                 children: BTreeMap::new(),
                 order: Vec::new(),
+                since: BTreeMap::new(),
                 log: Vec::new(),
                 failures: Vec::new(),
                 downs: Vec::new(),
@@ -253,6 +259,7 @@ impl World {
             nat: None,
             wire: Vec::new(),
             held: None,
+            installs_last: None,
             job_delay: Duration::ZERO,
             settings,
             in_flight: BTreeMap::new(),
@@ -489,7 +496,10 @@ impl World {
     fn packet(&mut self, to: usize, keys: &DirectionKeys) {
         let end = &mut self.ends[to];
         let spi = keys.spi;
-        if !end.children.values().any(|child| child.inbound == *keys) {
+        let since = end.since.get(&spi).map_or(Duration::ZERO, |since| self.now.duration_since(*since));
+        let late = self.installs_last.is_some_and(|time| since < time);
+        let installed = |child: &ChildSa| child.initiator || child.switch_outbound || !late;
+        if !end.children.values().any(|child| child.inbound == *keys && installed(child)) {
             end.drops += 1;
             let at = self.now.duration_since(self.start).as_secs_f64();
             return end.log.push(format!("{at:9.3} packet dropped: no SA with SPI {spi:x}"));
@@ -676,6 +686,7 @@ impl End {
                 self.log.push(format!("{at:9.3} {tunnel} Child up {spis:x?}"));
                 self.owners.insert(spis.0, tunnel);
                 self.order.push(spis.0);
+                self.since.insert(spis.0, now);
                 if child.switch_outbound {
                     self.sending = Some(spis.0);
                 }
