@@ -1,11 +1,17 @@
 //! Many tunnels, and a peer with the right keys that says what no honest one does.
 
+use std::time::Duration;
+
 use super::{
+    cipher::MessageCipher,
     quick::tests::{established, exchange, go_on, v1_tunnel},
-    wire::{Attribute, Notify, NotifyType, sa::Value},
+    wire::{Attribute, Notify, NotifyType, ProtocolId, sa::Value},
     *,
 };
-use crate::sa::tests::{ADDRESSES, Pair};
+use crate::{
+    codec::{Reader, Writer},
+    sa::tests::{ADDRESSES, Pair},
+};
 
 /// This many tunnels between two addresses, told apart by their identities.
 const MANY: u32 = 5000;
@@ -74,5 +80,60 @@ fn a_lifetime_that_no_clock_can_hold_changes_nothing() {
         exchange(&mut pair);
         assert_eq!(pair.ends[1].timers.of(peers), deadlines, "{seconds}");
         assert_eq!(heard(&pair), before + 1);
+    }
+}
+
+/// A message of the peer's after our third one: HASH(2) or HASH(1) over a notify, under the keys and the IV of the quick
+/// mode of the first end's that is done.
+fn after_third(pair: &mut Pair, kind: NotifyType, second_hash: bool) -> Vec<u8> {
+    let cookie = pair.ends[0].v1.current(TunnelId(1)).unwrap();
+    let sa = pair.ends[0].v1.sa(cookie).unwrap();
+    let (cookies, established) = (sa.cookies(), sa.established().unwrap());
+    let (id, quick) = established.quicks().max_by_key(|(_, quick)| quick.began).unwrap();
+    let notify = Notify {
+        protocol: ProtocolId::Esp,
+        spi: quick.outbound_spi.to_be_bytes().to_vec(),
+        kind,
+        data: Vec::new(),
+    };
+    let payloads = vec![Payload::Notify(notify)];
+    let mut octets = Vec::new();
+    wire::payload::encode_chain(&payloads, &mut octets);
+    let hash = match second_hash {
+        true => established.keys.hash_2(id, &quick.nonce, &octets),
+        false => established.keys.hash_1(id, &octets),
+    };
+    // Both directions have one key, and one chain of IVs a message ID.
+    let mut copy = Writer::new(pair.now);
+    established.cipher.write(|_| true, &mut copy);
+    let mut cipher = MessageCipher::read(&mut Reader::new(&copy.into_octets(), pair.now)).unwrap();
+    let header = wire::Header::new(cookies.0, cookies.1, ExchangeType::QuickMode, id);
+    cipher.seal(header, &[vec![Payload::Hash(hash)], payloads].concat())
+}
+
+#[test]
+fn the_peers_connected_says_that_it_has_the_new_pair() {
+    for (kind, second_hash, switches) in [
+        (NotifyType::CONNECTED, true, true),
+        (NotifyType::CONNECTED, false, true),
+        (NotifyType::INITIAL_CONTACT, true, false),
+    ] {
+        let mut pair = established();
+        pair.now += Duration::from_secs(1);
+        let old = pair.ends[0].v1.families[&TunnelId(1)].children[0].inbound_spi;
+        let now = pair.now;
+        pair.ends[0].rekey_child(now, TunnelId(1), old);
+        exchange(&mut pair);
+        while pair.ends[0].poll_event().is_some() {}
+        let message = after_third(&mut pair, kind, second_hash);
+        let mut spoilt = message.clone();
+        *spoilt.last_mut().unwrap() ^= 1;
+        pair.deliver(0, vec![spoilt]);
+        assert!(pair.ends[0].poll_event().is_none(), "what does not prove to be the peer's changes nothing");
+        pair.deliver(0, vec![message]);
+        let event = pair.ends[0].poll_event();
+        let switched =
+            matches!(event, Some(crate::Event::SwitchOutbound { inbound_spi, .. }) if inbound_spi != old);
+        assert_eq!(switched, switches, "{event:?}");
     }
 }
