@@ -73,6 +73,9 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     }
     note_its_address(script);
     script.note("put your region and VPN gateway in their places");
+    script.note(
+        "this is for a gateway of single tunnels; one of dual tunnels takes the same words in TunnelOptionsSpecification.N",
+    );
     let name = script.view.slug(40);
     let (address, local_id) = (script.view.remote, script.ids()?);
     let (local, remote) = (joined(script.view.local_subnets, ","), joined(script.view.remote_subnets, ","));

@@ -77,6 +77,11 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     let (ike, ipsec) = (single(script, ike, false), single(script, ipsec, true));
     note_its_address(script);
     script.note("put your resource group, location and virtual network gateway (VpnGw1 or larger, route-based) in their places");
+    if ike.integrity.is_empty() {
+        script.note(
+            "ike.prf: the PRF beside GCM in phase 1 cannot be set there; where phase 1 fails for it, offer sha256 and sha384",
+        );
+    }
     let name = script.view.slug(40);
     let (address, networks) = (script.view.remote, joined(script.view.remote_subnets, " "));
     let locals = script.view.local_subnets.to_vec();

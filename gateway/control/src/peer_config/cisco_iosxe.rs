@@ -7,7 +7,7 @@ use super::{
     script::{PSK, Script},
 };
 use crate::config::PeerAddress;
-use adit_ike::{Encryption, Group, Id, Integrity, Mode, Prf, Version};
+use adit_ike::{Encryption, Group, Id, Integrity, Mode, NatT, Prf, Version};
 use zeroize::Zeroizing;
 
 const GROUPS: &[(Group, &str)] = &[
@@ -98,7 +98,7 @@ const IKEV2: Dialect = Dialect {
     ipv6_inside: false,
     has_ikev1: true,
     has_aggressive: true,
-    ids: Ids::All,
+    ids: Ids::Names,
 };
 
 const IKEV1: Dialect = Dialect {
@@ -116,7 +116,6 @@ const IKEV1: Dialect = Dialect {
         (Integrity::Sha384, "sha384"),
         (Integrity::Sha512, "sha512"),
     ],
-    ids: Ids::Names,
     ..IKEV2
 };
 
@@ -225,8 +224,8 @@ fn phase1(script: &mut Script<'_>, name: &str, ike: &Phase) -> Result<(), PeerCo
         let (interval, retry) = (dpd.delay.as_secs().clamp(10, 3600), dpd.timeout.as_secs().clamp(2, 60));
         script.line(format_args!(" dpd {interval} {retry} periodic"));
     }
-    if tunnel.nat_t == adit_ike::NatT::Off {
-        script.line(" nat force-encap disable");
+    if tunnel.nat_t == NatT::Force {
+        script.line(" nat force-encap");
     }
     script.line("!");
     Ok(())
@@ -279,8 +278,7 @@ fn ids(script: &Script<'_>) -> Result<(String, String), PeerConfigError> {
     let kind = |id: &Id, text: String, mask: &str| match id {
         Id::V4(_) | Id::V6(_) => format!("address {text}{mask}"),
         Id::Fqdn(_) => format!("fqdn {text}"),
-        Id::UserFqdn(_) => format!("email {text}"),
-        Id::KeyId(_) => format!("key-id {text}"),
+        Id::UserFqdn(_) | Id::KeyId(_) => format!("email {text}"),
     };
     Ok((kind(script.view.local_id, local, ""), kind(script.view.remote_id, remote, " 255.255.255.255")))
 }

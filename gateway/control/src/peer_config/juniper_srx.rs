@@ -78,7 +78,8 @@ const DIALECT: Dialect = Dialect {
     ipv6_inside: true,
     has_ikev1: true,
     has_aggressive: true,
-    ids: Ids::All,
+    // Its key ID is text, and ours octets.
+    ids: Ids::Names,
 };
 
 /// The commands for configuration mode.
@@ -112,8 +113,7 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         Id::V4(_) => format!("inet {text}"),
         Id::V6(_) => format!("inet6 {text}"),
         Id::Fqdn(_) => format!("hostname {text}"),
-        Id::UserFqdn(_) => format!("user-at-hostname {text}"),
-        Id::KeyId(_) => format!("key-id {}", text.trim_start_matches("keyid:")),
+        Id::UserFqdn(_) | Id::KeyId(_) => format!("user-at-hostname {text}"),
     };
     let (local_id, remote_id) =
         (kind(script.view.local_id, &local_id), kind(script.view.remote_id, &remote_id));
