@@ -1,5 +1,5 @@
 //! What `adit tunnel config` writes for the other side is loaded by the other side as it is, comes up, and carries traffic
-//! both ways.
+//! both ways; so does what `adit tunnel import` reads.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::starter::Starter;
 use adit_tests::stream::exchange;
-use adit_tests::topology::{GATEWAY_A, LAN, Topology, WAN};
+use adit_tests::topology::{GATEWAY_A, GATEWAY_B, LAN, Topology, WAN};
 use anyhow::{Context, Result, bail, ensure};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +29,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("a_running_gateway_gives_the_key_only_where_it_is_allowed", key_is_guarded),
         Scenario::new("another_adit_takes_ikev2", || adit(two_by_two(end(Version::V2, GCM)))),
         Scenario::new("another_adit_takes_ikev1", || adit(two_by_two(end(Version::Main, CBC)))),
+        Scenario::new("an_adit_takes_the_place_of_a_strongswan", in_place_of_a_strongswan),
         Scenario::new("another_adit_takes_aggressive_mode", || adit(named(end(Version::Aggressive, CBC)))),
     ];
     let cases = [
@@ -249,15 +250,39 @@ fn adit(end: End) -> Result<()> {
     let case = Case::new("peer-config", Role::Initiates, end, Shows::Traffic);
     let to = written(&directory, &case.adit_toml(&topology, &directory)?, "adit", &[])?;
     let words = fs::read_to_string(to.join("adit.toml"))?;
-    let own = |directory: &Path| {
-        let address = topology.address_b;
-        let socket = directory.join("adit.sock");
-        format!(
-            "[gateway]\nname = \"b\"\naddress = \"{address}\"\nwan = \"{WAN}\"\nlan = [\"{LAN}\"]\n\n\
-             [api]\nsocket = {socket:?}\n\n{words}"
-        )
-    };
-    let b = Adit::start_with(&topology.gateway_b, TUNNEL, own).with_context(|| words.clone())?;
+    pair(topology, &case, |directory| format!("{}{words}", gateway_b(directory)))
+}
+
+/// strongSwan's file, read into the other gateway's.
+fn in_place_of_a_strongswan() -> Result<()> {
+    let topology = two_sites()?;
+    let directory = topology.run().directory().to_owned();
+    let end = named(two_by_two(end(Version::V2, CBC)));
+    let case = Case::new("peer-config", Role::Initiates, end, Shows::Traffic);
+    let to = written(&directory, &case.adit_toml(&topology, &directory)?, "strongswan", &[])?;
+    let file = directory.join("b.toml");
+    fs::write(&file, gateway_b(Path::new("/DIRECTORY")))?;
+    let mut command = Command::new(binary()?);
+    command.args(["tunnel", "import", "--from", "strongswan"]).arg(to.join("swanctl.conf"));
+    let output = command.arg("--into").arg(&file).stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    let words = fs::read_to_string(&file)?;
+    pair(topology, &case, |directory| words.replace("/DIRECTORY", &directory.to_string_lossy()))
+}
+
+/// The other gateway without a tunnel.
+fn gateway_b(directory: &Path) -> String {
+    format!(
+        "[gateway]\nname = \"b\"\naddress = \"{GATEWAY_B}\"\nwan = \"{WAN}\"\nlan = [\"{LAN}\"]\n\n\
+         [api]\nsocket = {:?}\n\n",
+        directory.join("adit.sock")
+    )
+}
+
+/// The case's Adit and another with the configuration `b`.
+fn pair(topology: Topology, case: &Case, b: impl Fn(&Path) -> String) -> Result<()> {
+    let words = b(Path::new("/"));
+    let b = Adit::start_with(&topology.gateway_b, TUNNEL, b).with_context(|| words.clone())?;
     let mut a = Adit::start_with(&topology.gateway_a, TUNNEL, |directory| {
         case.adit_toml(&topology, directory).unwrap_or_default()
     })?;
