@@ -7,10 +7,10 @@ use super::{
     Established, Flight, Sa, State,
     children::Child,
     cipher::{MessageCipher, OpenError, Opened},
+    exchanges::Exchange,
     keys::{SaKeys, same_hash},
     message::digest,
     proposal::Lifetime,
-    quick::Exchange,
     wire::{Chain, Delete, Header, Notify, NotifyType, Payload, ProtocolId, payload},
 };
 use crate::{

@@ -9,9 +9,10 @@ use super::{
     Capabilities, Established, Flight, Sa, State,
     children::Child,
     cipher::MessageCipher,
+    exchanges::Exchange,
     fragment::Reassembly,
     proposal::{Encapsulation, Lifetime, PhaseOneSuite, PhaseTwoSuite},
-    quick::{Exchange, Quick, Step, Want},
+    quick::{Quick, Step, Want},
     siblings::Host,
     wire::{Delete, NatTraversal, Payload, ProtocolId},
 };

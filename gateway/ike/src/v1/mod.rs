@@ -17,6 +17,7 @@ mod aggressive;
 mod children;
 pub(crate) mod cipher;
 mod collision;
+mod exchanges;
 mod first_fragments;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod forge;
@@ -49,12 +50,13 @@ pub(crate) use self::kept::ResumedFamily;
 use self::{
     children::Child,
     cipher::MessageCipher,
+    exchanges::Exchange,
     first_fragments::FirstFragments,
     fragment::Reassembly,
     keys::SaKeys,
     phase_one::PhaseOne,
     proposal::PhaseOneSuite,
-    quick::{Exchange, Want},
+    quick::Want,
     siblings::{Host, newest},
     wire::{NatTraversal, Payload, VendorId},
 };

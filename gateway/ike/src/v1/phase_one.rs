@@ -471,6 +471,27 @@ impl Endpoint {
         Some(sa)
     }
 
+    /// The key exchange of a responder in phase 1.
+    pub(super) fn phase_one_responded(
+        &mut self,
+        now: Instant,
+        mut sa: Sa,
+        result: Result<(Vec<u8>, Shared), InvalidPublic>,
+    ) -> Option<Sa> {
+        let State::PhaseOne(one) = &mut sa.state else { return Some(sa) };
+        let Ok((public, shared)) = result else {
+            self.counters.malformed += 1;
+            return None;
+        };
+        one.public = public;
+        match one.step {
+            Step::Responding => self.send_main_key_answer(now, &mut sa, &shared),
+            Step::AggressiveResponding => self.send_aggressive_answer(now, &mut sa, &shared),
+            _ => {}
+        }
+        Some(sa)
+    }
+
     pub(super) fn phase_one_agreed(
         &mut self,
         now: Instant,
