@@ -198,6 +198,8 @@ pub(crate) struct View {
     snapshot: Arc<Snapshot>,
     /// Resolutions of this epoch, by a hash of the destination.
     memory: Box<[Option<Memory>]>,
+    /// Raised whenever these are forgotten.
+    stamp: u64,
     wanted: SyncSender<Neighbour>,
     waker: crate::sys::Waker,
 }
@@ -210,7 +212,7 @@ impl View {
     ) -> Self {
         let epoch = published.epoch.load(Ordering::Acquire);
         let snapshot = published.current();
-        View { published, epoch, snapshot, memory: vec![None; REMEMBERED].into(), wanted, waker }
+        View { published, epoch, snapshot, memory: vec![None; REMEMBERED].into(), stamp: 0, wanted, waker }
     }
 
     /// Takes the newest snapshot; whether there was a newer one.
@@ -227,6 +229,13 @@ impl View {
     /// Forgets what it remembers, so that the neighbours in use are marked anew.
     pub(crate) fn forget(&mut self) {
         self.memory.fill(None);
+        self.stamp += 1;
+    }
+
+    /// A number that is another once what was resolved before may be so no longer, or its neighbours are to be marked
+    /// anew: for who remembers a resolution himself.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     pub(crate) fn snapshot(&self) -> &Snapshot {
@@ -365,7 +374,9 @@ mod tests {
         let mut view = View::new(published.clone(), wanted, crate::sys::Waker::new().unwrap());
         let host = Neighbour { interface: 4, address: address("10.1.0.2") };
         for expected in [Some(host), None] {
+            let stamp = view.stamp();
             view.forget();
+            assert_ne!(view.stamp(), stamp);
             assert!(matches!(view.resolve(Way::Inner, &host.address), Resolution::Hop(_)));
             assert_eq!(asked.try_recv().ok(), expected);
         }

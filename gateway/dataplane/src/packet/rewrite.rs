@@ -13,15 +13,18 @@ pub(crate) fn complete_checksum(packet: &mut [u8], headers: &Headers) {
         protocol::UDP => 6,
         _ => return,
     };
-    let addresses =
-        if headers.v6 { headers.ip + 8..headers.ip + 40 } else { headers.ip + 12..headers.ip + 20 };
+    let addresses = match headers.v6 {
+        true => packet.get(headers.ip + 8..).and_then(|at| at.first_chunk::<32>()).map(sum_of),
+        false => packet.get(headers.ip + 12..).and_then(|at| at.first_chunk::<8>()).map(sum_of),
+    };
+    let Some(addresses) = addresses else { return };
     let Some(segment) = packet.get(headers.payload..headers.end) else { return };
     let Some(stored) = segment.get(field..field + 2) else { return };
     if headers.fragment != Fragment::Whole {
         return;
     }
     let len = (segment.len() as u32).to_be_bytes();
-    let pseudo = Sum::default().add(&packet[addresses]).add(&len).add(&[0, headers.protocol]);
+    let pseudo = addresses.add_array(&len).add_array(&[0, headers.protocol]);
     let [a, b] = pseudo.finish();
     if stored != [!a, !b] || pseudo.add(segment).finish() == [0, 0] {
         return;
@@ -34,7 +37,13 @@ pub(crate) fn complete_checksum(packet: &mut [u8], headers: &Headers) {
     packet[headers.payload + field..headers.payload + field + 2].copy_from_slice(&check);
 }
 
+#[inline(always)]
+fn sum_of<const N: usize>(bytes: &[u8; N]) -> Sum {
+    Sum::default().add_array(bytes)
+}
+
 /// Takes one off the TTL or hop limit; false, and nothing changed, when it would reach zero.
+#[inline]
 #[must_use]
 pub(crate) fn decrement_hop_limit(packet: &mut [u8], headers: &Headers) -> bool {
     let at = headers.ip + if headers.v6 { 7 } else { 8 };
@@ -55,11 +64,13 @@ pub(crate) fn decrement_hop_limit(packet: &mut [u8], headers: &Headers) -> bool 
 }
 
 /// Whether a router may not fragment the packet: IPv6, or IPv4 with DF.
+#[inline]
 pub(crate) fn forbids_fragmentation(packet: &[u8], headers: &Headers) -> bool {
     headers.v6 || packet[headers.ip + 6] & 0x40 != 0
 }
 
 /// Lowers the maximum segment size that a TCP SYN announces to `mss`, which is only asked for there.
+#[inline]
 pub(crate) fn clamp_mss(packet: &mut [u8], headers: &Headers, mss: impl FnOnce() -> u16) {
     if headers.protocol != protocol::TCP || headers.fragment == Fragment::Later {
         return;

@@ -1,5 +1,6 @@
 //! A worker's copy of the SAs it uses.
 
+use super::seal::Route;
 use crate::report::Counters;
 use adit_esp::{Auth, Backend, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
 use adit_maps::{
@@ -24,6 +25,8 @@ pub(super) struct Sa {
     pub(super) mtu: Option<u16>,
     /// Largest TCP segment in bytes, `None` to derive it.
     pub(super) mss: Option<u16>,
+    /// The way of what it seals, and the stamp of the view that it was looked up in.
+    pub(super) route: Option<(u64, Route)>,
     local: Vec<Selector>,
     remote: Vec<Selector>,
 }
@@ -98,6 +101,11 @@ impl Sas {
     /// The SA at an index, as it was read last.
     pub(super) fn get(&self, index: u32) -> Option<&Sa> {
         self.known.get(index as usize)?.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Sa> {
+        self.known.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// State and counters of an SA.
@@ -181,6 +189,7 @@ impl Sas {
             policy: config.policy,
             mtu: (config.mtu != 0).then_some(config.mtu),
             mss: (config.mss != 0).then_some(config.mss),
+            route: None,
             local: read(first..middle),
             remote: read(middle..end),
         }

@@ -26,9 +26,9 @@ const MAX: usize = BATCH + TUN_BATCH + MAX_FRAGMENTS;
 /// What every IPv6 link takes (RFC 8200 section 5), and so every tunnel.
 const IPV6_LEAST_MTU: usize = 1280;
 
-/// What all packets of an SA have in common in one batch.
+/// What all packets of an SA have in common, as long as the view of the network stays the same.
 #[derive(Clone, Copy)]
-struct Route {
+pub(super) struct Route {
     sa: u32,
     generation: u32,
     peer: Address,
@@ -204,6 +204,12 @@ impl Worker {
     /// The way of the packets of an outbound SA.
     fn route(&mut self, sa: u32, generation: u32) -> Result<Route, DropCause> {
         let known = self.sas.current(sa, generation).ok_or(DropCause::NoSa)?;
+        let stamp = self.wire.view.stamp();
+        if let Some((of, route)) = known.route
+            && of == stamp
+        {
+            return Ok(route);
+        }
         if known.direction != direction::OUTBOUND {
             return Err(DropCause::NoSa);
         }
@@ -216,7 +222,11 @@ impl Worker {
         };
         let mtu = mtu.map_or(path, |m| m.min(path));
         let longest = self.sas.engine.max_inner(sa, usize::from(mtu));
-        Ok(Route { sa, generation, peer, resolution, mtu, longest, mss })
+        let route = Route { sa, generation, peer, resolution, mtu, longest, mss };
+        if let Some(known) = self.sas.get_mut(sa) {
+            known.route = Some((stamp, route));
+        }
+        Ok(route)
     }
 
     /// Everything that a forwarder does to an inner packet before it is sealed; how to cut it, when it does not fit and

@@ -115,6 +115,7 @@ impl Umem {
     }
 
     /// A free frame, if there is one.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<Frame> {
         self.free.pop()
     }
@@ -130,6 +131,7 @@ impl Umem {
     }
 
     /// Takes a frame back.
+    #[inline]
     pub(crate) fn give(&mut self, frame: Frame) {
         debug_assert_eq!(frame.owner, self.owner);
         if frame.is_long { self.free_long.push(frame) } else { self.free.push(frame) }
@@ -181,6 +183,7 @@ impl Umem {
     }
 
     /// Gives a frame of one chunk up to the kernel: its address plus `offset`. Undone by [`Umem::reclaim`].
+    #[inline]
     pub(super) fn release(&self, frame: Frame, offset: usize) -> u64 {
         assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
         assert!(!frame.is_long, "the kernel takes one chunk at a time");
@@ -188,12 +191,14 @@ impl Umem {
     }
 
     /// How many pieces `start..end` of a frame is given up in: none crosses from one chunk to the next.
+    #[inline]
     pub(super) fn pieces(&self, frame: &Frame, start: usize, end: usize) -> u32 {
         if frame.is_long { (end.div_ceil(CHUNK) - start / CHUNK) as u32 } else { 1 }
     }
 
     /// Gives a frame up to the kernel to be sent: address and length of each piece of `start..end`, in order, and whether
     /// others follow. Undone by [`Umem::reclaim_sent`], once for each piece.
+    #[inline]
     pub(super) fn release_to_send(
         &mut self,
         frame: Frame,
@@ -221,6 +226,7 @@ impl Umem {
     ///
     /// # Safety
     /// `address` is of a piece that was given up by [`Umem::release_to_send`] and has not been reclaimed since.
+    #[inline]
     pub(super) unsafe fn reclaim_sent(&mut self, address: u64) -> Option<Frame> {
         let chunk = u32::try_from(address / CHUNK as u64).ok()?;
         let Some(behind) = chunk.checked_sub(self.first_long) else {
@@ -238,6 +244,7 @@ impl Umem {
     ///
     /// # Safety
     /// `address` lies in a chunk that was given up by [`Umem::release`] and has not been reclaimed since.
+    #[inline]
     pub(super) unsafe fn reclaim(&self, address: u64) -> Option<(Frame, usize)> {
         let chunk = address / CHUNK as u64;
         (chunk < u64::from(self.first_long)).then(|| {
