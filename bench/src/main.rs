@@ -4,6 +4,7 @@
 //! a table, not between two.
 
 mod crypto;
+mod document;
 mod gateway;
 mod ike;
 mod instructions;
@@ -28,6 +29,9 @@ struct Arguments {
     /// Also write the figures to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Put the figures into the tables of this document that ask for them
+    #[arg(long)]
+    document: Option<PathBuf>,
     /// A tenth of the work: to see that it runs, not what the figures are
     #[arg(long)]
     quick: bool,
@@ -86,6 +90,12 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Wire) {
         wire::run(&mut report, arguments.quick)?;
+    }
+    if let Some(file) = arguments.document {
+        let failed = || format!("failed to fill {}", file.display());
+        let text = std::fs::read_to_string(&file).with_context(failed)?;
+        let filled = document::fill(&text, &report.machine(), report.rows()).with_context(failed)?;
+        std::fs::write(&file, filled).with_context(failed)?;
     }
     if let Some(file) = arguments.json {
         std::fs::write(&file, report.to_json())

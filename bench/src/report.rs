@@ -30,6 +30,7 @@ impl Report {
             "cores": std::thread::available_parallelism().map_or(1, usize::from),
             "features": features,
             "kernel": kernel.trim(),
+            "load": fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next(),
         });
         Self { machine, rows: Vec::new() }
     }
@@ -40,7 +41,8 @@ impl Report {
         let features: Vec<&str> =
             self.machine["features"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let cores = &self.machine["cores"];
-        format!("{}, {cores} cores, Linux {}; {}", text("cpu"), text("kernel"), features.join(" "))
+        let (cpu, kernel, load) = (text("cpu"), text("kernel"), text("load"));
+        format!("{cpu}, {cores} cores, Linux {kernel}; {}; load at the start {load}", features.join(" "))
     }
 
     /// Prints rows as one table under `title` and keeps them. All have the columns of the first.
@@ -65,6 +67,11 @@ impl Report {
             let fields = about.into_iter().chain(row).map(|(key, value)| (key.to_owned(), value));
             self.rows.push(Value::Object(fields.collect()));
         }
+    }
+
+    /// All rows so far, each with the name of its bench.
+    pub(crate) fn rows(&self) -> &[Value] {
+        &self.rows
     }
 
     /// The whole report as one JSON document.

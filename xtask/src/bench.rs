@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds everything with optimisation and runs the `bench` room.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -19,6 +19,9 @@ pub(crate) struct Extent {
     /// A tenth of the work: to see that it runs, not what the figures are
     #[arg(long)]
     quick: bool,
+    /// Put the figures into the tables of this document that ask for them, as docs/performance.md
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
     /// Only this part of the bench: of `ike` handshakes, memory, tunnels or flood
     #[arg(long, value_name = "PART")]
     only: Option<String>,
@@ -44,6 +47,9 @@ pub(crate) fn bench(name: Option<&str>, json: Option<&Path>, extent: &Extent) ->
     if let Some(file) = json {
         // The bench runs in the tree's root, its caller perhaps elsewhere.
         command.arg("--json").arg(std::path::absolute(file)?);
+    }
+    if let Some(file) = &extent.document {
+        command.arg("--document").arg(std::path::absolute(file)?);
     }
     if extent.quick {
         command.arg("--quick");

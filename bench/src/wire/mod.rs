@@ -154,6 +154,9 @@ fn rate(subject: &Subject, size: usize, time: Duration) -> Result<Rate> {
     }
     let twice = 2.0 * best.delivered;
     let overload = if twice < most.offered { offer(subject, size, Some(twice), time)? } else { most };
+    if overload.delivered > best.delivered {
+        best = overload;
+    }
     Ok(Rate {
         offered: most.offered,
         delivered: most.delivered,
