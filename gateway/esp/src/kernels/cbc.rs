@@ -49,12 +49,16 @@ pub(super) fn encrypt(texts: &mut [Text<'_>]) {
     let Some(first) = texts.first() else { return };
     let rounds = first.key.rounds();
     assert!(texts.iter().all(|text| text.blocks.len().is_multiple_of(BLOCK) && text.key.rounds() == rounds));
-    // SAFETY: a key exists only where the instructions do; lengths and rounds were just looked at.
+    let few = texts.len() <= LANES / REGISTERS;
+    // SAFETY: a key exists only where the instructions do; number, lengths and rounds were just looked at.
     unsafe {
         match rounds {
-            10 => encrypt_lanes::<10>(texts),
-            12 => encrypt_lanes::<12>(texts),
-            _ => encrypt_lanes::<14>(texts),
+            10 if few => encrypt_lanes::<10, 1>(texts),
+            12 if few => encrypt_lanes::<12, 1>(texts),
+            _ if few => encrypt_lanes::<14, 1>(texts),
+            10 => encrypt_lanes::<10, REGISTERS>(texts),
+            12 => encrypt_lanes::<12, REGISTERS>(texts),
+            _ => encrypt_lanes::<14, REGISTERS>(texts),
         }
     }
 }
@@ -86,14 +90,14 @@ unsafe fn gather(at: [*const u8; 4]) -> __m512i {
 }
 
 /// # Safety
-/// The processor has the instructions; there are 1 to 16 texts, each of whole blocks, and all keys have `ROUNDS`
-/// rounds.
+/// The processor has the instructions; there are 1 to 4 texts for each of `USED` registers, which are 1 to 4, each text
+/// of whole blocks, and all keys have `ROUNDS` rounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,aes")]
-unsafe fn encrypt_lanes<const ROUNDS: usize>(texts: &mut [Text<'_>]) {
+unsafe fn encrypt_lanes<const ROUNDS: usize, const USED: usize>(texts: &mut [Text<'_>]) {
     let keys: [&RoundKeys; LANES] =
         std::array::from_fn(|lane| &texts[if lane < texts.len() { lane } else { 0 }].key.encryption);
     let same = keys.iter().all(|key| std::ptr::eq(*key, keys[0]));
-    let mut round_keys = [[_mm512_setzero_si512(); REGISTERS]; 15];
+    let mut round_keys = [[_mm512_setzero_si512(); USED]; 15];
     for (round, registers) in round_keys.iter_mut().take(ROUNDS + 1).enumerate() {
         for (register, of) in registers.iter_mut().enumerate() {
             let lanes =
@@ -113,7 +117,7 @@ unsafe fn encrypt_lanes<const ROUNDS: usize>(texts: &mut [Text<'_>]) {
             left[lane] = text.blocks.len() / BLOCK;
         }
     }
-    let mut chain = [_mm512_setzero_si512(); REGISTERS];
+    let mut chain = [_mm512_setzero_si512(); USED];
     loop {
         let Some(run) = left.iter().copied().filter(|left| *left != 0).min() else { return };
         let ahead = left.map(|left| if left == 0 { 0 } else { BLOCK });

@@ -1,4 +1,5 @@
-//! HMAC (RFC 2104) over many messages side by side, from states that both hashes start from.
+//! HMAC (RFC 2104) over many messages side by side, from states that both hashes start from: one message to a lane, or
+//! where most lanes would be idle two by two with the instructions that the processor has for the hash.
 
 use std::arch::x86_64::*;
 
@@ -10,6 +11,7 @@ use super::{
         Lanes, MAX_BLOCK, MAX_LANES, MAX_WORDS, Sha1, Sha256, Sha512, State, Words, transposed_u32,
         transposed_u64,
     },
+    sha_ni::{self, Instructions},
 };
 use crate::sa::Auth;
 
@@ -45,12 +47,22 @@ impl Hash {
         }
     }
 
-    /// So many messages are done faster one by one with the processor's own instructions, where it has them.
+    /// So many messages are done faster one by one, by RustCrypto.
     pub(super) fn too_few(self) -> usize {
+        if self.has_instructions() { 0 } else { 1 }
+    }
+
+    /// Whether the processor has instructions for it.
+    pub(super) fn has_instructions(self) -> bool {
+        matches!(self, Hash::Sha1 | Hash::Sha256) && sha_ni::is_available()
+    }
+
+    /// So many messages of one length take as long by the processor's instructions as any number does in lanes.
+    fn break_even(self) -> usize {
         match self {
-            Hash::Sha1 => 4,
+            Hash::Sha1 => 5,
             Hash::Sha256 => 8,
-            Hash::Sha384 | Hash::Sha512 => 1,
+            Hash::Sha384 | Hash::Sha512 => 0,
         }
     }
 
@@ -86,6 +98,12 @@ pub(super) struct Message<'a> {
 impl Message<'_> {
     fn len(&self) -> usize {
         self.octets.len() + self.more.map_or(0, |more| more.len())
+    }
+
+    /// Blocks of `block_len` octets that the inner hash takes after the key's: with the padding, which is one octet and
+    /// the length, an eighth of a block (FIPS 180-4 section 5.1).
+    fn blocks(&self, block_len: usize) -> usize {
+        (self.len() + 1 + block_len / 8).div_ceil(block_len)
     }
 }
 
@@ -129,6 +147,20 @@ impl Key {
 pub(super) fn authenticate(messages: &mut [Message<'_>]) {
     let Some(first) = messages.first() else { return };
     let hash = first.key.hash;
+    // Lanes take as long as the longest message, instructions as all together.
+    let blocks = messages.iter().map(|message| message.blocks(hash.block_len()));
+    let (longest, all) = blocks.fold((0, 0), |(longest, all), blocks| (blocks.max(longest), all + blocks));
+    if hash.has_instructions() && all <= longest * hash.break_even() {
+        by_instructions(messages);
+    } else {
+        in_lanes(messages);
+    }
+}
+
+/// As [`authenticate`], one message to a lane.
+pub(super) fn in_lanes(messages: &mut [Message<'_>]) {
+    let Some(first) = messages.first() else { return };
+    let hash = first.key.hash;
     assert!(messages.len() <= hash.lanes() && messages.iter().all(|message| message.key.hash == hash));
     // SAFETY: a key exists only where the instructions do; number and hashes were just looked at.
     unsafe {
@@ -136,6 +168,20 @@ pub(super) fn authenticate(messages: &mut [Message<'_>]) {
             Hash::Sha1 => run::<Sha1>(messages),
             Hash::Sha256 => run::<Sha256>(messages),
             Hash::Sha384 | Hash::Sha512 => run::<Sha512>(messages),
+        }
+    }
+}
+
+/// As [`authenticate`], two by two, with the instructions that the processor has for SHA-1 and SHA-256.
+pub(super) fn by_instructions(messages: &mut [Message<'_>]) {
+    let Some(first) = messages.first() else { return };
+    let hash = first.key.hash;
+    assert!(hash.has_instructions() && messages.iter().all(|message| message.key.hash == hash));
+    // SAFETY: the instructions are there, as was just asked.
+    unsafe {
+        match hash {
+            Hash::Sha1 => alternate::<sha_ni::Sha1>(messages),
+            _ => alternate::<sha_ni::Sha256>(messages),
         }
     }
 }
@@ -175,17 +221,16 @@ unsafe fn absorb<H: Lanes>(initial: [u64; MAX_WORDS], block: &[u8; MAX_BLOCK]) -
 #[repr(align(64))]
 struct Tail([u8; 2 * MAX_BLOCK]);
 
-/// # Safety
-/// The processor has the instructions, and there are 1 to `H::LANES` messages for this hash.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn run<H: Lanes>(messages: &mut [Message<'_>]) {
-    let mut tails = [const { Tail([0; 2 * MAX_BLOCK]) }; MAX_LANES];
-    let mut whole = [0usize; MAX_LANES];
-    let mut blocks = [0usize; MAX_LANES];
-    for (lane, message) in messages.iter().enumerate() {
-        whole[lane] = message.octets.len() / H::BLOCK;
-        let rest = &message.octets[whole[lane] * H::BLOCK..];
-        let tail = &mut tails[lane].0;
+impl Tail {
+    const EMPTY: Self = Self([0; 2 * MAX_BLOCK]);
+
+    /// Writes the end of `message`, for blocks of `block_len` octets, over an empty one. Gives the blocks before it, and
+    /// those with it.
+    #[inline]
+    fn write(&mut self, message: &Message<'_>, block_len: usize) -> (usize, usize) {
+        let tail = &mut self.0;
+        let whole = message.octets.len() / block_len;
+        let rest = &message.octets[whole * block_len..];
         tail[..rest.len()].copy_from_slice(rest);
         let mut end = rest.len();
         if let Some(more) = message.more {
@@ -193,10 +238,23 @@ unsafe fn run<H: Lanes>(messages: &mut [Message<'_>]) {
             end += more.len();
         }
         tail[end] = 0x80;
-        let last = (end + 1 + H::BLOCK / 8).div_ceil(H::BLOCK);
-        let bits = 8 * (H::BLOCK + message.len()) as u64;
-        tail[last * H::BLOCK - 8..last * H::BLOCK].copy_from_slice(&bits.to_be_bytes());
-        blocks[lane] = whole[lane] + last;
+        let blocks = message.blocks(block_len);
+        let last = (blocks - whole) * block_len;
+        let bits = 8 * (block_len + message.len()) as u64;
+        tail[last - 8..last].copy_from_slice(&bits.to_be_bytes());
+        (whole, blocks)
+    }
+}
+
+/// # Safety
+/// The processor has the instructions, and there are 1 to `H::LANES` messages for this hash.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn run<H: Lanes>(messages: &mut [Message<'_>]) {
+    let mut tails = [const { Tail::EMPTY }; MAX_LANES];
+    let mut whole = [0usize; MAX_LANES];
+    let mut blocks = [0usize; MAX_LANES];
+    for (lane, message) in messages.iter().enumerate() {
+        (whole[lane], blocks[lane]) = tails[lane].write(message, H::BLOCK);
     }
 
     let of = |lane: usize| messages[if lane < messages.len() { lane } else { 0 }].key;
@@ -254,5 +312,89 @@ unsafe fn run<H: Lanes>(messages: &mut [Message<'_>]) {
         for (mac, word) in message.mac.chunks_exact_mut(H::WORD).zip(octets.chunks_exact(H::WORD)) {
             mac.iter_mut().zip(word.iter().rev()).for_each(|(mac, octet)| *mac = *octet);
         }
+    }
+}
+
+/// # Safety
+/// The processor has the instructions, and the messages are for this hash.
+#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+unsafe fn alternate<H: Instructions>(messages: &mut [Message<'_>]) {
+    sha_ni::clear_upper();
+    for few in messages.chunks_mut(sha_ni::MOST) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match few {
+                [one, two] => macs::<H, 2>([one, two]),
+                few => few.iter_mut().for_each(|one| macs::<H, 1>([one])),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has the instructions, and the messages are for this hash.
+#[inline]
+#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+unsafe fn macs<H: Instructions, const N: usize>(messages: [&mut Message<'_>; N]) {
+    let mut tails = [const { Tail::EMPTY }; N];
+    let mut whole = [0; N];
+    let mut blocks = [0; N];
+    for (i, message) in messages.iter().enumerate() {
+        (whole[i], blocks[i]) = tails[i].write(message, sha_ni::BLOCK);
+    }
+    let block = |i: usize, number: usize| -> &[u8; sha_ni::BLOCK] {
+        let (octets, number) = if number < whole[i] {
+            (messages[i].octets, number)
+        } else {
+            (&tails[i].0[..], number - whole[i])
+        };
+        &octets.as_chunks().0[number]
+    };
+    let shortest = blocks.iter().copied().min().unwrap_or(0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut states: [H::State; N] = std::array::from_fn(|i| H::state(&messages[i].key.inner));
+        // In a place of its own, which is never indexed by a variable, the state stays in registers.
+        let mut running = states;
+        for number in 0..shortest {
+            H::compress(&mut running, std::array::from_fn(|i| block(i, number)));
+        }
+        states = running;
+        for (i, state) in states.iter_mut().enumerate() {
+            let mut alone = [*state];
+            for number in shortest..blocks[i] {
+                H::compress(&mut alone, [block(i, number)]);
+            }
+            [*state] = alone;
+        }
+
+        // The outer hash is over the inner one alone.
+        let digests = states.map(|state| {
+            let mut block = [0; sha_ni::BLOCK];
+            octets_of::<H>(state, &mut block);
+            block[4 * H::WORDS] = 0x80;
+            let bits = 8 * (sha_ni::BLOCK + 4 * H::WORDS) as u64;
+            block[sha_ni::BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
+            block
+        });
+        let mut states: [H::State; N] = std::array::from_fn(|i| H::state(&messages[i].key.outer));
+        H::compress(&mut states, digests.each_ref());
+        for (message, state) in messages.into_iter().zip(states) {
+            octets_of::<H>(state, &mut message.mac);
+        }
+    }
+}
+
+/// Writes what a hash with this state is.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline]
+#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+unsafe fn octets_of<H: Instructions>(state: H::State, to: &mut [u8; 64]) {
+    // SAFETY: the caller's promise.
+    let words = unsafe { H::words(state) };
+    for (octets, word) in to.as_chunks_mut().0.iter_mut().zip(&words[..H::WORDS]) {
+        *octets = word.to_be_bytes();
     }
 }

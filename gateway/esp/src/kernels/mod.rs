@@ -20,6 +20,8 @@ mod poly1305;
 mod queue;
 #[cfg(target_arch = "x86_64")]
 mod sha;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod vectors;
 
