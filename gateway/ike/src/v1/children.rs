@@ -354,7 +354,7 @@ impl Endpoint {
         let reason = if has_heir { DownReason::Replaced } else { reason };
         let outbound_spi = child.outbound_spi;
         self.events.push_back(Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason });
-        if let Some(sa) = sa.filter(|_| tell) {
+        if let Some(sa) = sa.filter(|_| tell && !child.told) {
             let delete = Delete::children(ProtocolId::from(child.suite.protocol), &[inbound_spi]);
             self.inform(now, sa, Payload::Delete(delete), true);
         }

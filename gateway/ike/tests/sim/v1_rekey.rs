@@ -88,6 +88,20 @@ fn the_new_pair_is_sent_with_when_the_peer_deletes_the_old() {
     world.assert_up();
 }
 
+/// A pair that the peer has been told of stays for what was on its way.
+#[test]
+fn a_pair_that_is_said_to_go_is_not_said_again_with_the_end_of_the_tunnel() {
+    let mut world = World::new(6, v1_tunnels(Mode::Main));
+    world.connect(A);
+    world.seconds(1);
+    world.rekey_child(A);
+    world.run(Duration::from_millis(7500));
+    assert_eq!([A, B].map(|side| world.ends[side].children.len()), [2, 1], "{}", world.story());
+    world.ends[A].endpoint.close(world.now, TUNNEL);
+    assert_eq!(world.settle(A).len(), 2, "of the new pair, and of the ISAKMP SA\n{}", world.story());
+    assert!(world.ends[A].children.is_empty());
+}
+
 #[test]
 fn rekeys_from_both_ends_lose_no_packet_with_peers_that_install_last() {
     for_all(|seed| {
