@@ -228,7 +228,16 @@ impl Endpoint {
             sa.received = Some(digest);
             return self.aggressive_stranger(now, sa, &tunnel);
         }
-        let verified = identified(keyed, &keyed.tunnels, &suite, id, &expected, hash);
+        // Since its first message one may have been closed, or have got another key.
+        let as_it_is = |then: &Arc<TunnelConfig>| {
+            let now = self.tunnels.get(&then.id).filter(|now| now.has_credentials_of(then));
+            now.cloned()
+        };
+        let known: Vec<_> = keyed.tunnels.iter().filter_map(as_it_is).collect();
+        let verified = match known.is_empty() {
+            true => Err(authentication_failed(&tunnel, false)),
+            false => identified(keyed, &known, &suite, id, &expected, hash),
+        };
         let payloads = chain.map_or_else(|_| Vec::new(), |chain| chain.payloads);
         let contact = says_initial_contact(&payloads);
         if let Some(opened) = &opened {

@@ -41,10 +41,15 @@ impl TunnelConfig {
         self.id != other.id
             && place(self) == place(other)
             && (self.peer.is_some() || !(self.initiates || other.initiates))
-            && self.local_id.matches(&other.local_id)
-            && self.peer_id.matches(&other.peer_id)
+            && self.has_credentials_of(other)
             && (&self.ike.encryption, &self.ike.integrity) == (&other.ike.encryption, &other.ike.integrity)
             && self.ike.dh == other.ike.dh
+    }
+
+    /// Whether who proves in phase 1 to be the peer of the one proves to be that of the other.
+    pub(super) fn has_credentials_of(&self, other: &Self) -> bool {
+        self.local_id.matches(&other.local_id)
+            && self.peer_id.matches(&other.peer_id)
             && self.psk == other.psk
     }
 
@@ -112,7 +117,8 @@ impl Endpoint {
         known.filter(|known| known.is_sibling(&tunnel)).cloned().unwrap_or(tunnel)
     }
 
-    /// The tunnel that a quick mode of the peer's is of; `None` when these subnets are of none.
+    /// The tunnel that a quick mode of the peer's is of, on an ISAKMP SA of `tunnel` as phase 1 was made with; `None` when
+    /// these subnets are of none.
     pub(super) fn tunnel_of_pair(
         &self,
         tunnel: &Arc<TunnelConfig>,
@@ -120,7 +126,11 @@ impl Endpoint {
         remote: &TrafficSelector,
     ) -> Option<Arc<TunnelConfig>> {
         let exactly = |t: &TunnelConfig| t.local_ts.contains(local) && t.remote_ts.contains(remote);
-        let fitting = self.kin(tunnel).into_iter().filter(|t| t.admits(local, remote));
+        let mut kin = self.kin(tunnel);
+        if let Some(known) = self.tunnels.get(&tunnel.id).filter(|known| known.has_credentials_of(tunnel)) {
+            kin[0] = known.clone();
+        }
+        let fitting = kin.into_iter().filter(|t| t.admits(local, remote));
         fitting.min_by_key(|t| !exactly(t))
     }
 

@@ -26,4 +26,5 @@ mod v1_pairs;
 mod v1_rekey;
 mod v1_siblings;
 mod v1_strangers;
+mod v1_trust;
 mod world;

@@ -28,7 +28,6 @@ impl Endpoint {
     pub(super) fn quick_offer(&mut self, now: Instant, sa: &mut Sa, id: u32, payloads: &[Payload]) {
         let (nat_t_port, cookie) = (self.config.nat_t_port, sa.cookie);
         let Some(tunnel) = sa.tunnel.clone() else { return };
-        let tunnel = self.tunnels.get(&tunnel.id).cloned().unwrap_or(tunnel);
         let State::Established(established) = &sa.state else { return };
         let allowed = encapsulations(sa, established, nat_t_port);
         let crowded = established.quicks().filter(|(_, quick)| !quick.is_ours()).count() >= PEERS_AT_ONCE;

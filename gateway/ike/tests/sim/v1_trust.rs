@@ -1,0 +1,56 @@
+//! What a peer of IKEv1 may have, by the key and the identity that it proved in phase 1, when the configuration changes
+//! meanwhile or many tunnels are its.
+
+use adit_ike::*;
+
+use crate::{v1::v1_tunnels, world::*};
+
+const OTHER: TunnelId = TunnelId(8);
+
+fn with_subnets(tunnel: &TunnelConfig, id: TunnelId, local: &str, remote: &str) -> TunnelConfig {
+    TunnelConfig { id, local_ts: vec![subnet(local)], remote_ts: vec![subnet(remote)], ..tunnel.clone() }
+}
+
+#[test]
+fn an_isakmp_sa_of_an_old_key_gets_no_pair_of_a_tunnel_with_the_new_one() {
+    let [mut a, b] = v1_tunnels(Mode::Main);
+    a.remote_ts.push(subnet("10.4.0.0/16"));
+    let with_new = |tunnel: TunnelConfig| TunnelConfig { psk: Psk::new("new"), ..tunnel };
+    let second = with_new(with_subnets(&b, OTHER, "10.4.0.0/16", "10.1.0.0/16"));
+    let mut world = World::new(1, [a, b.clone()]);
+    world.ends[B].endpoint.set_tunnel(world.now, second);
+    world.connect(A);
+    world.seconds(20);
+    assert_eq!(world.ends[B].children.len(), 1, "{}", world.story());
+    world.ends[B].endpoint.set_tunnel(world.now, with_new(b));
+    world.connect(A);
+    world.seconds(20);
+    assert!(world.ends[B].owners.values().all(|id| *id == TUNNEL), "{}", world.story());
+    assert_eq!(world.ends[B].children.len(), 1, "{}", world.story());
+}
+
+#[test]
+fn phase_one_comes_to_nothing_for_a_tunnel_that_is_closed_or_gets_another_key_meanwhile() {
+    for (mode, messages) in [(Mode::Main, 4), (Mode::Aggressive, 2)] {
+        for new in [None, Some("new")] {
+            let [a, b] = v1_tunnels(mode);
+            let mut world = World::new(2, [a, b.clone()]);
+            world.hold();
+            world.connect(A);
+            let mut held = world.take_held();
+            for _ in 0..messages {
+                held = world.give(&held);
+            }
+            let now = world.now;
+            world.ends[B].endpoint.remove_tunnel(now, TUNNEL);
+            if let Some(new) = new {
+                world.ends[B].endpoint.set_tunnel(now, TunnelConfig { psk: Psk::new(new), ..b });
+            }
+            world.settle(B);
+            world.let_go(held);
+            world.seconds(5);
+            let end = &world.ends[B];
+            assert!(end.ikes.is_empty() && end.children.is_empty(), "{mode:?} {new:?}\n{}", world.story());
+        }
+    }
+}
