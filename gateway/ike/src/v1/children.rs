@@ -277,7 +277,9 @@ impl Endpoint {
         let under_way = established.wants.iter().any(same)
             || established.quicks().any(|(_, quick)| quick.step != Step::Done && same(&quick.want));
         if !under_way {
-            established.wants.push_back(want);
+            // One that is there has a time to end. Those to come may each wait long for a peer that says nothing.
+            let rekeys = established.wants.iter().take_while(|other| other.replaces.is_some()).count();
+            established.wants.insert(rekeys, want);
             self.next_quick_modes(now, sa);
         }
     }

@@ -6,6 +6,7 @@ use adit_ike::*;
 use crate::{v1::v1_tunnels, world::*};
 
 const OTHER: TunnelId = TunnelId(8);
+const THIRD: TunnelId = TunnelId(9);
 
 fn with_subnets(tunnel: &TunnelConfig, id: TunnelId, local: &str, remote: &str) -> TunnelConfig {
     TunnelConfig { id, local_ts: vec![subnet(local)], remote_ts: vec![subnet(remote)], ..tunnel.clone() }
@@ -53,4 +54,29 @@ fn phase_one_comes_to_nothing_for_a_tunnel_that_is_closed_or_gets_another_key_me
             assert!(end.ikes.is_empty() && end.children.is_empty(), "{mode:?} {new:?}\n{}", world.story());
         }
     }
+}
+
+#[test]
+fn a_rekey_does_not_wait_for_pairs_that_are_not_there_yet() {
+    let [a, b] = v1_tunnels(Mode::Main);
+    let mut world = World::new(4, [a.clone(), b.clone()]);
+    for (id, of_a, of_b) in [(OTHER, "10.3.0.0/16", "10.4.0.0/16"), (THIRD, "10.5.0.0/16", "10.6.0.0/16")] {
+        world.ends[A].endpoint.set_tunnel(world.now, with_subnets(&a, id, of_a, of_b));
+        world.ends[B].endpoint.set_tunnel(world.now, with_subnets(&b, id, of_b, of_a));
+    }
+    world.connect(A);
+    world.seconds(10);
+    world.hold();
+    let (now, peer) = (world.now, world.ends[A].peer);
+    // The first is not answered; the peer may have no such tunnel.
+    world.ends[A].endpoint.connect(now, OTHER, peer);
+    world.ends[A].endpoint.connect(now, THIRD, peer);
+    world.rekey_child(A);
+    world.take_held();
+    world.ends[A].endpoint.close(now, OTHER);
+    world.settle(A);
+    let next = world.take_held();
+    world.give(&next);
+    let owners: Vec<_> = world.ends[B].owners.values().copied().collect();
+    assert_eq!(owners, [TUNNEL, TUNNEL], "{}", world.story());
 }
