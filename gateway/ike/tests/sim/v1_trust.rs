@@ -57,6 +57,25 @@ fn phase_one_comes_to_nothing_for_a_tunnel_that_is_closed_or_gets_another_key_me
 }
 
 #[test]
+fn what_is_told_of_refused_subnets_does_not_grow_with_the_tunnels() {
+    let [mut a, b] = v1_tunnels(Mode::Main);
+    a.remote_ts = vec![subnet("10.9.0.0/16")];
+    let mut world = World::new(3, [a, b.clone()]);
+    for number in 0..200u32 {
+        let (local, remote) = (format!("172.16.{number}.0/24"), format!("172.17.{number}.0/24"));
+        let id = TunnelId(100 + number);
+        world.ends[B].endpoint.set_tunnel(world.now, with_subnets(&b, id, &local, &remote));
+    }
+    world.connect(A);
+    world.seconds(20);
+    let told = &world.ends[B].failures;
+    assert_eq!(told.len(), 201, "each may be meant");
+    let longest = told.iter().map(|told| told.matches("172.1").count()).max();
+    assert!(longest < Some(40), "{longest:?}");
+    assert!(told.iter().all(|told| told.contains("10.9.0.0/16")));
+}
+
+#[test]
 fn a_rekey_does_not_wait_for_pairs_that_are_not_there_yet() {
     let [a, b] = v1_tunnels(Mode::Main);
     let mut world = World::new(4, [a.clone(), b.clone()]);

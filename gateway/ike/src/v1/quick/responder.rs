@@ -1,13 +1,13 @@
 //! As responder: QM2, or a refusal in words; and what QM3 confirms.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Hash, PAIRS_ALIKE, PEERS_AT_ONCE, QUICK, Quick, Step, Want, encapsulations, ids_of, mismatch, seal,
-    selectors,
 };
 use crate::{
     TunnelId,
+    config::TunnelConfig,
     counters::ExchangeResult,
     crypto::dh::{Secret, Shared, Work},
     endpoint::Endpoint,
@@ -22,6 +22,9 @@ use crate::{
         wire::{Notify, NotifyType, Payload, ProtocolId, SecurityAssociation},
     },
 };
+
+/// Subnets on each side that a tunnel is told of with its own where the peer asks for others: as many as people read.
+const NAMED: usize = 16;
 
 impl Endpoint {
     /// QM1.
@@ -55,15 +58,8 @@ impl Endpoint {
         let Some((suite, outbound_spi, answer)) = chosen else {
             self.esp_spis.remove(&spi);
             let cause = mismatch(&tunnel.ipsec, offered, allowed[0]);
-            return self.refuse_quick(
-                now,
-                sa,
-                id,
-                NotifyType::NO_PROPOSAL_CHOSEN,
-                offered,
-                &[tunnel.id],
-                cause,
-            );
+            let told = vec![(tunnel.id, cause)];
+            return self.refuse_quick(now, sa, id, NotifyType::NO_PROPOSAL_CHOSEN, offered, told);
         };
         if !self.has_room_for_child(now, sa, tunnel.id, (&local, &remote)) {
             self.esp_spis.remove(&spi);
@@ -76,7 +72,7 @@ impl Endpoint {
             self.esp_spis.remove(&spi);
             let cause = Cause::Malformed { what: "KE is missing, or not asked for" };
             let kind = NotifyType::INVALID_KEY_INFORMATION;
-            return self.refuse_quick(now, sa, id, kind, offered, &[tunnel.id], cause);
+            return self.refuse_quick(now, sa, id, kind, offered, vec![(tunnel.id, cause)]);
         }
         let own = self.v1_nonce();
         let want = Want { tunnel: tunnel.id, local, remote, replaces: None };
@@ -137,21 +133,28 @@ impl Endpoint {
     ) {
         let Some(owner) = sa.tunnel.clone() else { return };
         let kin = self.kin(&owner);
-        let mut cause = selectors(&owner, Some(theirs));
-        if let Cause::TrafficSelectors { our_local, our_remote, .. } = &mut cause {
-            for (ours, own) in kin.iter().skip(1).flat_map(|t| [(0, &t.local_ts), (1, &t.remote_ts)]) {
-                let ours = if ours == 0 { &mut *our_local } else { &mut *our_remote };
-                ours.extend(own.iter().filter(|ts| !ours.contains(ts)).cloned().collect::<Vec<_>>());
-            }
-        }
-        let mut told: Vec<_> = kin.iter().map(|t| t.id).filter(|id| !self.v1.is_up(*id)).collect();
+        let mut told: Vec<_> = kin.iter().filter(|t| !self.v1.is_up(t.id)).cloned().collect();
         if told.is_empty() {
-            told.push(owner.id);
+            told.push(owner);
         }
-        self.refuse_quick(now, sa, id, NotifyType::INVALID_ID_INFORMATION, offered, &told, cause);
+        let cause = |told: &Arc<TunnelConfig>| {
+            let of_kin = |ts: fn(&TunnelConfig) -> &Vec<TrafficSelector>| {
+                let mut named = ts(told).clone();
+                for more in kin.iter().flat_map(|t| ts(t)).take(NAMED) {
+                    if !named.contains(more) {
+                        named.push(more.clone());
+                    }
+                }
+                named
+            };
+            let (our_local, our_remote) = (of_kin(|t| &t.local_ts), of_kin(|t| &t.remote_ts));
+            (told.id, Cause::TrafficSelectors { our_local, our_remote, theirs: Some(theirs.clone()) })
+        };
+        let told = told.iter().map(cause).collect();
+        self.refuse_quick(now, sa, id, NotifyType::INVALID_ID_INFORMATION, offered, told);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is refused, and who is told of it")]
+    /// Refuses a quick mode of the peer's; `told` is why, for each tunnel that is to hear of it.
     pub(super) fn refuse_quick(
         &mut self,
         now: Instant,
@@ -159,8 +162,7 @@ impl Endpoint {
         id: u32,
         kind: NotifyType,
         offered: &SecurityAssociation,
-        tunnels: &[TunnelId],
-        cause: Cause,
+        told: Vec<(TunnelId, Cause)>,
     ) {
         self.counters.exchange(QUICK, ExchangeResult::Refused);
         let spi = offered.proposals.first().map_or_else(Vec::new, |proposal| proposal.spi.clone());
@@ -170,9 +172,9 @@ impl Endpoint {
             established.cipher.finish(id);
         }
         self.inform(now, sa, Payload::Notify(notify), false);
-        for tunnel in tunnels {
-            if !sa.doomed && self.reports.permit(now, Some(*tunnel)) {
-                self.failed(Some(*tunnel), sa.path, false, Phase::Two, QUICK, cause.clone());
+        for (tunnel, cause) in told {
+            if !sa.doomed && self.reports.permit(now, Some(tunnel)) {
+                self.failed(Some(tunnel), sa.path, false, Phase::Two, QUICK, cause);
             }
         }
     }
