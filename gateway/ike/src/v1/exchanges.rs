@@ -93,6 +93,7 @@ impl Endpoint {
                     self.counters.exchange(ExchangeType::QuickMode, ExchangeResult::TimedOut);
                     self.drop_quick(&mut sa, id);
                     self.remove_child_on(now, Some(&mut sa), tunnel, spi, DownReason::Broken, true);
+                    self.expect_children(now, &sa);
                 }
                 Some(_) => {
                     self.counters.exchange(ExchangeType::QuickMode, ExchangeResult::TimedOut);

@@ -88,3 +88,20 @@ fn a_packet_brings_back_its_pair_alone() {
     assert_eq!([A, B].map(|side| world.ends[side].children.len()), [9, 9]);
     assert_eq!(pairs(&world).last(), Some(&gone));
 }
+
+/// Without dead peer detection nothing else would end it before its time.
+#[test]
+fn an_isakmp_sa_goes_with_its_only_pair_when_the_third_message_never_comes() {
+    let mut tunnels = v1_tunnels(Mode::Main);
+    tunnels.iter_mut().for_each(|tunnel| tunnel.dpd = None);
+    let mut world = World::new(9, tunnels);
+    world.hold();
+    world.connect(A);
+    let mut held = world.take_held();
+    for _ in 0..7 {
+        held = world.give(&held);
+    }
+    assert_eq!(world.ends[B].children.len(), 1, "{}", world.story());
+    world.seconds(600);
+    assert!(world.ends[B].children.is_empty() && world.ends[B].ikes.is_empty(), "{}", world.story());
+}
