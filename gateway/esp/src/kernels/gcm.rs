@@ -95,7 +95,8 @@ pub(crate) fn open(jobs: &mut [GcmJob<'_>]) {
             }
         };
         for (job, tag) in four.iter_mut().zip(tags) {
-            job.authentic = job.tag.ct_eq(&tag).into();
+            // As numbers: as arrays they are compared octet by octet.
+            job.authentic = u128::from_ne_bytes(*job.tag).ct_eq(&u128::from_ne_bytes(tag)).into();
             if !job.authentic {
                 job.text.fill(0);
             }
@@ -229,6 +230,16 @@ fn reversed(v: __m512i) -> __m512i {
 fn load_block(block: &[u8; 16]) -> __m128i {
     // SAFETY: 16 octets are read from a reference to 16.
     unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+}
+
+/// Salt and IV with a zero counter behind them. Put together in a register: a block that has only just been written in
+/// parts is loaded late.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn load_nonce(nonce: &[u8; 12]) -> __m128i {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *nonce;
+    let low = i64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    _mm_set_epi64x(i64::from(u32::from_le_bytes(rest)), low)
 }
 
 /// Four blocks that begin with the one at `first`.
@@ -394,27 +405,31 @@ fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut GcmJob<'_>, nonce: __m1
 unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [GcmJob<'_>]) -> [[u8; TAG_LEN]; WIDTH] {
     let zero = _mm512_setzero_si512();
     let (mut low, mut middle, mut high) = ([zero; WIDTH], [zero; WIDTH], [zero; WIDTH]);
-    let mut nonces = [[0; 16]; WIDTH];
+    let mut nonces = [_mm_setzero_si128(); WIDTH];
     let mut keys = [jobs[0].key; WIDTH];
     for (i, job) in jobs.iter_mut().enumerate() {
-        nonces[i][..12].copy_from_slice(&job.nonce);
+        nonces[i] = load_nonce(&job.nonce);
         keys[i] = job.key;
-        let sum = text::<ROUNDS, SEAL>(job, load_block(&nonces[i]));
+        let sum = text::<ROUNDS, SEAL>(job, nonces[i]);
         (low[i], middle[i], high[i]) = (sum.low, sum.middle, sum.high);
-        nonces[i][15] = 1;
     }
     let sum = Sum { low: across_each(low), middle: across_each(middle), high: across_each(high) };
     let hash = reversed(reduce(sum));
-    let lanes = |block: [&[u8; 16]; WIDTH]| {
-        let one = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(load_block(block[0])), load_block(block[1]));
-        let two = _mm512_inserti32x4::<2>(one, load_block(block[2]));
-        _mm512_inserti32x4::<3>(two, load_block(block[3]))
+    let lanes = |[a, b, c, d]: [__m128i; WIDTH]| {
+        let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
     };
     let same = keys.iter().all(|key| std::ptr::eq(*key, keys[0]));
     let round_keys = |round: usize| {
-        if same { round_key(keys[0], round) } else { lanes(keys.map(|key| key.round_keys.of(round))) }
+        if same {
+            round_key(keys[0], round)
+        } else {
+            lanes(keys.map(|key| load_block(key.round_keys.of(round))))
+        }
     };
-    let mut tags = _mm512_xor_si512(lanes(nonces.each_ref()), round_keys(0));
+    // The first counter block, whose counter is 1.
+    let first = _mm512_add_epi32(lanes(nonces), _mm512_broadcast_i32x4(_mm_set_epi32(1 << 24, 0, 0, 0)));
+    let mut tags = _mm512_xor_si512(first, round_keys(0));
     for round in 1..ROUNDS {
         tags = _mm512_aesenc_epi128(tags, round_keys(round));
     }

@@ -47,11 +47,6 @@ impl Hash {
         }
     }
 
-    /// So many messages are done faster one by one, by RustCrypto.
-    pub(super) fn too_few(self) -> usize {
-        if self.has_instructions() { 0 } else { 1 }
-    }
-
     /// Whether the processor has instructions for it.
     pub(super) fn has_instructions(self) -> bool {
         matches!(self, Hash::Sha1 | Hash::Sha256) && sha_ni::is_available()

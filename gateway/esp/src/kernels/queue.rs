@@ -133,16 +133,19 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Gives groups that fit the lanes to `together`, and what would leave most of them idle to `alone`.
+/// Gives groups to `together`, and what has a group of its own to `alone`: RustCrypto is faster there than lanes of which one
+/// is in use.
 fn each_group<'a>(
     jobs: &mut [LanesJob<'a>],
     together: impl Fn(&mut [LanesJob<'a>]),
     mut alone: impl FnMut(&mut LanesJob<'a>),
 ) {
     for same in jobs.chunk_by_mut(|a, b| (a.order().0, a.order().1) == (b.order().0, b.order().1)) {
-        let too_few = same.first().map_or(0, |job| job.mac.hash().too_few());
         for group in same.chunks_mut(WIDEST) {
-            if group.len() > too_few { together(group) } else { group.iter_mut().for_each(&mut alone) }
+            match group {
+                [lone] => alone(lone),
+                _ => together(group),
+            }
         }
     }
 }
