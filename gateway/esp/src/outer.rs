@@ -71,11 +71,7 @@ impl Template {
     pub(crate) fn write(&self, packet: &mut [u8], traffic_class: u8) {
         let total = packet.len() as u16;
         let (header, payload) = packet.split_at_mut(self.len);
-        // A copy of a known length is a few moves, another one a call.
-        match <&mut [u8; IPV4_LEN]>::try_from(&mut *header) {
-            Ok(header) => header.copy_from_slice(&self.bytes[..IPV4_LEN]),
-            Err(_) => header.copy_from_slice(&self.bytes[..self.len]),
-        }
+        header.copy_from_slice(&self.bytes[..self.len]);
         let (ip, udp) = header.split_at_mut(self.ip_len);
         let ip_payload = total - self.ip_len as u16;
         if self.ip_len == IPV4_LEN {
