@@ -21,13 +21,17 @@ pub(crate) struct Aead {
     salt: Zeroizing<[u8; 4]>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an SA has a box of its own; another would cost AES-GCM's kernel a cache miss"
+)]
 enum Keyed {
     Aes128(AesGcm<Aes128, U12>),
     Aes192(AesGcm<Aes192, U12>),
     Aes256(AesGcm<Aes256, U12>),
     ChaCha20(ChaCha20Poly1305),
     /// AES-GCM of any key length, in a kernel.
-    WideGcm(Box<gcm::Key>),
+    WideGcm(gcm::Key),
     /// ChaCha20-Poly1305 in a kernel.
     WideChaCha(Box<chacha::Key>),
 }
@@ -62,13 +66,22 @@ impl Aead {
             Keyed::Aes192(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::Aes256(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.seal_with(aead, esp, seq_high),
-            Keyed::WideGcm(key) => gcm::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
+            Keyed::WideGcm(key) => gcm::seal(&mut [self.job(key, 0, esp, seq_high)]),
             Keyed::WideChaCha(key) => chacha::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
         }
     }
 
+    /// The key of AES-GCM's kernel, which packets go through as they come; `None` where another has them.
+    #[inline(always)]
+    pub(crate) fn gcm(&self) -> Option<&gcm::Key> {
+        match &self.keyed {
+            Keyed::WideGcm(key) => Some(key),
+            _ => None,
+        }
+    }
+
     /// Puts the packet into the queue of a kernel, with the IV written if it is to be sealed; `Err` gives it back
-    /// where no kernel has the key.
+    /// where no kernel waits for a whole burst of the cipher's packets.
     pub(crate) fn queue<'a>(
         &'a self,
         queue: &mut Queue<'a>,
@@ -82,14 +95,29 @@ impl Aead {
             esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
         }
         match &self.keyed {
-            Keyed::WideGcm(key) => queue.push_gcm(self.job(&**key, position, esp, seq_high)),
             Keyed::WideChaCha(key) => queue.push_chacha(self.job(&**key, position, esp, seq_high)),
             _ => return Err(esp),
         }
         Ok(())
     }
 
-    fn job<'a, Key>(
+    /// As [`Aead::job`], with the IV written before.
+    #[inline(always)]
+    pub(crate) fn job_to_seal<'a, Key>(
+        &'a self,
+        key: &'a Key,
+        position: usize,
+        esp: &'a mut [u8],
+        seq: u64,
+        seq_high: Option<u32>,
+    ) -> AeadJob<'a, Key> {
+        esp[8..8 + IV_LEN].copy_from_slice(&seq.to_be_bytes());
+        self.job(key, position, esp, seq_high)
+    }
+
+    /// What a kernel has to know of a packet whose IV is written.
+    #[inline(always)]
+    pub(crate) fn job<'a, Key>(
         &'a self,
         key: &'a Key,
         position: usize,
@@ -97,12 +125,18 @@ impl Aead {
         seq_high: Option<u32>,
     ) -> AeadJob<'a, Key> {
         let (header, text, icv) = split(esp);
-        let (associated, aad_len) = associated_data(header, seq_high);
-        let mut aad = [0; 16];
-        aad[..associated.len()].copy_from_slice(&associated);
-        let nonce = self.nonce(header).0;
+        // Put together in registers: what was written in parts is loaded late as a whole.
+        let [spi @ .., a, b, c, d] = *header.first_chunk::<8>().expect("split off with more than that");
+        let (spi, seq) = (u128::from(u32::from_be_bytes(spi)), u128::from(u32::from_be_bytes([a, b, c, d])));
+        let (aad, aad_len) = match seq_high {
+            None => (spi << 96 | seq << 64, 8),
+            Some(high) => (spi << 96 | u128::from(high) << 64 | seq << 32, 12),
+        };
+        let iv = header.last_chunk::<IV_LEN>().map_or(0, |iv| u128::from(u64::from_le_bytes(*iv)));
+        let nonce = (iv << 32 | u128::from(u32::from_le_bytes(*self.salt))).to_le_bytes();
+        let (aad, nonce) = (aad.to_be_bytes(), *nonce.first_chunk().expect("12 octets of 16"));
         let tag = icv.try_into().expect("split off with this length");
-        AeadJob { position, key, nonce, aad, aad_len: aad_len as u8, text, tag, authentic: false }
+        AeadJob { position, key, nonce, aad, aad_len, text, tag, authentic: false }
     }
 
     /// Verifies the ICV of `esp` and decrypts its payload; when false, the payload is as it was or zeros.
@@ -114,7 +148,7 @@ impl Aead {
             Keyed::Aes256(aead) => self.open_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.open_with(aead, esp, seq_high),
             Keyed::WideGcm(key) => {
-                let mut job = [self.job(&**key, 0, esp, seq_high)];
+                let mut job = [self.job(key, 0, esp, seq_high)];
                 gcm::open(&mut job);
                 job[0].authentic
             }
@@ -159,6 +193,7 @@ impl Aead {
 }
 
 /// SPI, sequence number and IV; payload; ICV.
+#[inline(always)]
 fn split(esp: &mut [u8]) -> (&[u8], &mut [u8], &mut [u8]) {
     let (header, rest) = esp.split_at_mut(8 + IV_LEN);
     let (payload, icv) = rest.split_at_mut(rest.len() - ICV_LEN);

@@ -1,11 +1,12 @@
 //! The way of a packet through ESP and AH, in both directions.
 
+use crate::aead::Aead;
 use crate::ah::Ah;
 use crate::inner::{self, Inner};
-use crate::kernels::{BURST, Backend, Queue};
+use crate::kernels::{self, BURST, Backend, Fours, Queue, gcm};
 use crate::outer::{self, Template};
 use crate::packet::{Drop, Outcome, Packet};
-use crate::replay::SaStates;
+use crate::replay::{self, SaStates};
 use crate::sa::{InvalidSa, Protocol, REPLAY_WINDOW_MAX, SaParams};
 use crate::transform::{HEADER_LEN, Transform};
 use arrayvec::ArrayVec;
@@ -16,6 +17,14 @@ use std::ops::Range;
 const TRAILER_LEN: usize = 2;
 /// Largest outer packet that both IP versions can express.
 const MAX_OUTER_LEN: usize = 65_535;
+/// The bytes of padding: 1, 2, 3 and so on, the first lowest.
+const PADDING: u64 = 0x0807_0605_0403_0201;
+/// Packets that are opened as they come before any of them is finished: few enough to stay in the nearest cache.
+const CHUNK: usize = 32;
+/// How many packets ahead an SA is fetched: with thousands of SAs they are far.
+const AHEAD: usize = 8;
+/// Lines of an SA that every packet needs: what is in front of the powers of its key.
+const HOT_LINES: usize = 7;
 
 /// The expanded SAs of one worker, by index.
 ///
@@ -93,7 +102,9 @@ impl Engine {
     pub fn seal(&mut self, batch: &mut [Packet<'_>]) {
         for burst in batch.chunks_mut(BURST) {
             let mut headless = ArrayVec::<_, BURST>::new();
-            self.seal_texts(burst, &mut headless);
+            if !self.seal_streamed(burst, &mut headless) {
+                self.seal_queued(burst, &mut headless);
+            }
             for &(position, sa, class) in &headless {
                 let packet = &mut burst[position];
                 // The UDP checksum covers what only now is encrypted.
@@ -102,8 +113,45 @@ impl Engine {
         }
     }
 
-    /// Seals all but the outer headers that `headless` names, with SA and traffic class.
-    fn seal_texts<'s>(
+    /// Seals what goes through a kernel as it comes, but for the outer headers that `headless` names, with SA and traffic
+    /// class. Whether that is all there is.
+    fn seal_streamed<'s>(
+        &'s self,
+        burst: &mut [Packet<'_>],
+        headless: &mut ArrayVec<(usize, &'s Sa, u8), BURST>,
+    ) -> bool {
+        let sas: ArrayVec<u32, BURST> = burst.iter().map(|packet| packet.sa).collect();
+        let (mut fours, mut all) = (Fours::default(), true);
+        for (position, packet) in burst.iter_mut().enumerate() {
+            self.prefetch(&sas, position);
+            if packet.outcome != Outcome::Pending {
+                continue;
+            }
+            let Packet { buf, start, end, sa, seq, outcome } = packet;
+            let Some(sa) = self.sa(*sa) else {
+                *outcome = Outcome::Dropped(Drop::NoSa);
+                continue;
+            };
+            let Some((aead, key)) = sa.streamed() else {
+                all = false;
+                continue;
+            };
+            let sealed = sa.seal(buf, *start..*end, *seq, |esp, seq_high| {
+                fours.seal(aead.job_to_seal(key, position, esp, *seq, seq_high));
+            });
+            let sealed = sealed.map(|(range, class)| {
+                headless.extend(class.map(|class| (position, sa, class)));
+                range
+            });
+            (*start, *end, *outcome) = finished(*start..*end, sealed);
+        }
+        fours.seal_rest();
+        all
+    }
+
+    /// The same of all others, which wait until there are as many as their kernels want.
+    #[inline(never)]
+    fn seal_queued<'s>(
         &'s self,
         burst: &mut [Packet<'_>],
         headless: &mut ArrayVec<(usize, &'s Sa, u8), BURST>,
@@ -115,7 +163,12 @@ impl Engine {
             }
             let Packet { buf, start, end, sa, seq, outcome } = packet;
             let sealed = self.sa(*sa).ok_or(Drop::NoSa).and_then(|sa| {
-                let (range, class) = sa.seal(buf, *start..*end, *seq, position, &mut queue)?;
+                let (range, class) = sa.seal(buf, *start..*end, *seq, |esp, seq_high| {
+                    let Form::Esp(transform) = &sa.form else { return };
+                    if let Err(esp) = transform.queue(&mut queue, position, esp, Some(*seq), seq_high) {
+                        transform.seal(esp, *seq, seq_high);
+                    }
+                })?;
                 headless.extend(class.map(|class| (position, sa, class)));
                 Ok(range)
             });
@@ -132,23 +185,61 @@ impl Engine {
     #[inline(never)]
     pub fn open(&mut self, batch: &mut [Packet<'_>], states: &impl SaStates) {
         for burst in batch.chunks_mut(BURST) {
-            let mut under_way = ArrayVec::<_, BURST>::new();
-            self.open_texts(burst, states, &mut under_way);
-            for (position, opening) in &under_way {
-                let packet = &mut burst[*position];
-                let opened = opening.finish(packet, states);
-                (packet.start, packet.end, packet.outcome) = finished(packet.start..packet.end, opened);
+            let mut all = true;
+            for chunk in burst.chunks_mut(CHUNK) {
+                let mut under_way = ArrayVec::<_, CHUNK>::new();
+                all &= self.open_streamed(chunk, states, &mut under_way);
+                finish(chunk, &mut under_way, states);
+            }
+            if !all {
+                self.open_queued(burst, states);
             }
         }
     }
 
-    /// Verifies and decrypts; what is dropped at once has its outcome, the rest is in `under_way` by position.
-    fn open_texts<'s>(
+    /// Verifies and decrypts what goes through a kernel as it comes; what is dropped at once has its outcome, the rest is
+    /// in `under_way`. Whether that is all there is.
+    fn open_streamed<'s>(
         &'s self,
-        burst: &mut [Packet<'_>],
+        chunk: &mut [Packet<'_>],
         states: &impl SaStates,
-        under_way: &mut ArrayVec<(usize, Opening<'s>), BURST>,
-    ) {
+        under_way: &mut ArrayVec<Opening<'s>, CHUNK>,
+    ) -> bool {
+        let sas: ArrayVec<u32, CHUNK> = chunk.iter().map(|packet| packet.sa).collect();
+        let (mut fours, mut all) = (Fours::default(), true);
+        for (position, packet) in chunk.iter_mut().enumerate() {
+            self.prefetch(&sas, position);
+            if packet.outcome != Outcome::Pending {
+                continue;
+            }
+            let Packet { buf, start, end, sa: index, seq, outcome } = packet;
+            let Some(sa) = self.sa(*index) else {
+                *outcome = Outcome::Dropped(Drop::NoSa);
+                continue;
+            };
+            let Some((aead, key)) = sa.streamed() else {
+                all = false;
+                continue;
+            };
+            match sa.open(buf, *start..*end, (*index, states), seq, position) {
+                Ok((opening, esp)) => {
+                    fours.open(aead.job(key, under_way.len(), esp, opening.seq_high()));
+                    under_way.push(opening);
+                }
+                Err(drop) => *outcome = Outcome::Dropped(drop),
+            }
+        }
+        let authentic = fours.open_rest();
+        for (n, opening) in under_way.iter_mut().enumerate() {
+            opening.authentic = authentic >> n & 1 == 1;
+        }
+        all
+    }
+
+    /// The same of all others, which wait until there are as many as their kernels want; to the end.
+    #[inline(never)]
+    fn open_queued(&self, burst: &mut [Packet<'_>], states: &impl SaStates) {
+        let mut under_way = ArrayVec::<Opening<'_>, BURST>::new();
         let mut queue = Queue::default();
         for (position, packet) in burst.iter_mut().enumerate() {
             if packet.outcome != Outcome::Pending {
@@ -158,15 +249,45 @@ impl Engine {
             let begun = self
                 .sa(*sa)
                 .ok_or(Drop::NoSa)
-                .and_then(|at| at.open(buf, *start..*end, (*sa, states), seq, under_way.len(), &mut queue));
-            match begun {
-                Ok(opening) => under_way.push((position, opening)),
-                Err(drop) => *outcome = Outcome::Dropped(drop),
+                .and_then(|at| at.open(buf, *start..*end, (*sa, states), seq, position));
+            let (mut opening, ipsec) = match begun {
+                Ok(begun) => begun,
+                Err(drop) => {
+                    *outcome = Outcome::Dropped(drop);
+                    continue;
+                }
+            };
+            let seq_high = opening.seq_high();
+            match &opening.sa.form {
+                Form::Esp(transform) => {
+                    if let Err(esp) = transform.queue(&mut queue, under_way.len(), ipsec, None, seq_high) {
+                        opening.authentic = transform.open(esp, seq_high);
+                    }
+                }
+                Form::Ah(ah) => {
+                    let carrier = opening.carrier;
+                    opening.authentic = ah.verify(ipsec, carrier, seq_high);
+                }
             }
+            under_way.push(opening);
         }
-        queue.open(|position| under_way[position].1.authentic = true);
+        queue.open(|n| under_way[n].authentic = true);
+        drop(queue);
+        finish(burst, &mut under_way, states);
     }
 
+    /// Fetches the SA of a packet that is some way behind the one at `position`.
+    #[inline(always)]
+    fn prefetch(&self, sas: &[u32], position: usize) {
+        if let Some(ahead) = sas.get(position + AHEAD)
+            && *ahead != sas[position]
+            && let Some(sa) = self.sa(*ahead)
+        {
+            kernels::prefetch(sa, HOT_LINES);
+        }
+    }
+
+    #[inline(always)]
     fn sa(&self, index: u32) -> Option<&Sa> {
         self.sas.get(index as usize)?.as_deref()
     }
@@ -183,6 +304,7 @@ impl fmt::Debug for Engine {
     }
 }
 
+#[inline(always)]
 fn finished(before: Range<usize>, result: Result<Range<usize>, Drop>) -> (usize, usize, Outcome) {
     match result {
         Ok(range) => (range.start, range.end, Outcome::Done),
@@ -190,11 +312,15 @@ fn finished(before: Range<usize>, result: Result<Range<usize>, Drop>) -> (usize,
     }
 }
 
+/// The fields that every packet needs are in front.
+#[repr(C, align(64))]
 struct Sa {
     generation: u32,
     spi: u32,
-    esn: bool,
     replay_window: u32,
+    esn: bool,
+    /// Bytes in front of the inner packet.
+    head_len: u16,
     template: Template,
     form: Form,
 }
@@ -221,25 +347,42 @@ impl Sa {
             Protocol::Esp => Form::Esp(Transform::new(params, backend)?),
             Protocol::Ah => Form::Ah(Ah::new(params)?),
         };
+        let template = Template::new(params.protocol, &params.outer)?;
+        let head_len = template.len()
+            + match &form {
+                Form::Esp(transform) => HEADER_LEN + transform.iv_len(),
+                Form::Ah(ah) => ah.len(),
+            };
         Ok(Self {
             generation: params.generation,
             spi: params.spi,
-            esn: params.esn,
             replay_window: params.replay_window,
-            template: Template::new(params.protocol, &params.outer)?,
+            esn: params.esn,
+            head_len: head_len as u16,
+            template,
             form,
         })
     }
 
-    /// Seals but for what waits in `queue`. Gives where the outer packet lies, and the traffic class of its header if
+    /// What seals and opens as packets come, where that is AES-GCM in a kernel.
+    #[inline(always)]
+    fn streamed(&self) -> Option<(&Aead, &gcm::Key)> {
+        match &self.form {
+            Form::Esp(transform) => transform.streamed(),
+            Form::Ah(_) => None,
+        }
+    }
+
+    /// Seals; of ESP everything but what `hand_over` does: IV, encryption and ICV of the packet from its SPI on, with the
+    /// high half of an extended sequence number. Gives where the outer packet lies, and the traffic class of its header if
     /// that is still to be written.
+    #[inline(always)]
     fn seal<'a>(
         &'a self,
         buf: &'a mut [u8],
         given: Range<usize>,
         seq: u64,
-        position: usize,
-        queue: &mut Queue<'a>,
+        hand_over: impl FnOnce(&'a mut [u8], Option<u32>),
     ) -> Result<(Range<usize>, Option<u8>), Drop> {
         let inner = buf.get(given.clone()).ok_or(Drop::Malformed)?;
         let inner = Inner::parse(inner).ok_or(Drop::BadInner)?;
@@ -253,36 +396,39 @@ impl Sa {
             return Err(Drop::TooBig);
         }
 
+        let is_headless = self.template.covers_payload();
+        if !is_headless {
+            self.template.write(outer, inner.traffic_class);
+        }
         let seq_high = self.seq_high(seq);
         match &self.form {
             Form::Esp(transform) => {
                 let esp = &mut outer[self.template.len()..];
-                esp[..4].copy_from_slice(&self.spi.to_be_bytes());
-                esp[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
-                write_trailer(esp, transform, inner);
-                if let Err(esp) = transform.queue(queue, position, esp, Some(seq), seq_high) {
-                    transform.seal(esp, seq, seq_high);
+                if let Some(header) = esp.first_chunk_mut() {
+                    *header = (u64::from(self.spi) << 32 | seq & 0xffff_ffff).to_be_bytes();
                 }
-                Ok((start..end, Some(inner.traffic_class)))
+                write_trailer(esp, transform, inner);
+                hand_over(esp, seq_high);
+                Ok((start..end, is_headless.then_some(inner.traffic_class)))
             }
             Form::Ah(ah) => {
-                self.template.write(outer, inner.traffic_class);
                 ah.seal(outer, self.template.len(), inner.next_header, self.spi, seq, seq_high);
                 Ok((start..end, None))
             }
         }
     }
 
-    /// Begins to open: everything up to whether the packet is authentic, unless that waits in `queue`.
-    fn open<'s: 'b, 'b>(
-        &'s self,
+    /// Begins to open: everything up to whether the packet is authentic. Gives what that is asked of: ESP from its SPI to
+    /// the end of its ICV, AH with the IP header in front of it.
+    #[inline(always)]
+    fn open<'b>(
+        &self,
         buf: &'b mut [u8],
         given: Range<usize>,
         (index, states): (u32, &impl SaStates),
         seq: &mut u64,
         position: usize,
-        queue: &mut Queue<'b>,
-    ) -> Result<Opening<'s>, Drop> {
+    ) -> Result<(Opening<'_>, &'b mut [u8]), Drop> {
         let first = given.start;
         let frame = buf.get_mut(given).ok_or(Drop::Malformed)?;
         let carried = outer::parse(frame, self.protocol()).ok_or(Drop::Malformed)?;
@@ -309,25 +455,20 @@ impl Sa {
         if !replay.check(*seq, self.replay_window) {
             return Err(Drop::Replay);
         }
-        let seq_high = self.seq_high(*seq);
-        let mut opening = Opening {
+        let opening = Opening {
             sa: self,
+            index,
+            seq: *seq,
+            position,
+            carrier,
             text: first + carrier + text.start..first + carrier + text.end,
             // AH's own; that of ESP is inside.
             next_header: ipsec[0],
             traffic_class: carried.traffic_class,
             authentic: false,
         };
-        match &self.form {
-            Form::Esp(transform) => {
-                let ipsec = &mut frame[carrier..];
-                if let Err(ipsec) = transform.queue(queue, position, ipsec, None, seq_high) {
-                    opening.authentic = transform.open(ipsec, seq_high);
-                }
-            }
-            Form::Ah(ah) => opening.authentic = ah.verify(frame, carrier, seq_high),
-        }
-        Ok(opening)
+        let covered = if opening.sa.protocol() == Protocol::Ah { frame } else { &mut frame[carrier..] };
+        Ok((opening, covered))
     }
 
     const fn protocol(&self) -> Protocol {
@@ -344,11 +485,7 @@ impl Sa {
 
     /// Bytes in front of the inner packet.
     fn head_len(&self) -> usize {
-        self.template.len()
-            + match &self.form {
-                Form::Esp(transform) => HEADER_LEN + transform.iv_len(),
-                Form::Ah(ah) => ah.len(),
-            }
+        usize::from(self.head_len)
     }
 
     /// Bytes behind an inner packet of `inner_len` bytes.
@@ -366,6 +503,12 @@ impl Sa {
 /// A packet that is being opened.
 struct Opening<'a> {
     sa: &'a Sa,
+    index: u32,
+    seq: u64,
+    /// Which of the packets it is.
+    position: usize,
+    /// Bytes of the outer header.
+    carrier: usize,
     /// Where in the buffer its text lies.
     text: Range<usize>,
     next_header: u8,
@@ -374,36 +517,84 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Where the inner packet lies, if there is one to give out.
-    fn finish(&self, packet: &mut Packet<'_>, states: &impl SaStates) -> Result<Range<usize>, Drop> {
-        if !self.authentic {
-            return Err(Drop::Authentication);
-        }
-        let replay = states.replay(packet.sa).ok_or(Drop::NoSa)?;
+    fn seq_high(&self) -> Option<u32> {
+        self.sa.seq_high(self.seq)
+    }
+
+    /// Whether its sequence number is marked together with that of another.
+    #[inline]
+    fn is_marked_with(&self, other: &Self) -> bool {
+        self.index == other.index
+            && replay::block_of(self.seq).0 == replay::block_of(other.seq).0
+            && u64::from(self.sa.replay_window) >= replay::BLOCK
+    }
+
+    /// Where the inner packet lies, if there is one to give out, in a packet that was accepted.
+    #[inline(always)]
+    fn strip(&self, buf: &mut [u8]) -> Result<Range<usize>, Drop> {
         let start = self.text.start;
-        let text = &mut packet.buf[self.text.clone()];
-        let stripped = match (replay.commit(packet.seq, self.sa.replay_window), &self.sa.form) {
-            (false, _) => Err(Drop::Replay),
-            (true, Form::Esp(_)) => strip_trailer(text)
+        let text = &mut buf[self.text.clone()];
+        let stripped = match &self.sa.form {
+            Form::Esp(_) => strip_trailer(text)
                 .and_then(|(payload, next_header)| strip(payload, next_header, self.traffic_class)),
-            (true, Form::Ah(_)) => strip(text, self.next_header, self.traffic_class),
+            Form::Ah(_) => strip(text, self.next_header, self.traffic_class),
         };
-        match stripped {
-            Ok(len) => Ok(start..start + len),
-            Err(drop) => {
-                text.fill(0);
-                Err(drop)
-            }
+        if stripped.is_err() {
+            text.fill(0);
+        }
+        Ok(start..start + stripped?)
+    }
+}
+
+/// Marks the sequence numbers of what is authentic, takes off what is behind the inner packets, and writes the outcomes.
+/// Numbers of one block are marked at once: each time is an atomic operation on memory that workers share.
+#[inline]
+fn finish(packets: &mut [Packet<'_>], under_way: &mut [Opening<'_>], states: &impl SaStates) {
+    for run in under_way.chunk_by(Opening::is_marked_with) {
+        let (block, window) = (replay::block_of(run[0].seq).0, run[0].sa.replay_window);
+        let authentic = run.iter().filter(|opening| opening.authentic);
+        let bits = authentic.fold(0, |bits, opening| bits | replay::block_of(opening.seq).1);
+        let replay = states.replay(run[0].index);
+        let mut fresh = match &replay {
+            Some(replay) if bits != 0 => replay.commit_block(block, bits, window),
+            _ => 0,
+        };
+        for opening in run {
+            let packet = &mut packets[opening.position];
+            let bit = replay::block_of(opening.seq).1;
+            let opened = if !opening.authentic {
+                Err(Drop::Authentication)
+            } else if replay.is_none() {
+                Err(Drop::NoSa)
+            } else if fresh & bit == 0 {
+                packet.buf[opening.text.clone()].fill(0);
+                Err(Drop::Replay)
+            } else {
+                // Whoever comes with the same number after this one comes too late.
+                fresh &= !bit;
+                opening.strip(packet.buf)
+            };
+            (packet.start, packet.end, packet.outcome) = finished(packet.start..packet.end, opened);
         }
     }
 }
 
 /// Writes padding, pad length and next header behind the inner packet in `esp`.
+#[inline(always)]
 fn write_trailer(esp: &mut [u8], transform: &Transform, inner: Inner) {
     let start = HEADER_LEN + transform.iv_len() + inner.len;
     let end = esp.len() - transform.icv_len();
+    let pad_len = end - start - TRAILER_LEN;
+    if pad_len + TRAILER_LEN <= size_of::<u64>()
+        && let Some(trailer) = esp[start..].first_chunk_mut()
+    {
+        // What is too much of it lies where the ICV will be.
+        let last = u64::from(inner.next_header) << 8 | pad_len as u64;
+        let padding = PADDING & ((1 << (8 * pad_len)) - 1);
+        *trailer = (padding | last << (8 * pad_len)).to_le_bytes();
+        return;
+    }
     let trailer = &mut esp[start..end];
-    let pad_len = trailer.len() - TRAILER_LEN;
     for (value, pad) in (1..=u8::MAX).zip(&mut trailer[..pad_len]) {
         *pad = value;
     }
@@ -412,18 +603,28 @@ fn write_trailer(esp: &mut [u8], transform: &Transform, inner: Inner) {
 }
 
 /// Takes the trailer off a decrypted text: the payload, and its next header.
+#[inline(always)]
 fn strip_trailer(text: &mut [u8]) -> Result<(&mut [u8], u8), Drop> {
     let [padded @ .., pad_len, next_header] = text else { return Err(Drop::BadPadding) };
-    let inner_end = padded.len().checked_sub(usize::from(*pad_len)).ok_or(Drop::BadPadding)?;
-    let (payload, padding) = padded.split_at_mut(inner_end);
-    if (1..=u8::MAX).zip(padding.iter()).any(|(value, pad)| *pad != value) {
+    let pad_len = usize::from(*pad_len);
+    let inner_end = padded.len().checked_sub(pad_len).ok_or(Drop::BadPadding)?;
+    let is_right = match padded.last_chunk().filter(|_| pad_len < size_of::<u64>()) {
+        // The padding is the highest bytes of the word.
+        Some(last) if pad_len > 0 => {
+            u64::from_le_bytes(*last) >> (64 - 8 * pad_len) == PADDING & ((1 << (8 * pad_len)) - 1)
+        }
+        Some(_) => true,
+        None => (1..=u8::MAX).zip(&padded[inner_end..]).all(|(value, pad)| *pad == value),
+    };
+    if !is_right {
         return Err(Drop::BadPadding);
     }
-    Ok((payload, *next_header))
+    Ok((&mut padded[..inner_end], *next_header))
 }
 
 /// Takes everything behind the inner packet off an authentic payload and merges the ECN fields; the length of the
 /// inner packet.
+#[inline(always)]
 fn strip(payload: &mut [u8], next_header: u8, outer_traffic_class: u8) -> Result<usize, Drop> {
     if next_header == inner::NO_NEXT_HEADER {
         return Err(Drop::Dummy);

@@ -24,6 +24,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// Reads the header of the packet at the beginning of `bytes`; `None` when it cannot be one.
+    #[inline(always)]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(usize::from(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
         let inner = match bytes.first()? >> 4 {
@@ -44,6 +45,7 @@ impl Inner {
 
     /// Merges the outer ECN field into the packet's own (RFC 6040 section 4.2), keeping an IPv4 header checksum right;
     /// false when the packet has to be dropped. `packet` is what [`Inner::parse`] has read.
+    #[inline]
     #[must_use]
     pub(crate) fn decapsulate_ecn(self, packet: &mut [u8], outer: u8) -> bool {
         let inner = self.traffic_class & 3;

@@ -18,6 +18,8 @@ pub(crate) struct Template {
     bytes: [u8; IPV6_LEN + UDP_LEN],
     len: usize,
     ip_len: usize,
+    /// Of an IPv4 header, the sum of what is filled in.
+    sum: u64,
 }
 
 impl Template {
@@ -59,7 +61,7 @@ impl Template {
             bytes[len + 2..len + 4].copy_from_slice(&destination.to_be_bytes());
             len += UDP_LEN;
         }
-        Ok(Self { bytes, len, ip_len })
+        Ok(Self { sum: sum(&bytes[..IPV4_LEN]), bytes, len, ip_len })
     }
 
     /// Bytes of the outer header, UDP included.
@@ -67,18 +69,35 @@ impl Template {
         self.len
     }
 
-    /// Writes the header of `packet`, whose payload of at most 65,535 bytes with the header is complete behind it.
+    /// Whether the header covers what is behind it: the UDP checksum over IPv6 does.
+    #[inline]
+    pub(crate) const fn covers_payload(&self) -> bool {
+        self.len == IPV6_LEN + UDP_LEN
+    }
+
+    /// Writes the header of `packet`, of at most 65,535 bytes. If it [covers](Template::covers_payload) the payload, that
+    /// has to be complete behind it.
+    #[inline(always)]
     pub(crate) fn write(&self, packet: &mut [u8], traffic_class: u8) {
         let total = packet.len() as u16;
+        if self.len == IPV4_LEN
+            && let (Some(header), Some(template)) = (packet.first_chunk_mut(), self.bytes.first_chunk())
+        {
+            *header = *template;
+            self.complete_ipv4(header, total, traffic_class);
+            return;
+        }
+        self.write_any(packet, total, traffic_class);
+    }
+
+    #[inline(never)]
+    fn write_any(&self, packet: &mut [u8], total: u16, traffic_class: u8) {
         let (header, payload) = packet.split_at_mut(self.len);
         header.copy_from_slice(&self.bytes[..self.len]);
         let (ip, udp) = header.split_at_mut(self.ip_len);
         let ip_payload = total - self.ip_len as u16;
-        if self.ip_len == IPV4_LEN {
-            ip[1] = traffic_class;
-            ip[2..4].copy_from_slice(&total.to_be_bytes());
-            let check = checksum(sum(ip));
-            ip[10..12].copy_from_slice(&check.to_be_bytes());
+        if let Ok(ip) = <&mut [u8; IPV4_LEN]>::try_from(&mut *ip) {
+            self.complete_ipv4(ip, total, traffic_class);
         } else {
             ip[0] |= traffic_class >> 4;
             ip[1] = traffic_class << 4;
@@ -88,7 +107,7 @@ impl Template {
             return;
         }
         udp[4..6].copy_from_slice(&ip_payload.to_be_bytes());
-        if self.ip_len == IPV6_LEN {
+        if self.covers_payload() {
             let pseudo = sum(&ip[8..40]) + u64::from(ip_payload) + u64::from(UDP);
             // 0 would mean that there is none (RFC 8200 section 8.1).
             let check = match checksum(pseudo + sum(udp) + sum(payload)) {
@@ -97,6 +116,14 @@ impl Template {
             };
             udp[6..8].copy_from_slice(&check.to_be_bytes());
         }
+    }
+
+    #[inline(always)]
+    fn complete_ipv4(&self, ip: &mut [u8; IPV4_LEN], total: u16, traffic_class: u8) {
+        ip[1] = traffic_class;
+        ip[2..4].copy_from_slice(&total.to_be_bytes());
+        let check = checksum(self.sum + u64::from(traffic_class) + u64::from(total));
+        ip[10..12].copy_from_slice(&check.to_be_bytes());
     }
 }
 
@@ -113,6 +140,7 @@ pub(crate) struct Carried {
 ///
 /// The IP header's own length counts; what follows it is the link's padding. `None` for a fragment, an IPv6 extension
 /// header, another protocol, and lengths that do not fit.
+#[inline(always)]
 pub(crate) fn parse(frame: &[u8], carried: Protocol) -> Option<Carried> {
     let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     let (protocol, mut start, mut end, traffic_class) = match frame.first()? >> 4 {
@@ -152,6 +180,7 @@ fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// The Internet checksum (RFC 1071) of a [`sum`].
+#[inline]
 fn checksum(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

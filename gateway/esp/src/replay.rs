@@ -11,7 +11,9 @@ use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const BLOCK: u64 = 32;
+/// Sequence numbers of a block. Those of one block that are marked together are judged together: only with a window that
+/// is no smaller does that come to the same as one after the other.
+pub(crate) const BLOCK: u64 = 32;
 
 /// Words of a replay window: 4,352 sequence numbers, the largest window and a block in motion at either end.
 pub const REPLAY_SLOTS: usize = 136;
@@ -37,32 +39,61 @@ pub struct ReplayState<'a> {
 
 impl ReplayState<'_> {
     /// Whether `seq` is new and within `window`, 0 being off. Read-only: authenticate, then [`ReplayState::commit`].
+    #[inline]
     pub(crate) fn check(&self, seq: u64, window: u32) -> bool {
         if window == 0 {
             return seq != 0;
         }
+        let (block, bit) = block_of(seq);
         !self.is_left_of(seq, window)
-            && self.place(seq).is_some_and(|place| place.accept(place.slot.load(Relaxed)).is_some())
+            && self.place(block).is_some_and(|place| place.seen(place.slot.load(Relaxed)) & bit == 0)
     }
 
     /// Marks `seq`, which has authenticated, as seen; false when it was seen already or is too old by now.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn commit(&self, seq: u64, window: u32) -> bool {
+        let (block, bit) = block_of(seq);
+        self.commit_block(block, bit, window) != 0
+    }
+
+    /// Marks numbers of one block, which have authenticated, as seen: those of [`block_of`], together. Gives those that were
+    /// neither seen already nor are too old by now.
+    #[inline]
+    #[must_use]
+    pub(crate) fn commit_block(&self, block: u64, bits: u32, window: u32) -> u32 {
+        let mut fresh = bits;
         if window > 0 {
-            let Some(place) = self.place(seq) else { return false };
+            let Some(place) = self.place(block) else { return 0 };
+            let reach = self.top.load(Relaxed).checked_sub(u64::from(window));
+            let too_old = reach.map_or(0, |last| (last + 1).saturating_sub(block * BLOCK));
+            fresh &= u32::MAX.checked_shl(too_old.min(BLOCK) as u32).unwrap_or(0);
+            if block == 0 {
+                fresh &= !1;
+            }
             // One location carries the decision, so its modification order is all the ordering there has to be.
-            let accept = |word| place.accept(word);
-            if self.is_left_of(seq, window) || place.slot.fetch_update(Relaxed, Relaxed, accept).is_err() {
-                return false;
+            let mut word = place.slot.load(Relaxed);
+            loop {
+                fresh &= !place.seen(word);
+                if fresh == 0 {
+                    return 0;
+                }
+                match place.slot.compare_exchange_weak(word, place.marked(word, fresh), Relaxed, Relaxed) {
+                    Ok(_) => break,
+                    Err(now) => word = now,
+                }
             }
         }
-        self.top.fetch_max(seq, Relaxed);
-        true
+        if fresh != 0 {
+            self.top.fetch_max(block * BLOCK + u64::from(fresh.ilog2()), Relaxed);
+        }
+        fresh
     }
 
     /// The 64-bit sequence number whose low half was received, after RFC 4303 appendix A2.
     ///
     /// A number left of the window is taken for one of the next 2^32, so it fails to authenticate.
+    #[inline]
     pub(crate) fn extend(&self, low: u32, window: u32) -> u64 {
         let top = self.top.load(Relaxed);
         let (top_high, top_low) = (top >> 32, top as u32);
@@ -79,36 +110,54 @@ impl ReplayState<'_> {
         high << 32 | u64::from(low)
     }
 
+    #[inline]
     fn is_left_of(&self, seq: u64, window: u32) -> bool {
         seq == 0 || seq.saturating_add(u64::from(window)) <= self.top.load(Relaxed)
     }
 
-    fn place(&self, seq: u64) -> Option<Place<'_>> {
-        let block = seq / BLOCK;
-        let count = self.slots.len() as u64;
-        let slot = &self.slots[block.checked_rem(count)? as usize];
-        Some(Place { slot, lap: (block / count) as u32, bit: 1 << (seq % BLOCK) })
+    #[inline(always)]
+    fn place(&self, block: u64) -> Option<Place<'_>> {
+        // What is divided by is known almost always, and then there is no division.
+        let (lap, at) = match self.slots.len() {
+            0 => return None,
+            REPLAY_SLOTS => (block / REPLAY_SLOTS as u64, block % REPLAY_SLOTS as u64),
+            count => (block / count as u64, block % count as u64),
+        };
+        Some(Place { slot: self.slots.get(at as usize)?, lap: lap as u32 })
     }
 }
 
-/// Where the mark of a sequence number goes.
+/// The block of a sequence number, and its bit there.
+#[inline]
+pub(crate) const fn block_of(seq: u64) -> (u64, u32) {
+    (seq / BLOCK, 1 << (seq % BLOCK))
+}
+
+/// Where the marks of a block go.
 struct Place<'a> {
     slot: &'a AtomicU64,
     lap: u32,
-    bit: u64,
 }
 
 impl Place<'_> {
-    /// The slot's next word when the number is new there. A word of 0 was never written: those written hold a bit.
-    fn accept(&self, word: u64) -> Option<u64> {
-        let lap = (word >> 32) as u32;
+    /// The numbers that the slot's word says were seen, or are of a lap that is over. A word of 0 was never written: those
+    /// written hold a bit.
+    #[inline]
+    fn seen(&self, word: u64) -> u32 {
         // Laps wrap after 2^44 packets; two that meet here are never 2^31 laps apart.
-        match self.lap.wrapping_sub(lap) as i32 {
-            0 if word & self.bit == 0 => Some(u64::from(self.lap) << 32 | word & 0xffff_ffff | self.bit),
-            1.. => Some(u64::from(self.lap) << 32 | self.bit),
-            _ if word == 0 => Some(u64::from(self.lap) << 32 | self.bit),
-            _ => None,
+        match self.lap.wrapping_sub((word >> 32) as u32) as i32 {
+            0 => word as u32,
+            1.. => 0,
+            _ if word == 0 => 0,
+            _ => u32::MAX,
         }
+    }
+
+    /// The slot's next word, with the marks of numbers of which none was [seen](Place::seen) in this one.
+    #[inline]
+    fn marked(&self, word: u64, fresh: u32) -> u64 {
+        let kept = if (word >> 32) as u32 == self.lap { word as u32 } else { 0 };
+        u64::from(self.lap) << 32 | u64::from(kept | fresh)
     }
 }
 

@@ -83,3 +83,24 @@ fn what_falls_out_of_the_window_meanwhile_is_accepted_once_at_most() {
         assert_eq!(memory.top.load(Relaxed), 70);
     });
 }
+
+#[test]
+fn numbers_that_are_marked_together_are_accepted_once_each() {
+    let mut model = Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let memory = Memory::new(4);
+        let workers: Vec<_> = [0b0110, 0b1100]
+            .into_iter()
+            .map(|bits| {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || {
+                    ReplayState { top: &memory.top, slots: &memory.slots }.commit_block(0, bits, WINDOW)
+                })
+            })
+            .collect();
+        let accepted: Vec<u32> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        assert_eq!((accepted[0] & accepted[1], accepted[0] | accepted[1]), (0, 0b1110));
+        assert_eq!(memory.top.load(Relaxed), 3);
+    });
+}

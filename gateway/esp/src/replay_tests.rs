@@ -94,6 +94,22 @@ proptest! {
     }
 
     #[test]
+    fn numbers_of_a_block_are_judged_together_as_one_after_the_other(
+        window in 32u32..=4096,
+        rounds in prop::collection::vec((0u64..12, any::<u32>()), 1..60),
+    ) {
+        let (together, alone) = (Memory::new(), Memory::new());
+        for (block, bits) in rounds {
+            let numbers = (0..32).filter(|i| bits >> i & 1 == 1);
+            let accepted = numbers.fold(0, |accepted, i| {
+                accepted | u32::from(alone.accept(block * BLOCK + i, window)) << i
+            });
+            prop_assert_eq!(together.state().commit_block(block, bits, window), accepted);
+            prop_assert_eq!(together.top.load(Relaxed), alone.top.load(Relaxed));
+        }
+    }
+
+    #[test]
     fn few_slots_never_accept_twice(
         slots in 0..8usize,
         seqs in prop::collection::vec(1..2000u64, 1..400),

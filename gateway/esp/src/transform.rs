@@ -3,7 +3,7 @@
 use crate::aead::{self, Aead};
 use crate::cbc::Cbc;
 use crate::hmac::Hmac;
-use crate::kernels::{Backend, LanesJob, Queue, cbc as cbc_kernel, mac};
+use crate::kernels::{Backend, LanesJob, Queue, cbc as cbc_kernel, gcm, mac};
 use crate::sa::{Cipher, InvalidSa, SaParams};
 use std::ops::Range;
 
@@ -72,6 +72,7 @@ impl Transform {
     }
 
     /// Where the encrypted text lies in an ESP packet of `esp_len` bytes; `None` when no text has that length.
+    #[inline(always)]
     pub(crate) fn text(&self, esp_len: usize) -> Option<Range<usize>> {
         let start = HEADER_LEN + self.iv_len();
         let end = esp_len.checked_sub(self.icv_len())?;
@@ -92,6 +93,15 @@ impl Transform {
         };
         let (covered, icv) = esp.split_at_mut(esp.len() - hmac.icv_len());
         hmac.sign(&[covered], seq_high, icv);
+    }
+
+    /// The AEAD whose packets go through AES-GCM's kernel as they come.
+    #[inline(always)]
+    pub(crate) fn streamed(&self) -> Option<(&Aead, &gcm::Key)> {
+        match self {
+            Transform::Aead(aead) => Some((aead, aead.gcm()?)),
+            _ => None,
+        }
     }
 
     /// Puts the packet into the queue of a kernel, for [`Transform::seal`] when it has a sequence number, else for

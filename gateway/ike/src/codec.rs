@@ -37,19 +37,6 @@ pub trait Field: Sized {
     /// # Errors
     /// [`Damaged`].
     fn read(from: &mut Reader<'_>) -> Result<Self, Damaged>;
-
-    /// Appends several, one behind the other.
-    fn write_each(values: &[Self], to: &mut Writer) {
-        values.iter().for_each(|value| value.write(to));
-    }
-
-    /// Takes several off the front.
-    ///
-    /// # Errors
-    /// [`Damaged`].
-    fn read_each(count: usize, from: &mut Reader<'_>) -> Result<Vec<Self>, Damaged> {
-        (0..count).map(|_| Self::read(from)).collect()
-    }
 }
 
 impl Writer {
@@ -130,23 +117,7 @@ macro_rules! integers {
         }
     )+};
 }
-integers!(u16, u32, u64, i64);
-
-/// Octets are most of a record, in messages and keys: they go as a whole.
-impl Field for u8 {
-    fn write(&self, to: &mut Writer) {
-        to.put(&[*self]);
-    }
-    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        from.take(1).map(|octet| octet[0])
-    }
-    fn write_each(values: &[Self], to: &mut Writer) {
-        to.put(values);
-    }
-    fn read_each(count: usize, from: &mut Reader<'_>) -> Result<Vec<Self>, Damaged> {
-        from.take(count).map(<[u8]>::to_vec)
-    }
-}
+integers!(u8, u16, u32, u64, i64);
 
 impl Field for bool {
     fn write(&self, to: &mut Writer) {
@@ -180,27 +151,24 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
-fn write_count(count: usize, to: &mut Writer) {
-    u32::try_from(count).expect("nothing that is kept has four thousand million elements").write(to);
+fn write_all<'a, T: Field + 'a>(values: impl ExactSizeIterator<Item = &'a T>, to: &mut Writer) {
+    u32::try_from(values.len()).expect("no list has four thousand million elements").write(to);
+    values.for_each(|value| value.write(to));
 }
 
 impl<T: Field> Field for Vec<T> {
     fn write(&self, to: &mut Writer) {
-        write_count(self.len(), to);
-        T::write_each(self, to);
+        write_all(self.iter(), to);
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let count = from.count()?;
-        T::read_each(count, from)
+        (0..count).map(|_| T::read(from)).collect()
     }
 }
 
 impl<T: Field> Field for VecDeque<T> {
     fn write(&self, to: &mut Writer) {
-        write_count(self.len(), to);
-        let (front, back) = self.as_slices();
-        T::write_each(front, to);
-        T::write_each(back, to);
+        write_all(self.iter(), to);
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         Vec::read(from).map(Self::from)
@@ -210,12 +178,12 @@ impl<T: Field> Field for VecDeque<T> {
 /// A key: read into memory that is wiped.
 impl Field for Zeroizing<Vec<u8>> {
     fn write(&self, to: &mut Writer) {
-        write_count(self.len(), to);
+        u32::try_from(self.len()).expect("no key has four thousand million octets").write(to);
         to.put(self);
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let count = from.count()?;
-        u8::read_each(count, from).map(Zeroizing::new)
+        Ok(Zeroizing::new(from.take(count)?.to_vec()))
     }
 }
 
@@ -240,12 +208,12 @@ impl<A: Field, B: Field> Field for (A, B) {
 
 impl Field for String {
     fn write(&self, to: &mut Writer) {
-        write_count(self.len(), to);
+        u32::try_from(self.len()).expect("no text has four thousand million octets").write(to);
         to.put(self.as_bytes());
     }
     fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let count = from.count()?;
-        Self::from_utf8(u8::read_each(count, from)?).map_err(|_| Damaged)
+        Self::from_utf8(from.take(count)?.to_vec()).map_err(|_| Damaged)
     }
 }
 

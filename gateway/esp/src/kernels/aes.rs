@@ -8,8 +8,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 #[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(64))]
 pub(super) struct RoundKeys {
-    keys: [[u8; 16]; 15],
+    /// In front: with it, AES-128 takes three lines of the cache.
     rounds: usize,
+    keys: [[u8; 16]; 15],
 }
 
 impl RoundKeys {

@@ -22,7 +22,7 @@ const POWERS: usize = 36;
 /// Blocks that a register holds.
 const LANES: usize = 4;
 /// Packets that are finished together.
-const WIDTH: usize = 4;
+pub(super) const WIDTH: usize = 4;
 /// x^128 + x^127 + x^126 + x^121 + 1, the field's polynomial with its bits reflected, without x^128.
 const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
 
@@ -54,7 +54,7 @@ impl Key {
     }
 
     /// Expands a key of 16, 24 or 32 octets; `None` for another length, or where the processor cannot use it.
-    pub(crate) fn new(key: &[u8]) -> Option<Box<Self>> {
+    pub(crate) fn new(key: &[u8]) -> Option<Self> {
         if !matches!(key.len(), 16 | 24 | 32) || !is_available() {
             return None;
         }
@@ -232,8 +232,16 @@ fn load_block(block: &[u8; 16]) -> __m128i {
     unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
 }
 
-/// Salt and IV with a zero counter behind them. Put together in a register: a block that has only just been written in
-/// parts is loaded late.
+/// A block that has only just been written in halves: as a whole it would be loaded late.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn load_halves(block: &[u8; 16]) -> __m128i {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *block;
+    let (low, high) = ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]);
+    _mm_set_epi64x(i64::from_le_bytes(high), i64::from_le_bytes(low))
+}
+
+/// Salt and IV with a zero counter behind them, put together in a register as in [`load_halves`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
 fn load_nonce(nonce: &[u8; 12]) -> __m128i {
@@ -343,7 +351,7 @@ fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut GcmJob<'_>, nonce: __m1
     let key = job.key;
     let mut counter = Counter::new(nonce);
     let zero = _mm512_setzero_si512();
-    let aad = _mm512_maskz_mov_epi64(0x03, reversed(_mm512_castsi128_si512(load_block(&job.aad))));
+    let aad = _mm512_maskz_mov_epi64(0x03, reversed(_mm512_castsi128_si512(load_halves(&job.aad))));
     // The associated data is the first block, before the text's; `carried` is what a group leaves to the next.
     let mut carried = zero;
     let mut ahead = aad;
@@ -447,10 +455,10 @@ unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [GcmJob<'_>]) ->
 
 /// The round keys, and the powers of H.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
-unsafe fn expand(key: &[u8]) -> Box<Key> {
+unsafe fn expand(key: &[u8]) -> Key {
     let round_keys = RoundKeys::expand(key);
     let rounds = round_keys.rounds();
-    let mut expanded = Box::new(Key { round_keys, powers: [[0; 16]; POWERS + LANES] });
+    let mut expanded = Key { round_keys, powers: [[0; 16]; POWERS + LANES] };
     let mut block = round_key(&expanded, 0);
     for round in 1..rounds {
         block = _mm512_aesenc_epi128(block, round_key(&expanded, round));

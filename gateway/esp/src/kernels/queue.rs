@@ -1,4 +1,7 @@
 //! The packets of a burst that wait for a kernel, put together so that its lanes are full.
+//!
+//! [`Fours`] is for AES-GCM, whose kernel wants four packets and does not care for their lengths: they go through while
+//! they are still in the nearest cache. [`Queue`] is for kernels that want the whole burst, sorted by length.
 
 use arrayvec::ArrayVec;
 use subtle::ConstantTimeEq;
@@ -73,26 +76,78 @@ impl LanesJob<'_> {
     }
 }
 
+/// Packets for AES-GCM, which wait until there are four of a key length.
+#[derive(Default)]
+pub(crate) struct Fours<'a> {
+    /// By the rounds of the key: 10, 12 and 14.
+    waiting: [ArrayVec<GcmJob<'a>, { gcm::WIDTH }>; 3],
+    /// A bit for the position of each packet that was authentic.
+    authentic: u64,
+}
+
+impl<'a> Fours<'a> {
+    /// Takes one more to encrypt.
+    #[inline(always)]
+    pub(crate) fn seal(&mut self, job: GcmJob<'a>) {
+        let waiting = &mut self.waiting[of_rounds(job.key.rounds())];
+        waiting.push(job);
+        if waiting.is_full() {
+            gcm::seal(waiting);
+            waiting.clear();
+        }
+    }
+
+    /// Encrypts what is left.
+    pub(crate) fn seal_rest(mut self) {
+        self.waiting.iter_mut().for_each(|waiting| gcm::seal(waiting));
+    }
+
+    /// Takes one more to decrypt, of a position below 64.
+    #[inline(always)]
+    pub(crate) fn open(&mut self, job: GcmJob<'a>) {
+        let waiting = &mut self.waiting[of_rounds(job.key.rounds())];
+        waiting.push(job);
+        if waiting.is_full() {
+            self.authentic |= opened(waiting);
+            waiting.clear();
+        }
+    }
+
+    /// Decrypts what is left, and tells the positions of those that were authentic as bits; of the others no text is left.
+    pub(crate) fn open_rest(mut self) -> u64 {
+        self.waiting.iter_mut().fold(self.authentic, |authentic, waiting| authentic | opened(waiting))
+    }
+}
+
+/// Where the packets of a key wait.
+#[inline]
+fn of_rounds(rounds: usize) -> usize {
+    match rounds {
+        10 => 0,
+        12 => 1,
+        _ => 2,
+    }
+}
+
+fn opened(waiting: &mut [GcmJob<'_>]) -> u64 {
+    gcm::open(waiting);
+    waiting.iter().fold(0, |bits, job| bits | u64::from(job.authentic) << job.position)
+}
+
 /// The packets of a burst that wait.
 #[derive(Default)]
 pub(crate) struct Queue<'a> {
-    gcm: ArrayVec<GcmJob<'a>, BURST>,
     chacha: ArrayVec<ChaChaJob<'a>, BURST>,
     lanes: ArrayVec<LanesJob<'a>, BURST>,
 }
 
 impl<'a> Queue<'a> {
     /// Takes one more; there are never more than a burst has packets.
-    pub(crate) fn push_gcm(&mut self, job: GcmJob<'a>) {
-        self.gcm.push(job);
-    }
-
-    /// As [`Queue::push_gcm`].
     pub(crate) fn push_chacha(&mut self, job: ChaChaJob<'a>) {
         self.chacha.push(job);
     }
 
-    /// As [`Queue::push_gcm`].
+    /// As [`Queue::push_chacha`].
     pub(crate) fn push_lanes(&mut self, job: LanesJob<'a>) {
         self.lanes.push(job);
     }
@@ -100,7 +155,6 @@ impl<'a> Queue<'a> {
     /// Encrypts all texts and writes their tags and ICVs.
     pub(crate) fn seal(&mut self) {
         self.sort();
-        gcm::seal(&mut self.gcm);
         chacha::seal(&mut self.chacha);
         each_group(&mut self.lanes, seal_lanes, |job| job.alone.seal(job.esp, job.seq, job.seq_high));
     }
@@ -108,20 +162,15 @@ impl<'a> Queue<'a> {
     /// Decrypts the texts that are authentic and tells the positions of their packets; what is not leaves no text.
     pub(crate) fn open(&mut self, mut authentic: impl FnMut(usize)) {
         self.sort();
-        gcm::open(&mut self.gcm);
         chacha::open(&mut self.chacha);
         each_group(&mut self.lanes, open_lanes, |job| {
             job.authentic = job.alone.open(job.esp, job.seq_high);
         });
-        self.gcm.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
         self.chacha.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
         self.lanes.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
     }
 
     fn sort(&mut self) {
-        if !self.gcm.is_sorted_by_key(|job| job.key.rounds()) {
-            self.gcm.sort_unstable_by_key(|job| job.key.rounds());
-        }
         // The longest first: lanes that end together are not idle.
         let length = |job: &ChaChaJob<'_>| std::cmp::Reverse(job.text.len());
         if !self.chacha.is_sorted_by_key(length) {
