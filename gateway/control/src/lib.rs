@@ -4,6 +4,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | the TOML file as types; every mistake in it with its line, its field and what is allowed |
+//! | [`resource`] | gateway, peers and tunnels one by one, as they are shown |
+//! | [`store`] | where they are kept: SQLite, secrets sealed, every change checked against all else |
 //! | [`spd`] | ordered policies compiled into the tables of the SPD, and the way from one to the other without a gap |
 //! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
 //! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
@@ -26,11 +28,13 @@ pub mod kept;
 pub mod maps;
 pub mod memory;
 pub mod peer_config;
+pub mod resource;
 pub mod routes;
 mod rules;
 pub mod sadb;
 pub mod spd;
 pub mod status;
+pub mod store;
 mod toml;
 pub mod tunnel;
 

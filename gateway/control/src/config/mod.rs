@@ -77,14 +77,18 @@
 
 mod check;
 mod diagnostic;
+mod one;
 mod policies;
 mod reader;
 mod sections;
 mod subnet;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tree;
 
+pub(crate) use check::{other_key, same_pair};
 pub use diagnostic::{ConfigError, Diagnostic};
+pub(crate) use one::{read_gateway, read_peer, read_tunnel};
 pub use subnet::Subnet;
 
 use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, NatT, Ppk, Psk, Version};
@@ -95,9 +99,13 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use toml_edit::Document;
 use zeroize::Zeroizing;
+
+/// Dead peer detection where nothing else is said.
+pub(crate) const DEFAULT_DPD: Dpd = Dpd { delay: Duration::from_secs(8), timeout: Duration::from_secs(13) };
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +162,7 @@ pub enum Xdp {
 }
 
 impl Xdp {
-    const WORDS: [(&str, Xdp); 5] = [
+    pub(crate) const WORDS: [(&str, Xdp); 5] = [
         ("auto", Xdp::Auto),
         ("zero-copy", Xdp::ZeroCopy),
         ("driver", Xdp::Driver),
@@ -336,14 +344,14 @@ impl Config {
         let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
         let document = Document::parse(text).map_err(|e| {
             // Only the message: the rest of what the parser says quotes the line, which may hold a key.
-            let at = Diagnostic::at(text, &e.span().unwrap_or(0..0), "");
+            let at = Diagnostic::at(text, Some(&e.span().unwrap_or(0..0)), "");
             let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
             invalid(vec![Diagnostic { message, ..at }])
         })?;
         let source = Source::new(text);
         let read = {
-            let root = Section::new(&source, "", Some(document.as_table()), 0..0);
-            sections::read(root, &source)
+            let root = Section::new(&source, "", Some(document.as_table()), Some(0..0));
+            sections::read(sections::Parts::of(root), &|_| None)
         };
         let (problems, warnings) = source.into_diagnostics();
         match read {

@@ -21,9 +21,8 @@ impl<'a> Source<'a> {
         Source { text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
-    pub(super) fn problem(&self, span: &Range<usize>, field: impl Into<String>, message: impl Into<String>) {
-        let diagnostic = Diagnostic::at(self.text, span, field);
-        self.problems.borrow_mut().push(Diagnostic { message: message.into(), ..diagnostic });
+    fn problem(&self, diagnostic: Diagnostic) {
+        self.problems.borrow_mut().push(diagnostic);
     }
 
     /// Problems and warnings, each in the order of the file.
@@ -41,7 +40,8 @@ pub(super) struct Section<'a> {
     source: &'a Source<'a>,
     path: String,
     table: Option<&'a dyn TableLike>,
-    span: Range<usize>,
+    /// `None` where it is of no text.
+    span: Option<Range<usize>>,
     asked: RefCell<Vec<&'static str>>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Section<'a> {
         source: &'a Source<'a>,
         path: impl Into<String>,
         table: Option<&'a dyn TableLike>,
-        span: Range<usize>,
+        span: Option<Range<usize>>,
     ) -> Self {
         Section { source, path: path.into(), table, span, asked: RefCell::default() }
     }
@@ -68,7 +68,7 @@ impl<'a> Section<'a> {
         Some(Field {
             source: self.source,
             path: self.path_of(name),
-            span: item.span().unwrap_or(self.span.clone()),
+            span: item.span().or(self.span.clone()),
             node: Node::Item(item),
             secret: false,
         })
@@ -77,7 +77,8 @@ impl<'a> Section<'a> {
     pub(super) fn require(&self, name: &'static str) -> Option<Field<'a>> {
         let field = self.get(name);
         if field.is_none() {
-            self.source.problem(&self.span, self.path_of(name), "is required");
+            let diagnostic = Diagnostic::at(self.source.text, self.span.as_ref(), self.path_of(name));
+            self.source.problem(Diagnostic { message: "is required".into(), ..diagnostic });
         }
         field
     }
@@ -97,6 +98,16 @@ impl<'a> Section<'a> {
         Section::new(self.source, self.path_of(name), table, span)
     }
 
+    /// The fields of a table, whatever their names are.
+    pub(super) fn fields(&self) -> Vec<(&'a str, Field<'a>)> {
+        let of = |(name, item): (&'a str, &'a Item)| {
+            let span = item.span().or(self.span.clone());
+            let node = Node::Item(item);
+            (name, Field { source: self.source, path: self.path_of(name), span, node, secret: false })
+        };
+        self.table.map_or_else(Vec::new, |table| table.iter().map(of).collect())
+    }
+
     /// The tables of `[[name]]`.
     pub(super) fn sections(&self, name: &'static str) -> Vec<Section<'a>> {
         let Some(field) = self.get(name) else { return Vec::new() };
@@ -104,7 +115,7 @@ impl<'a> Section<'a> {
             Some(Item::ArrayOfTables(tables)) => tables
                 .iter()
                 .map(|table| {
-                    let span = table.span().unwrap_or(field.span.clone());
+                    let span = table.span().or(field.span.clone());
                     Section::new(self.source, self.path_of(name), Some(table), span)
                 })
                 .collect(),
@@ -119,12 +130,10 @@ impl<'a> Section<'a> {
     /// version does not have.
     pub(super) fn finish(self, unavailable: &[&str]) {
         let Some(table) = self.table else { return };
-        let asked = self.asked.into_inner();
+        let asked = self.asked.take();
         for (name, item) in table.iter().filter(|(name, _)| !asked.contains(name)) {
-            let span =
-                table.key(name).and_then(toml_edit::Key::span).or(item.span()).unwrap_or(self.span.clone());
-            let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-            let mut diagnostic = Diagnostic::at(self.source.text, &span, path);
+            let span = table.key(name).and_then(toml_edit::Key::span).or(item.span()).or(self.span.clone());
+            let mut diagnostic = Diagnostic::at(self.source.text, span.as_ref(), self.path_of(name));
             diagnostic.allowed = Some(asked.join(", "));
             diagnostic.message = if unavailable.contains(&name) {
                 NOT_AVAILABLE.to_owned()
@@ -134,7 +143,7 @@ impl<'a> Section<'a> {
                     None => "is not a field".to_owned(),
                 }
             };
-            self.source.problems.borrow_mut().push(diagnostic);
+            self.source.problem(diagnostic);
         }
     }
 
@@ -149,7 +158,7 @@ pub(super) struct Field<'a> {
     source: &'a Source<'a>,
     path: String,
     node: Node<'a>,
-    span: Range<usize>,
+    span: Option<Range<usize>>,
     secret: bool,
 }
 
@@ -166,14 +175,19 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn fail(&self, message: &str, allowed: Option<String>) {
-        let diagnostic = self.diagnostic(message, allowed);
-        self.source.problems.borrow_mut().push(diagnostic);
+        self.source.problem(self.diagnostic(message, allowed));
+    }
+
+    /// As [`Field::fail`] for a value of which the message says enough, and what it clashes with, if that is a tunnel.
+    pub(super) fn clash(&self, message: String, tunnel: Option<&str>) {
+        let diagnostic = Diagnostic { value: None, ..self.diagnostic(&message, None) };
+        self.source.problem(Diagnostic { clashes_with: tunnel.map(str::to_owned), ..diagnostic });
     }
 
     /// As [`Field::fail`] for a value that is too long to be shown.
     pub(super) fn refuse_whole(&self, message: &str, allowed: &str) {
         let diagnostic = Diagnostic { value: None, ..self.diagnostic(message, Some(allowed.to_owned())) };
-        self.source.problems.borrow_mut().push(diagnostic);
+        self.source.problem(diagnostic);
     }
 
     pub(super) fn warn(&self, message: &str) {
@@ -186,7 +200,7 @@ impl<'a> Field<'a> {
         let of = |value: &'a Value| Field {
             source: self.source,
             path: self.path.clone(),
-            span: value.span().unwrap_or(self.span.clone()),
+            span: value.span().or(self.span.clone()),
             node: Node::Value(value),
             secret: self.secret,
         };
@@ -254,14 +268,6 @@ impl<'a> Field<'a> {
         self.value().and_then(Value::as_str) == Some(text)
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
-    pub(super) fn span(&self) -> &Range<usize> {
-        &self.span
-    }
-
     /// One of `known`; `unavailable` are words of the product that this version does not have.
     pub(super) fn word<T: Clone>(&self, known: &[(String, T)], unavailable: &[&str]) -> Option<T> {
         let word = match self.value() {
@@ -314,7 +320,7 @@ impl<'a> Field<'a> {
     }
 
     fn diagnostic(&self, message: &str, allowed: Option<String>) -> Diagnostic {
-        let diagnostic = Diagnostic::at(self.source.text, &self.span, self.path.clone());
+        let diagnostic = Diagnostic::at(self.source.text, self.span.as_ref(), self.path.clone());
         let value = self.value().filter(|_| !self.secret).map(shown);
         Diagnostic { value, message: message.into(), allowed, ..diagnostic }
     }

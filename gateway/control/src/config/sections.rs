@@ -3,11 +3,12 @@
 use super::{
     Api, Gateway, PeerAddress, Start, Subnet, Tunnel, Xdp, check,
     policies::{dead_peer_detection, ike, ipsec},
-    reader::{Field, Section, Source},
+    reader::{Field, Section},
 };
 use adit_ike::{EndpointConfig, Id, Mode, NatT, Protocol, Psk, Retransmission, Version};
 use adit_maps::policy::MAX_POLICIES;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -16,41 +17,83 @@ use std::{
 /// Where the socket is unless the file says otherwise.
 pub(super) const SOCKET: &str = "/run/adit/adit.sock";
 
-const RESOURCE: [&str; 5] = ["id", "remark", "labels", "created_at", "updated_at"];
-/// A peer, and where the file says so.
-pub(super) struct Peer {
-    pub(super) name: String,
-    pub(super) address: PeerAddress,
+/// Peers that a tunnel might have meant, at most.
+const SHOWN: usize = 20;
+/// Labels of a resource, at most.
+const LABELS: usize = 64;
+/// What only Adit gives a resource.
+const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
+
+/// The peers by their names.
+pub(super) type Peers = BTreeMap<String, PeerAddress>;
+
+/// What a tunnel refers to.
+pub(super) struct Around<'a> {
+    pub(super) gateway: Option<&'a Gateway>,
+    pub(super) peers: &'a Peers,
+    /// The key of a tunnel that is given none, by its name.
+    pub(super) psk: &'a dyn Fn(&str) -> Option<Psk>,
+}
+
+/// The tables of a whole configuration.
+pub(super) struct Parts<'a> {
+    pub(super) gateway: Section<'a>,
+    pub(super) api: Section<'a>,
+    pub(super) peers: Vec<Section<'a>>,
+    pub(super) tunnels: Vec<Section<'a>>,
+    /// All tunnels together.
+    every: Option<Field<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    /// Of a file.
+    pub(super) fn of(root: Section<'a>) -> Self {
+        let parts = Parts {
+            gateway: root.section("gateway"),
+            api: root.section("api"),
+            peers: root.sections("peer"),
+            tunnels: root.sections("tunnel"),
+            every: root.get("tunnel"),
+        };
+        root.finish(&["group", "alarm", "bgp"]);
+        parts
+    }
 }
 
 /// Reads everything; `None` when a part without which there is nothing to check is missing.
-pub(super) fn read(root: Section<'_>, source: &Source<'_>) -> Option<(Gateway, Api, Vec<Tunnel>)> {
-    let gateway = gateway(root.section("gateway"));
-    let api = api(root.section("api"));
-    let mut names = Vec::new();
-    let peers: Vec<_> = root.sections("peer").into_iter().filter_map(|s| peer(s, &mut names)).collect();
-    let mut names = Vec::new();
+pub(super) fn read(
+    parts: Parts<'_>,
+    psk: &dyn Fn(&str) -> Option<Psk>,
+) -> Option<(Gateway, Api, Vec<Tunnel>)> {
+    let gateway = gateway(parts.gateway);
+    let api = api(parts.api);
+    let mut names = BTreeSet::new();
+    let peers: Peers = parts.peers.into_iter().filter_map(|s| peer(s, &mut names)).collect();
+    let mut names = BTreeSet::new();
     let (mut pairs, mut keys) = (Vec::new(), Vec::new());
-    let tunnels: Vec<_> = root
-        .sections("tunnel")
+    let around = Around { gateway: gateway.as_ref(), peers: &peers, psk };
+    let tunnels: Vec<_> = parts
+        .tunnels
         .into_iter()
-        .filter_map(|s| tunnel(s, gateway.as_ref(), &peers, &mut names, &mut pairs, &mut keys))
+        .filter_map(|s| tunnel(s, &around, &mut names, &mut pairs, &mut keys))
         .collect();
     let slots: usize = tunnels.iter().map(|t| t.groups().len()).sum();
     if slots > MAX_POLICIES
-        && let Some(f) = root.get("tunnel")
+        && let Some(f) = parts.every
     {
-        let message =
-            format!("need {slots} slots of the SPD, one each, with ikev1 one for each pair of subnets");
-        f.fail(&message, Some(format!("at most {MAX_POLICIES}")));
+        f.fail(&too_many_slots(slots), Some(format!("at most {MAX_POLICIES}")));
     }
-    root.finish(&["group", "alarm", "bgp"]);
-    check::tunnels(&pairs, source);
-    check::keys_of_strangers(&keys, source);
+    check::tunnels(&pairs);
+    check::keys_of_strangers(&keys);
     Some((gateway?, api?, tunnels))
 }
 
-fn gateway(s: Section<'_>) -> Option<Gateway> {
+/// What is said where the SPD has no room for all tunnels.
+pub(super) fn too_many_slots(slots: usize) -> String {
+    format!("need {slots} slots of the SPD, one each, with ikev1 one for each pair of subnets")
+}
+
+pub(super) fn gateway(s: Section<'_>) -> Option<Gateway> {
     let name = s.require("name").and_then(|f| name(&f));
     let addresses = s.require("address").map(|f| {
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -85,7 +128,8 @@ fn gateway(s: Section<'_>) -> Option<Gateway> {
     let ike = endpoint(s.section("ike"));
     let xdp =
         s.get("xdp").map_or(Some(Xdp::Auto), |f| f.word(&Xdp::WORDS.map(|(w, x)| (w.to_owned(), x)), &[]));
-    s.finish(&[&RESOURCE[..], &["alarm_template", "bgp", "asn"]].concat());
+    remark_and_labels(&s);
+    s.finish(&[&GENERATED[..], &["alarm_template", "bgp", "asn"]].concat());
     let addresses = addresses.filter(|a| !a.is_empty())?;
     Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id, xdp: xdp?, ike: ike? })
 }
@@ -164,7 +208,7 @@ fn api(s: Section<'_>) -> Option<Api> {
     })
 }
 
-fn peer(mut s: Section<'_>, names: &mut Vec<String>) -> Option<Peer> {
+pub(super) fn peer(mut s: Section<'_>, names: &mut BTreeSet<String>) -> Option<(String, PeerAddress)> {
     let name = unique_name(&mut s, "peer", names);
     let address = s.require("address").and_then(|f| {
         let text = f.text()?;
@@ -174,37 +218,45 @@ fn peer(mut s: Section<'_>, names: &mut Vec<String>) -> Option<Peer> {
         }
         address
     });
-    s.finish(&[&RESOURCE[..], &["asn"]].concat());
-    Some(Peer { name: name?, address: address? })
+    remark_and_labels(&s);
+    s.finish(&[&GENERATED[..], &["asn"]].concat());
+    name.zip(address)
 }
 
-fn tunnel<'a>(
+pub(super) fn tunnel<'a>(
     mut s: Section<'a>,
-    gateway: Option<&Gateway>,
-    peers: &[Peer],
-    names: &mut Vec<String>,
+    around: &Around<'_>,
+    names: &mut BTreeSet<String>,
     pairs: &mut Vec<check::Subnets<'a>>,
     keys: &mut Vec<check::StrangersKey<'a>>,
 ) -> Option<Tunnel> {
+    let gateway = around.gateway;
     let name = unique_name(&mut s, "tunnel", names);
     let peer = s.require("peer").and_then(|f| {
         let text = f.text()?;
-        let found = peers.iter().find(|p| p.name == text);
+        let found = around.peers.get_key_value(text);
         if found.is_none() {
-            let known = peers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-            f.fail("is no [[peer]] of this file", Some(known).filter(|k| !k.is_empty()));
+            let known: Vec<_> = around.peers.keys().take(SHOWN).map(String::as_str).collect();
+            f.fail("is no peer", Some(known.join(", ")).filter(|known| !known.is_empty()));
         }
         found
     });
+    let address = peer.map(|(_, address)| address);
     let traffic = traffic(&mut s);
-    let psk_field = s.require("psk").map(Field::secret);
-    let psk = psk_field.as_ref().and_then(psk);
+    let psk_field = s.get("psk").map(Field::secret);
+    let psk = match &psk_field {
+        Some(f) => psk(f),
+        None => name.as_deref().and_then(around.psk),
+    };
+    if psk_field.is_none() && psk.is_none() {
+        s.require("psk");
+    }
     let enabled = s.get("enabled").map_or(Some(true), |f| f.boolean());
     let start = s.get("start").map_or(Some(Start::Immediate), |f| {
         let words =
             [("immediate", Start::Immediate), ("on-demand", Start::OnDemand), ("respond", Start::Respond)];
         let start = f.word(&words.map(|(w, m)| (w.to_owned(), m)), &[]);
-        let comes_to_us = peer.is_some_and(|p| p.address == PeerAddress::Any);
+        let comes_to_us = address == Some(&PeerAddress::Any);
         if comes_to_us && start.is_some_and(|s| s != Start::Respond) {
             f.fail("needs a peer whose address is known", Some("respond".into()));
         }
@@ -217,12 +269,12 @@ fn tunnel<'a>(
     let mtu = s.get("mtu").map_or(Some(None), |f| automatic(&f, 576..=9216));
     let mss_clamp = s.get("mss_clamp").map_or(Some(None), |f| automatic(&f, 88..=9156));
     let local = gateway.map(|g| {
-        if let (Some(PeerAddress::Ip(ip)), Some(f)) = (peer.map(|p| &p.address), s.get("peer"))
+        if let (Some(PeerAddress::Ip(ip)), Some(f)) = (address, s.get("peer"))
             && g.addresses.contains(ip)
         {
             f.fail("has an address of this gateway", None);
         }
-        let family = match peer.map(|p| &p.address) {
+        let family = match address {
             Some(PeerAddress::Ip(ip)) => Some(ip.is_ipv4()),
             _ => None,
         };
@@ -249,7 +301,7 @@ fn tunnel<'a>(
         None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
         Some(given) => given,
     };
-    let peer_id = match (peer_id, peer.map(|p| &p.address)) {
+    let peer_id = match (peer_id, address) {
         (Some(given), _) => given,
         (None, Some(PeerAddress::Ip(ip))) => Some(Id::from(*ip)),
         (None, Some(PeerAddress::Name(host))) => Some(Id::Fqdn(host.clone())),
@@ -261,8 +313,9 @@ fn tunnel<'a>(
         }
         (None, None) => None,
     };
-    let comes_from_anywhere = peer.is_some_and(|p| p.address == PeerAddress::Any);
-    if let (Some(name), Some(field), Some(psk), Some(ike)) = (&name, psk_field, &psk, &phase1.policy)
+    let comes_from_anywhere = address == Some(&PeerAddress::Any);
+    let key_field = psk_field.or_else(|| s.get("peer"));
+    if let (Some(name), Some(field), Some(psk), Some(ike)) = (&name, key_field, &psk, &phase1.policy)
         && comes_from_anywhere
         && (ike.version, ike.mode) == (Version::Ikev1, Mode::Main)
     {
@@ -274,25 +327,25 @@ fn tunnel<'a>(
         });
     }
     if let (Some(name), Some(local), Some(remote)) = (&name, traffic.local_field, traffic.remote_field) {
-        let peer = peer.map(|p| p.address.clone());
         let remote_subnets = traffic.routes.as_ref().unwrap_or(&traffic.remote);
         pairs.push(check::Subnets {
             tunnel: name.clone(),
-            peer,
+            peer: address.cloned(),
             by_route: traffic.routes.is_some(),
             local: (local, traffic.local.clone()),
             remote: (remote, remote_subnets.clone()),
         });
     }
-    s.finish(&[&RESOURCE[..], &["bgp", "health_check", "group", "alarm_template"]].concat());
-    let peer = peer?;
+    remark_and_labels(&s);
+    s.finish(&[&GENERATED[..], &["bgp", "health_check", "group", "alarm_template"]].concat());
+    let (peer_name, address) = peer?;
     let phase2 = phase2?;
     Some(Tunnel {
         name: name?,
         enabled: enabled?,
         local: local??,
-        peer_name: peer.name.clone(),
-        peer: peer.address.clone(),
+        peer_name: peer_name.clone(),
+        peer: address.clone(),
         local_id: local_id?,
         peer_id: peer_id?,
         local_subnets: traffic.local,
@@ -314,15 +367,37 @@ fn tunnel<'a>(
     })
 }
 
-fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut Vec<String>) -> Option<String> {
+/// What every resource may have for people: 0..256 characters, and words of one's own.
+fn remark_and_labels(s: &Section<'_>) {
+    if let Some(f) = s.get("remark")
+        && f.text().is_some_and(|text| text.chars().count() > 256)
+    {
+        f.refuse_whole("is too long", "0..256 characters");
+    }
+    let labels = s.section("labels");
+    for (key, f) in labels.fields() {
+        let is_word = |text: &str, least| {
+            (least..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+        };
+        if f.text().is_some_and(|value| !is_word(key, 1) || !is_word(value, 0)) {
+            f.fail("is not a label", Some("1..64 printable characters = 0..64 printable characters".into()));
+        }
+    }
+    if labels.fields().len() > LABELS
+        && let Some(f) = s.get("labels")
+    {
+        f.refuse_whole("are too many", &format!("at most {LABELS}"));
+    }
+}
+
+fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut BTreeSet<String>) -> Option<String> {
     let field = s.require("name")?;
     let name = name(&field)?;
     s.rename(format!("{kind} {name:?}"));
-    if names.contains(&name) {
+    if !names.insert(name.clone()) {
         field.fail(&format!("is the name of another {kind} above"), None);
         return None;
     }
-    names.push(name.clone());
     Some(name)
 }
 

@@ -58,9 +58,7 @@ fn what_is_not_built_is_refused_by_name() {
     for (table, line, field) in [
         ("[gateway]", "model = \"primary-backup\"", "gateway.model"),
         ("[gateway]", "alarm_template = \"x\"", "gateway.alarm_template"),
-        ("[gateway]", "remark = \"x\"", "gateway.remark"),
         ("[[peer]]", "asn = 65001", "peer \"b\".asn"),
-        ("[[peer]]", "labels = { a = \"b\" }", "peer \"b\".labels"),
         ("[[tunnel]]", "bgp = { local_asn = 1 }", "tunnel \"a-b\".bgp"),
         ("[[tunnel]]", "health_check = { destination = \"10.2.0.1\" }", "tunnel \"a-b\".health_check"),
         ("[[tunnel]]", "group = \"g\"", "tunnel \"a-b\".group"),

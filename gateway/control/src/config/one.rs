@@ -1,0 +1,73 @@
+//! One resource read by itself, by the rules of the file.
+
+use super::{
+    Diagnostic, Gateway, PeerAddress, Tunnel, check,
+    reader::{Section, Source},
+    sections::{self, Around, Peers},
+    tree,
+};
+use serde_json::{Map, Value};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// What has been read, with what works and should not be used.
+pub(crate) struct Read<T> {
+    pub(crate) value: T,
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+/// A tunnel, and what it may not have in common with others but with one key.
+pub(crate) struct ReadTunnel {
+    pub(crate) tunnel: Tunnel,
+    /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from
+    /// anywhere.
+    pub(crate) strangers_at: Option<IpAddr>,
+}
+
+/// Reads a gateway.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read_gateway(object: &Map<String, Value>) -> Result<Read<Gateway>, Vec<Diagnostic>> {
+    read(object, sections::gateway)
+}
+
+/// Reads a peer.
+///
+/// # Errors
+/// As [`read_gateway`].
+pub(crate) fn read_peer(object: &Map<String, Value>) -> Result<Read<(String, PeerAddress)>, Vec<Diagnostic>> {
+    read(object, |section| sections::peer(section, &mut BTreeSet::new()))
+}
+
+/// Reads a tunnel of `gateway` with the one peer that it may name, if there is such a one.
+///
+/// # Errors
+/// As [`read_gateway`]: whatever can be told without other tunnels.
+pub(crate) fn read_tunnel(
+    object: &Map<String, Value>,
+    gateway: &Gateway,
+    peer: Option<(String, PeerAddress)>,
+) -> Result<Read<ReadTunnel>, Vec<Diagnostic>> {
+    let peers: Peers = peer.into_iter().collect();
+    let around = Around { gateway: Some(gateway), peers: &peers, psk: &|_| None };
+    read(object, |section| {
+        let (mut pairs, mut keys) = (Vec::new(), Vec::new());
+        let tunnel = sections::tunnel(section, &around, &mut BTreeSet::new(), &mut pairs, &mut keys);
+        check::tunnels(&pairs);
+        Some(ReadTunnel { tunnel: tunnel?, strangers_at: keys.first().and_then(|key| key.local) })
+    })
+}
+
+fn read<T>(
+    object: &Map<String, Value>,
+    with: impl FnOnce(Section<'_>) -> Option<T>,
+) -> Result<Read<T>, Vec<Diagnostic>> {
+    let table = tree::table(object);
+    let source = Source::new("");
+    let read = with(Section::new(&source, "", Some(&table), None));
+    let (problems, warnings) = source.into_diagnostics();
+    match read {
+        Some(value) if problems.is_empty() => Ok(Read { value, warnings }),
+        _ => Err(problems),
+    }
+}

@@ -1,0 +1,492 @@
+//! What changes one resource, or deletes some: checked against what else is there, in one transaction.
+
+use super::{
+    Change, StoreError,
+    database::{self, Database, Given, Row, SecretParts},
+    key::{Key, random_word},
+};
+use crate::{
+    config::{self, Diagnostic, PeerAddress, other_key, read_gateway, read_peer, read_tunnel, same_pair},
+    resource::{GatewaySpec, Kind, Meta, PeerSpec, Reference, TunnelSpec, Violation},
+};
+use adit_maps::policy::MAX_POLICIES;
+use rusqlite::{OptionalExtension, Transaction};
+use serde::Serialize;
+use serde_json::Value;
+use std::{io, net::IpAddr, path::Path};
+
+/// Characters of a generated key: those that no cloud refuses and nobody has to escape.
+const KEY_ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+/// Characters of a generated key: 190 bits.
+const KEY_LENGTH: usize = 32;
+/// What only Adit gives a resource. Who sends back what was shown may leave it in.
+const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
+/// How many that need a resource are named.
+const NAMED: i64 = 100;
+
+/// How a resource is to change.
+#[derive(Clone)]
+pub enum Edit {
+    /// To what is given, with defaults for what is not. Secrets that are not given stay.
+    Replace(Given),
+    /// As RFC 7396 has it: what is given changes, what is null goes back to its default.
+    Merge(Given),
+}
+
+/// A transaction that writes, and what comes of it.
+pub(super) struct Writing<'a> {
+    pub(super) transaction: Transaction<'a>,
+    pub(super) key: &'a Key,
+    path: &'a Path,
+    pub(super) now: String,
+    pub(super) change: Change,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// A resource that has been checked.
+pub(super) struct Checked {
+    pub(super) shown: String,
+    pub(super) uses: Vec<String>,
+    pub(super) tunnel: Option<config::Tunnel>,
+    pub(super) strangers_at: Option<IpAddr>,
+}
+
+impl Database {
+    /// Does `work` in a transaction, has `approve` look at what changes, and commits. When anything fails, nothing is
+    /// written.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>,
+        approve: impl FnOnce(&Change) -> Result<(), StoreError>,
+    ) -> Result<(T, Change, Vec<Violation>), StoreError> {
+        let path = self.path.clone();
+        let failed = |source| StoreError::Database { path: path.clone(), source };
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+        let transaction = transaction.map_err(failed)?;
+        let now = database::now(&transaction).map_err(failed)?;
+        let (change, warnings) = (Change::default(), Vec::new());
+        let mut writing = Writing { transaction, key: &self.key, path: &path, now, change, warnings };
+        let done = work(&mut writing)?;
+        approve(&writing.change)?;
+        writing.transaction.commit().map_err(failed)?;
+        let warnings = writing.warnings.into_iter().map(Violation::from).collect();
+        Ok((done, writing.change, warnings))
+    }
+}
+
+impl Writing<'_> {
+    pub(super) fn failed(&self) -> impl Fn(rusqlite::Error) -> StoreError + Copy + use<'_> {
+        |source| StoreError::Database { path: self.path.to_owned(), source }
+    }
+
+    fn no_randomness(&self, e: io::Error) -> StoreError {
+        self.failed()(rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+    }
+
+    /// Creates a resource; its id.
+    pub(super) fn create(&mut self, kind: Kind, mut given: Given) -> Result<String, StoreError> {
+        let mut secrets = SecretParts::take(&mut given);
+        tidy(&mut given);
+        if kind == Kind::Gateway
+            && let Some(other) = self.rows(Kind::Gateway)?.first()
+        {
+            let clashes_with = Some(other.reference());
+            let why = "is a second gateway, and an Adit is one";
+            return Err(StoreError::Invalid(vec![Violation { clashes_with, ..Violation::new("name", why) }]));
+        }
+        if kind == Kind::Tunnel && secrets.psk.is_none() && !given.contains_key("psk") {
+            secrets.psk = Some(self.generated_psk()?);
+        }
+        let checked = self.check(kind, None, &given, &secrets)?;
+        let id = database::new_id(kind).map_err(|e| self.no_randomness(e))?;
+        self.change.note(None, &checked);
+        self.insert(kind, &id, &given, &secrets, &checked)?;
+        Ok(id)
+    }
+
+    /// Changes a resource, if it is of the revision that somebody has seen; its id.
+    pub(super) fn update(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        revision: Option<u64>,
+        edit: Edit,
+    ) -> Result<String, StoreError> {
+        let row = self.row(kind, name)?;
+        self.is_of(&row, revision)?;
+        let mut given = match edit {
+            Edit::Replace(given) => given,
+            Edit::Merge(patch) => {
+                let mut merged = Value::Object(row.given.clone());
+                merge(&mut merged, Value::Object(patch));
+                match merged {
+                    Value::Object(given) => given,
+                    _ => Given::new(),
+                }
+            }
+        };
+        let secrets = SecretParts::take(&mut given);
+        tidy(&mut given);
+        let secrets = match given.contains_key("psk") {
+            true => secrets,
+            false => secrets.or(row.secrets(self.key)?),
+        };
+        let checked = self.check(kind, Some(&row), &given, &secrets)?;
+        self.replace(&row, &given, &secrets, &checked)?;
+        if kind != Kind::Tunnel {
+            self.check_users(&row)?;
+        }
+        Ok(row.meta.id)
+    }
+
+    /// Deletes a resource, if it is of the revision that somebody has seen and nobody needs it.
+    pub(super) fn delete(&mut self, kind: Kind, name: &str, revision: Option<u64>) -> Result<(), StoreError> {
+        let row = self.row(kind, name)?;
+        self.is_of(&row, revision)?;
+        self.delete_row(&row)
+    }
+
+    pub(super) fn delete_row(&mut self, row: &Row) -> Result<(), StoreError> {
+        let failed = self.failed();
+        let by = "SELECT kind, name, id FROM resource JOIN uses ON user = id WHERE used = ?1 ORDER BY place LIMIT ?2";
+        let mut by = self.transaction.prepare(by).map_err(failed)?;
+        let user = |row: &rusqlite::Row<'_>| {
+            let word: String = row.get(0)?;
+            let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word).unwrap_or(Kind::Tunnel);
+            Ok(Reference { kind, name: row.get(1)?, id: Some(row.get(2)?) })
+        };
+        let by: Result<Vec<_>, _> = by.query_map((&row.meta.id, NAMED), user).and_then(Iterator::collect);
+        let by = by.map_err(failed)?;
+        if !by.is_empty() {
+            return Err(StoreError::InUse { what: row.reference(), by });
+        }
+        self.transaction.execute("DELETE FROM resource WHERE id = ?1", [&row.meta.id]).map_err(failed)?;
+        match row.kind {
+            Kind::Tunnel => self.change.removed.push(row.meta.name.clone()),
+            Kind::Gateway => self.change.gateway = true,
+            Kind::Peer => {}
+        }
+        Ok(())
+    }
+
+    fn row(&self, kind: Kind, name: &str) -> Result<Row, StoreError> {
+        let found = database::find(&self.transaction, kind, name).map_err(self.failed())?;
+        found.ok_or_else(|| database::not_found(kind, name))
+    }
+
+    pub(super) fn rows(&self, kind: Kind) -> Result<Vec<Row>, StoreError> {
+        database::rows(&self.transaction, kind).map_err(self.failed())
+    }
+
+    pub(super) fn generated_psk(&self) -> Result<zeroize::Zeroizing<String>, StoreError> {
+        random_word(KEY_ALPHABET, KEY_LENGTH).map_err(|e| self.no_randomness(e))
+    }
+
+    fn is_of(&self, row: &Row, revision: Option<u64>) -> Result<(), StoreError> {
+        match revision {
+            Some(seen) if seen != row.meta.revision => {
+                Err(StoreError::Changed { what: row.reference(), revision: row.meta.revision })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what is given can be, beside everything else.
+    fn check(
+        &mut self,
+        kind: Kind,
+        row: Option<&Row>,
+        given: &Given,
+        secrets: &SecretParts,
+    ) -> Result<Checked, StoreError> {
+        let whole = secrets.within(given);
+        let checked = match kind {
+            Kind::Gateway => {
+                let read = read_gateway(&whole.0).map_err(invalid)?;
+                self.warnings.extend(read.warnings);
+                let shown = GatewaySpec::from(&read.value);
+                self.change.gateway = true;
+                Checked { shown: json(&shown), uses: Vec::new(), tunnel: None, strangers_at: None }
+            }
+            Kind::Peer => {
+                let read = read_peer(&whole.0).map_err(invalid)?;
+                self.warnings.extend(read.warnings);
+                let shown = PeerSpec { address: read.value.1.to_string() };
+                Checked { shown: json(&shown), uses: Vec::new(), tunnel: None, strangers_at: None }
+            }
+            Kind::Tunnel => self.check_tunnel(row, given, &whole.0)?,
+        };
+        let name = given.get("name").and_then(Value::as_str).unwrap_or_default();
+        let sql = "SELECT id FROM resource WHERE kind = ?1 AND name = ?2 AND id <> ?3";
+        let own = row.map_or("", |row| &row.meta.id);
+        let taken: Option<String> = self
+            .transaction
+            .query_row(sql, (kind.word(), name, own), |row| row.get(0))
+            .optional()
+            .map_err(self.failed())?;
+        match taken {
+            Some(id) => Err(StoreError::NameTaken(Reference { kind, name: name.to_owned(), id: Some(id) })),
+            None => Ok(checked),
+        }
+    }
+
+    fn check_tunnel(
+        &mut self,
+        row: Option<&Row>,
+        given: &Given,
+        whole: &Given,
+    ) -> Result<Checked, StoreError> {
+        let Some(gateway) = self.rows(Kind::Gateway)?.into_iter().next() else {
+            let why = "has no gateway to be of: create one first";
+            return Err(StoreError::Invalid(vec![Violation::new("", why)]));
+        };
+        let of = read_gateway(&gateway.given).map_err(|problems| unreadable(&gateway, problems))?.value;
+        let peer = match given.get("peer").and_then(Value::as_str) {
+            Some(name) => self.peer(name)?,
+            None => None,
+        };
+        let uses = [Some(gateway.meta.id), peer.as_ref().map(|(row, _)| row.meta.id.clone())];
+        let read = read_tunnel(whole, &of, peer.map(|(row, address)| (row.meta.name, address)));
+        let read = read.map_err(invalid)?;
+        self.warnings.extend(read.warnings);
+        let read = read.value;
+        self.check_beside(row.map(|row| row.meta.id.as_str()), &read.tunnel, read.strangers_at)?;
+        Ok(Checked {
+            shown: json(&TunnelSpec::from(&read.tunnel)),
+            uses: uses.into_iter().flatten().collect(),
+            tunnel: Some(read.tunnel),
+            strangers_at: read.strangers_at,
+        })
+    }
+
+    fn peer(&self, name: &str) -> Result<Option<(Row, PeerAddress)>, StoreError> {
+        let sql_failed = self.failed();
+        let Some(row) = database::find(&self.transaction, Kind::Peer, name).map_err(sql_failed)? else {
+            return Ok(None);
+        };
+        // By its name alone: an id may be the name of another.
+        if row.meta.name != name {
+            return Ok(None);
+        }
+        let read = read_peer(&row.given).map_err(|problems| unreadable(&row, problems))?;
+        Ok(Some((row, read.value.1)))
+    }
+
+    /// What must hold between a tunnel and every other.
+    fn check_beside(
+        &self,
+        id: Option<&str>,
+        tunnel: &config::Tunnel,
+        strangers_at: Option<IpAddr>,
+    ) -> Result<(), StoreError> {
+        let failed = self.failed();
+        let own = id.unwrap_or_default();
+        let mut problems = Vec::new();
+        let mut owner = self
+            .transaction
+            .prepare(
+                "SELECT name, id FROM pair JOIN resource ON id = tunnel WHERE local = ?1 AND remote = ?2 AND id <> ?3",
+            )
+            .map_err(failed)?;
+        for (local, remote) in tunnel.pairs() {
+            let key = (local.to_string(), remote.to_string(), own);
+            let found: Option<(String, String)> =
+                owner.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(failed)?;
+            if let Some((name, id)) = found {
+                let field = if tunnel.routes.is_some() { "routes" } else { "local_subnets" };
+                let violation = Violation::new(field, same_pair((local, remote), &name));
+                let clashes_with = Some(Reference { kind: Kind::Tunnel, name, id: Some(id) });
+                problems.push(Violation { clashes_with, ..violation });
+                break;
+            }
+        }
+        let slots: i64 = self
+            .transaction
+            .query_row("SELECT coalesce(sum(slots), 0) FROM resource WHERE id <> ?1", [own], |row| row.get(0))
+            .map_err(failed)?;
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX).saturating_add(tunnel.groups().len());
+        if slots > MAX_POLICIES {
+            let why = format!("would be one too many: all tunnels together need {slots} slots of the SPD");
+            let allowed = Some(format!("at most {MAX_POLICIES}"));
+            problems.push(Violation { allowed, ..Violation::new("", why) });
+        }
+        if let Some(at) = strangers_at {
+            for other in self.strangers_at(at)?.into_iter().filter(|other| other.meta.id != own) {
+                let key = other.secrets(self.key)?.psk;
+                if key.is_none_or(|key| adit_ike::Psk::new(key.as_str()) != tunnel.psk) {
+                    let violation = Violation::new("psk", other_key(&other.meta.name));
+                    problems.push(Violation { clashes_with: Some(other.reference()), ..violation });
+                    break;
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
+    }
+
+    fn strangers_at(&self, at: IpAddr) -> Result<Vec<Row>, StoreError> {
+        let failed = self.failed();
+        let ids = "SELECT id FROM resource WHERE strangers_at = ?1";
+        let mut ids = self.transaction.prepare(ids).map_err(failed)?;
+        let ids: Result<Vec<String>, _> =
+            ids.query_map([at.to_string()], |row| row.get(0)).and_then(Iterator::collect);
+        ids.map_err(failed)?.iter().map(|id| self.row(Kind::Tunnel, id)).collect()
+    }
+
+    /// Reads the tunnels of a gateway or a peer again that has changed: they are shown otherwise, may be others, and may no
+    /// longer be possible.
+    fn check_users(&mut self, before: &Row) -> Result<(), StoreError> {
+        let tunnels = database::users(&self.transaction, Kind::Tunnel, &before.meta.id);
+        let tunnels = tunnels.map_err(self.failed())?;
+        let after = self.row(before.kind, &before.meta.id)?;
+        for row in tunnels {
+            let mut given = row.given.clone();
+            if before.kind == Kind::Peer {
+                given.insert("peer".into(), Value::String(after.meta.name.clone()));
+            }
+            let secrets = row.secrets(self.key)?;
+            let warned = self.warnings.len();
+            let checked = self.check(Kind::Tunnel, Some(&row), &given, &secrets);
+            // It was warned of when it was given.
+            self.warnings.truncate(warned);
+            let checked = checked.map_err(|e| match e {
+                StoreError::Invalid(problems) => StoreError::Invalid(
+                    problems
+                        .into_iter()
+                        .map(|p| Violation {
+                            field: "address".into(),
+                            value: None,
+                            why: format!("does not go with tunnel {:?}: {p}", row.meta.name),
+                            allowed: None,
+                            clashes_with: Some(row.reference()),
+                        })
+                        .collect(),
+                ),
+                other => other,
+            })?;
+            if checked.shown != row.shown || given != row.given {
+                self.replace(&row, &given, &secrets, &checked)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        kind: Kind,
+        id: &str,
+        given: &Given,
+        secrets: &SecretParts,
+        checked: &Checked,
+    ) -> Result<(), StoreError> {
+        let secret = secrets.seal(self.key, id).map_err(|e| self.no_randomness(e))?;
+        let sql = "INSERT INTO resource (id, kind, name, created_at, updated_at, revision, given, shown, secret, slots, \
+                   strangers_at) VALUES (?1, ?2, ?3, ?4, ?4, 1, ?5, ?6, ?7, ?8, ?9)";
+        let name = given.get("name").and_then(Value::as_str).unwrap_or_default();
+        let values = (
+            id,
+            kind.word(),
+            name,
+            &self.now,
+            json(given),
+            &checked.shown,
+            secret,
+            checked.slots(),
+            checked.strangers(),
+        );
+        self.transaction.execute(sql, values).map_err(self.failed())?;
+        self.relate(id, checked)
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        row: &Row,
+        given: &Given,
+        secrets: &SecretParts,
+        checked: &Checked,
+    ) -> Result<(), StoreError> {
+        self.change.note(Some(&row.meta), checked);
+        let id = row.meta.id.as_str();
+        let secret = secrets.seal(self.key, id).map_err(|e| self.no_randomness(e))?;
+        let sql = "UPDATE resource SET name = ?2, updated_at = ?3, revision = revision + 1, given = ?4, shown = ?5, \
+                   secret = ?6, slots = ?7, strangers_at = ?8 WHERE id = ?1";
+        let name = given.get("name").and_then(Value::as_str).unwrap_or_default();
+        let values =
+            (id, name, &self.now, json(given), &checked.shown, secret, checked.slots(), checked.strangers());
+        let failed = self.failed();
+        self.transaction.execute(sql, values).map_err(failed)?;
+        self.transaction.execute("DELETE FROM uses WHERE user = ?1", [id]).map_err(failed)?;
+        self.transaction.execute("DELETE FROM pair WHERE tunnel = ?1", [id]).map_err(failed)?;
+        self.relate(id, checked)
+    }
+
+    fn relate(&mut self, id: &str, checked: &Checked) -> Result<(), StoreError> {
+        let failed = self.failed();
+        for used in &checked.uses {
+            self.transaction
+                .execute("INSERT INTO uses (user, used) VALUES (?1, ?2)", [id, used])
+                .map_err(failed)?;
+        }
+        let Some(tunnel) = &checked.tunnel else { return Ok(()) };
+        let insert = "INSERT INTO pair (local, remote, tunnel) VALUES (?1, ?2, ?3)";
+        let mut insert = self.transaction.prepare(insert).map_err(failed)?;
+        for (local, remote) in tunnel.pairs() {
+            insert.execute((local.to_string(), remote.to_string(), id)).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Checked {
+    fn slots(&self) -> i64 {
+        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.groups().len() as i64)
+    }
+
+    fn strangers(&self) -> Option<String> {
+        self.strangers_at.map(|at| at.to_string())
+    }
+}
+
+impl Change {
+    /// Adds a resource that is new, or another than before.
+    pub(super) fn note(&mut self, before: Option<&Meta>, checked: &Checked) {
+        if let Some(tunnel) = &checked.tunnel {
+            self.tunnels.push((before.map(|meta| meta.name.clone()), tunnel.clone()));
+        }
+    }
+}
+
+/// Drops what only Adit gives, and what says nothing.
+pub(super) fn tidy(given: &mut Given) {
+    GENERATED.iter().for_each(|name| drop(given.remove(*name)));
+    given.retain(|_, value| !value.is_null());
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Given::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(target.remove(&name)),
+            value => merge(target.entry(name).or_insert(Value::Null), value),
+        }
+    }
+}
+
+fn invalid(problems: Vec<Diagnostic>) -> StoreError {
+    StoreError::Invalid(problems.into_iter().map(Violation::from).collect())
+}
+
+pub(super) fn unreadable(row: &Row, problems: Vec<Diagnostic>) -> StoreError {
+    row.unreadable(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
+/// As JSON. Nothing that is written here has a map whose keys are no texts, which alone could fail.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
