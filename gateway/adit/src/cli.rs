@@ -1,6 +1,8 @@
 //! The command line.
 
+use adit_api::{Client, Remote, Scope, Trust};
 use adit_control::{config::Subnet, import::Format as ImportFormat, peer_config::Vendor};
+use anyhow::Context;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -9,10 +11,12 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 /// A site-to-site IPsec VPN gateway on XDP.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration, 3 no gateway answers, 4 it does not let us, 5 there is no
+/// such thing.
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -38,7 +42,7 @@ pub(crate) enum Command {
     /// Show what is up, what is not, and why.
     Status {
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
@@ -49,18 +53,34 @@ pub(crate) enum Command {
     /// Show the metrics as Prometheus reads them.
     Metrics {
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Have a running gateway read its configuration again. Tunnels that are the same go on untouched.
     Reload {
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Look at one tunnel, or do something to it.
     Tunnel {
         /// What to look at, or what to do.
         #[command(subcommand)]
         command: TunnelCommand,
+    },
+    /// The tokens that let other machines in.
+    Token {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Write the completion of this command line for a shell to stdout.
+    Completion {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual: a page for each command.
+    Man {
+        /// Where to; it is made.
+        directory: PathBuf,
     },
     /// Say what is wrong with a configuration file, and what had better be changed.
     Check {
@@ -79,6 +99,40 @@ pub(crate) enum Command {
     },
 }
 
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make one, and write to stdout what its holder shows. Nobody can see that again.
+    Create {
+        /// What it is for.
+        name: String,
+        /// What it allows.
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', default_value = "read", value_parser = scope())]
+        scopes: Vec<Scope>,
+        /// When it ends, counted from now, as in 12h, 30d; without it, never.
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<u64>,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Show what there is of them, without their secrets.
+    List {
+        /// How to show them.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Delete some: from then on they open nothing.
+    Delete {
+        /// By number or by name.
+        #[arg(required = true, value_name = "TOKEN")]
+        which: Vec<String>,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
 /// What to look at, or what to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
@@ -87,7 +141,7 @@ pub(crate) enum TunnelCommand {
         /// The tunnel's name.
         name: String,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
@@ -97,14 +151,14 @@ pub(crate) enum TunnelCommand {
         /// The tunnel's name.
         name: String,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Take it down and keep it down until `up` or a change of its configuration. What it protects is dropped.
     Down {
         /// The tunnel's name.
         name: String,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Renew its SAs while traffic goes on: the IKE SA and the Child SAs.
     Rekey {
@@ -117,7 +171,7 @@ pub(crate) enum TunnelCommand {
         #[arg(long)]
         child: bool,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Capture its packets as pcapng, for Wireshark and its sisters, until SIGINT or SIGTERM. One that does not keep up with
     /// the traffic misses packets, which the capture's statistics count; the traffic is not held up.
@@ -141,7 +195,7 @@ pub(crate) enum TunnelCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "inner")]
         keys: Option<PathBuf>,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Write the configuration of the other side: local and remote swapped, in the words of its vendor. What the vendor cannot
     /// have, or had better not, is said in comments at the top.
@@ -165,7 +219,7 @@ pub(crate) enum TunnelCommand {
         #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
         config: Option<PathBuf>,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
     /// Read tunnels out of a configuration of others: what a cloud lets download, a strongSwan's file, another Adit's. The peers
     /// and tunnels are written as TOML, with what has to be filled in or known in comments.
@@ -190,7 +244,7 @@ pub(crate) enum TunnelCommand {
         /// The tunnel's name.
         name: String,
         #[command(flatten)]
-        socket: Socket,
+        access: Access,
     },
 }
 
@@ -207,6 +261,9 @@ pub(crate) struct Gateway {
     /// to mount a tmpfs at [default: `sas` beside the directory of the maps]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Where the tokens of the API and its own certificate are kept.
+    #[arg(long, env = "ADIT_DATA_DIR", default_value = "/var/lib/adit", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
     /// SAs that fit into the maps of a data plane that makes them: a tunnel takes two, four during a rekey. Another
     /// number takes effect after `adit unload`.
     #[arg(long, env = "ADIT_MAX_SAS", default_value_t = adit_maps::sa::DEFAULT_CAPACITY, value_name = "N")]
@@ -225,17 +282,48 @@ pub(crate) enum Crypto {
     Portable,
 }
 
-/// Where a running gateway listens.
+/// Where a running gateway is.
 #[derive(Debug, Args)]
-pub(crate) struct Socket {
-    /// The gateway's socket: api.socket of its configuration.
-    #[arg(long, default_value = "/run/adit/adit.sock", value_name = "PATH")]
-    socket: PathBuf,
+#[command(next_help_heading = "Where the gateway is")]
+pub(crate) struct Access {
+    /// The gateway's socket: api.socket of its configuration [default: /run/adit/adit.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A gateway of another machine: api.listen of its configuration.
+    #[arg(long, env = "ADIT_URL", value_name = "https://HOST:PORT")]
+    url: Option<String>,
+    /// The file of the token that lets us in; ADIT_TOKEN has it otherwise.
+    #[arg(long, env = "ADIT_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The authorities that may have signed its certificate, as PEM.
+    #[arg(long, env = "ADIT_CA", value_name = "FILE", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    ca: PathBuf,
+    /// The SHA-256 fingerprint of its certificate, as its log and `adit status` there show it; no authority counts then.
+    #[arg(long, env = "ADIT_FINGERPRINT", value_name = "HEX")]
+    fingerprint: Option<String>,
 }
 
-impl From<Socket> for PathBuf {
-    fn from(socket: Socket) -> PathBuf {
-        socket.socket
+impl Access {
+    /// A client of it; nothing is opened.
+    pub(crate) fn client(self) -> anyhow::Result<Client> {
+        // A socket that is named counts, whatever the environment says.
+        let url = match (self.socket, self.url) {
+            (Some(socket), _) => return Ok(Client::new(socket)),
+            (None, Some(url)) => url,
+            (None, None) => return Ok(Client::new(SOCKET)),
+        };
+        let token = match (self.token_file, std::env::var("ADIT_TOKEN")) {
+            (Some(file), _) => {
+                Zeroizing::new(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?)
+            }
+            (None, Ok(token)) => Zeroizing::new(token),
+            (None, Err(_)) => {
+                anyhow::bail!("another machine wants a token: --token-file FILE, or ADIT_TOKEN")
+            }
+        };
+        let token = Zeroizing::new(token.trim().to_owned());
+        let trust = self.fingerprint.map_or(Trust::Authorities(self.ca), Trust::Fingerprint);
+        Ok(Client::Remote(Remote::new(&url, token, &trust)?))
     }
 }
 
@@ -265,6 +353,24 @@ fn format() -> impl TypedValueParser<Value = ImportFormat> {
     PossibleValuesParser::new(words).try_map(|word| word.parse::<ImportFormat>())
 }
 
+/// A scope by its word.
+fn scope() -> impl TypedValueParser<Value = Scope> {
+    let words = Scope::ALL.map(|scope| PossibleValue::new(scope.word()));
+    PossibleValuesParser::new(words)
+        .try_map(|word| Scope::ALL.into_iter().find(|scope| scope.word() == word).ok_or("is no scope"))
+}
+
+/// Seconds, from a number and its unit.
+fn lifetime(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let seconds = units.into_iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(seconds)
+    });
+    seconds.filter(|s| *s > 0).ok_or_else(|| "a number and s, m, h or d, as in 30d".to_owned())
+}
+
+const SOCKET: &str = "/run/adit/adit.sock";
 const CONFIG: &str = "/etc/adit/adit.toml";
 const BPF_DIR: &str = "/run/adit/bpf";
 
@@ -304,6 +410,12 @@ mod tests {
             "adit check --config a.toml --log debug",
             "adit unload --bpf-dir /tmp/bpf",
             "adit metrics",
+            "adit status --url https://192.0.2.1:8443 --token-file t --fingerprint 00",
+            "adit token create ci --scope read,write --expires 30d",
+            "adit token list -o json",
+            "adit token delete ci 0123456789abcdef",
+            "adit completion bash",
+            "adit man /tmp/man",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
-//! | `adit status`, `adit tunnel`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its socket |
+//! | `adit status`, `adit tunnel`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
+//! | `adit completion`, `adit man` | the completion of a shell, the manual |
 //! | `adit unload` | takes the XDP program, its maps and the TUN device away |
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration, 3 no gateway answers, 4 it does not let us, 5 there is
+//! no such thing.
 
 mod capture;
 mod cli;
@@ -17,20 +19,26 @@ mod import;
 mod peer_config;
 mod run;
 mod table;
+mod token;
 
-use adit_api::Client;
+use adit_api::{Client, ClientError};
 use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request};
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cli::{Arguments, Command, Format, TunnelCommand};
 use std::{
     io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
+    time::SystemTime,
 };
 
 /// Exit code of a wrong configuration, the same that wrong usage has.
 const WRONG_CONFIGURATION: u8 = 2;
+/// Exit codes by what a gateway answers.
+const NO_ANSWER: u8 = 3;
+const NOT_ALLOWED: u8 = 4;
+const NOT_THERE: u8 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -43,8 +51,20 @@ fn main() -> ExitCode {
         }
         Err(e) => {
             eprintln!("adit: {}", chain(&e));
-            ExitCode::FAILURE
+            e.downcast_ref::<ClientError>().map_or(ExitCode::FAILURE, refusal)
         }
+    }
+}
+
+fn refusal(error: &ClientError) -> ExitCode {
+    match error {
+        ClientError::Unreachable { .. } => ExitCode::from(NO_ANSWER),
+        ClientError::Refused(problem) => match problem.status {
+            401 | 403 | 429 => ExitCode::from(NOT_ALLOWED),
+            404 => ExitCode::from(NOT_THERE),
+            _ => ExitCode::FAILURE,
+        },
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -71,20 +91,17 @@ fn execute(command: Command) -> anyhow::Result<()> {
             adit_control::kept::clear(&state_dir).with_context(|| state_dir.display().to_string())?;
             print(&format!("nothing of Adit is left in {} or on an interface", bpf_dir.display()))
         }
-        Command::Status { socket, output, json } => {
+        Command::Status { access, output, json } => {
             let output = if json { Format::Json } else { output };
-            let status = ask(async { Client::new(socket).status().await })?;
+            let status = ask(access, Client::status)?;
             print(&match output {
                 Format::Json => serde_json::to_string_pretty(&status)?,
-                Format::Table => table::status(&status, std::time::SystemTime::now()),
+                Format::Table => table::status(&status, SystemTime::now()),
             })
         }
-        Command::Metrics { socket } => {
-            let text = ask(async { Client::new(socket).metrics().await })?;
-            print(text.trim_end())
-        }
-        Command::Reload { socket } => {
-            let done = ask(async { Client::new(socket).reload().await })?;
+        Command::Metrics { access } => print(ask(access, Client::metrics)?.trim_end()),
+        Command::Reload { access } => {
+            let done = ask(access, Client::reload)?;
             done.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
             let list = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(", ") };
             print(&format!(
@@ -96,54 +113,67 @@ fn execute(command: Command) -> anyhow::Result<()> {
             ))
         }
         Command::Tunnel { command } => tunnel(command),
+        Command::Token { command } => token::run(command),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "adit", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { directory } => manual(&directory),
     }
 }
 
 fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
-    let (name, socket, action) = match command {
-        TunnelCommand::Log { name, socket } => {
-            let entries = ask(async { Client::new(socket).log(&name).await })?;
+    let (name, access, action) = match command {
+        TunnelCommand::Log { name, access } => {
+            let entries = ask(access, async |client| client.log(&name).await)?;
             let line = |e: &adit_control::status::LogEntry| format!("{}  {}", table::utc(e.at), e.text);
             return print(&entries.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
-        TunnelCommand::Show { name, socket, output } => {
-            let status = ask(async { Client::new(socket).status().await })?;
-            let Some(tunnel) = status.tunnels.iter().find(|t| t.name == name) else {
-                anyhow::bail!("there is no tunnel {name:?}");
-            };
+        TunnelCommand::Show { name, access, output } => {
+            let tunnel = ask(access, async |client| client.tunnel(&name).await)?;
             return print(&match output {
-                Format::Json => serde_json::to_string_pretty(tunnel)?,
-                Format::Table => table::tunnel(tunnel, std::time::SystemTime::now()),
+                Format::Json => serde_json::to_string_pretty(&tunnel)?,
+                Format::Table => table::tunnel(&tunnel, SystemTime::now()),
             });
         }
-        TunnelCommand::Capture { name, inner, outer, both: _, write, keys, socket } => {
+        TunnelCommand::Capture { name, inner, outer, both: _, write, keys, access } => {
             let sides: &[&str] = match (inner, outer) {
                 (true, _) => &["inner"],
                 (_, true) => &["outer"],
                 _ => &["inner", "outer"],
             };
-            let socket = PathBuf::from(socket);
+            let Client::Local(socket) = access.client()? else {
+                anyhow::bail!("a capture is taken on the machine of the gateway");
+            };
             return capture::run(&name, sides, write.as_deref(), keys.as_deref(), &socket);
         }
-        TunnelCommand::Config { name, vendor, with_psk, address, write, config, socket } => {
+        TunnelCommand::Config { name, vendor, with_psk, address, write, config, access } => {
             let request = Request { vendor, with_psk, address };
-            return peer_config::run(&name, request, write.as_deref(), config.as_deref(), socket.into());
+            return peer_config::run(&name, request, write.as_deref(), config.as_deref(), access);
         }
         TunnelCommand::Import { from, file, secrets, remote_subnets, into } => {
             return import::run(from, &file, secrets.as_deref(), &remote_subnets, into.as_deref());
         }
-        TunnelCommand::Up { name, socket } => (name, socket, Action::Up),
-        TunnelCommand::Down { name, socket } => (name, socket, Action::Down),
-        TunnelCommand::Rekey { name, ike, child, socket } => {
+        TunnelCommand::Up { name, access } => (name, access, Action::Up),
+        TunnelCommand::Down { name, access } => (name, access, Action::Down),
+        TunnelCommand::Rekey { name, ike, child, access } => {
             let what = match (ike, child) {
                 (true, _) => Rekey::Ike,
                 (_, true) => Rekey::Child,
                 _ => Rekey::All,
             };
-            (name, socket, Action::Rekey(what))
+            (name, access, Action::Rekey(what))
         }
     };
-    print(&ask(async { Client::new(socket).act(&name, action).await })?)
+    print(&ask(access, async |client| client.act(&name, action).await)?)
+}
+
+/// Writes a page of the manual for each command, and says how many.
+fn manual(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    clap_mangen::generate_to(Arguments::command(), directory)
+        .with_context(|| directory.display().to_string())?;
+    print(&format!("{}: `man -l {}`", directory.display(), directory.join("adit.1").display()))
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {
@@ -156,12 +186,14 @@ fn check(file: &Path) -> anyhow::Result<()> {
     print(&format!("{}: gateway {:?}, {count} {tunnels}", file.display(), config.gateway.name))
 }
 
-fn ask<T, E>(question: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
+/// Asks a gateway.
+fn ask<T>(
+    access: cli::Access,
+    question: impl AsyncFnOnce(&Client) -> Result<T, ClientError>,
+) -> anyhow::Result<T> {
+    let client = access.client()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(question)?)
+    Ok(runtime.block_on(question(&client))?)
 }
 
 /// Writes to stdout. A reader that went away (`| head`) has read what it wanted.

@@ -1,26 +1,22 @@
 //! `adit tunnel config`: the configuration of the other side.
 
-use crate::{ask, capture, print};
-use adit_api::Client;
+use crate::{ask, capture, cli::Access, print};
 use adit_control::{
     Config,
     peer_config::{self, PeerFile, Request},
 };
 use anyhow::{Context, bail};
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 use zeroize::Zeroizing;
 
-/// Writes what `request` wants of the tunnel `name`, of the file `config` or else of the gateway behind `socket`, into the
+/// Writes what `request` wants of the tunnel `name`, of the file `config` or else of the gateway behind `access`, into the
 /// directory `to` or to stdout.
 pub(crate) fn run(
     name: &str,
     request: Request,
     to: Option<&Path>,
     config: Option<&Path>,
-    socket: PathBuf,
+    access: Access,
 ) -> anyhow::Result<()> {
     let files = match config {
         Some(file) => {
@@ -30,7 +26,7 @@ pub(crate) fn run(
             };
             peer_config::write(&config.gateway.name, tunnel, request)?
         }
-        None => ask(async { Client::new(socket).peer_files(name, request).await })?,
+        None => ask(access, async |client| client.peer_files(name, request).await)?,
     };
     match to {
         None => show(&files),

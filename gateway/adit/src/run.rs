@@ -1,12 +1,12 @@
 //! The gateway's processes.
 
 use crate::cli;
-use adit_api::{Server, data_plane_socket};
+use adit_api::{Identity, Listen, Server, data_plane_socket};
 use adit_control::{Config, Control, ControlError, Options, config::Xdp};
 use adit_dataplane::{Backend, Dataplane, PortConfig, XdpMode};
 use adit_maps::port::role;
 use anyhow::Context;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -85,8 +85,9 @@ async fn run_control(
         bpf_dir: arguments.bpf_dir.clone(),
         state_dir: cli::state_dir(arguments.state_dir.as_ref(), &arguments.bpf_dir),
     };
+    let listen = listen(&options.config, &arguments.data_dir);
     let (control, mut task) = Control::start(options).await?;
-    let server = match Server::start(control.clone(), &api.socket, api.metrics).await {
+    let server = match Server::start(control.clone(), &listen).await {
         Ok(server) => server,
         Err(e) => {
             control.shutdown().await;
@@ -99,6 +100,9 @@ async fn run_control(
         }
         None => tracing::info!("API on {}", api.socket.display()),
     }
+    if let Some((address, fingerprint)) = server.https() {
+        tracing::info!("API on https://{address}, certificate {fingerprint}");
+    }
     let result = watch(workers, Some((&control, &mut task)), signals).await;
     // Without control packets flow on, and the next one goes on from here. Without the data plane nothing does.
     match workers {
@@ -107,6 +111,24 @@ async fn run_control(
     }
     drop(server);
     result
+}
+
+fn listen(config: &Config, data_dir: &Path) -> Listen {
+    let api = &config.api;
+    let identity = |address: SocketAddr| match api.certificate.clone() {
+        Some((certificate, key)) => Identity::Given { certificate, key },
+        None => {
+            let mut addresses = config.gateway.addresses.clone();
+            addresses.push(address.ip());
+            Identity::Own { directory: data_dir.to_owned(), addresses }
+        }
+    };
+    Listen {
+        socket: api.socket.clone(),
+        metrics: api.metrics,
+        https: api.listen.map(|address| (address, identity(address))),
+        tokens: data_dir.join("tokens.json"),
+    }
 }
 
 /// Goes on until a signal says stop, or something that runs has ended by itself.

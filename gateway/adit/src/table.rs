@@ -18,6 +18,8 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         status.tunnels.len()
     )];
     out.extend(gateway.waiting_for.iter().cloned());
+    let api = status.api.as_ref();
+    out.extend(api.map(|api| format!("API on https://{}, certificate {}", api.listen, api.fingerprint)));
     out.extend(data_plane(status));
     out.extend(gateway.refused_reload.iter().map(|why| format!("the last reload was refused: {why}")));
     if !status.tunnels.is_empty() {
@@ -51,17 +53,15 @@ fn data_plane(status: &Status) -> Vec<String> {
 }
 
 fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["TUNNEL", "STATE", "FOR", "IKE", "PEER", "LOCAL", "REMOTE", "SUITE", "IN", "OUT"]);
-    for t in tunnels {
+    let header = ["TUNNEL", "STATE", "FOR", "IKE", "PEER", "LOCAL", "REMOTE", "SUITE", "IN", "OUT"];
+    let row = |t: &TunnelStatus| {
         let esp = t.children.last().map_or("-".into(), |c| {
             let more = t.children.iter().filter(|other| other.suite != c.suite).count();
             let way = if c.encapsulated { " in UDP" } else { "" };
             let others = if more > 0 { ", …" } else { "" };
             format!("{}{way}{others}", c.suite)
         });
-        table.add_row([
+        [
             t.name.clone(),
             t.state.to_string(),
             ago(now, t.since),
@@ -72,8 +72,17 @@ fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
             esp,
             bytes(t.inbound.bytes),
             bytes(t.outbound.bytes),
-        ]);
-    }
+        ]
+    };
+    rows(header, tunnels.iter().map(row))
+}
+
+/// A table without lines.
+pub(crate) fn rows<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
     let text = table.to_string();
     text.lines().map(str::trim).collect::<Vec<_>>().join("\n")
 }

@@ -432,6 +432,7 @@ mod tests {
             ike: IkeStatus::default(),
             ports: Vec::new(),
             data_plane: None,
+            api: None,
         }
     }
 

@@ -1,4 +1,6 @@
-use crate::{CONTENT_TYPE, Client, ClientError, ServeError, Server, render};
+mod api;
+
+use crate::{CONTENT_TYPE, Client, ClientError, Identity, Listen, ServeError, Server, render};
 use adit_control::{
     Action, Config, Control, Options, Rekey,
     peer_config::{Request, Vendor},
@@ -34,8 +36,7 @@ impl Gateway {
         let state_dir = "/dev/null/sas".into();
         let options = Options { file, config, bpf_dir: dir.join("bpf"), state_dir };
         let (control, _) = Control::start(options).await.unwrap();
-        let metrics = Some("127.0.0.1:0".parse().unwrap());
-        let server = Server::start(control.clone(), &dir.join("adit.sock"), metrics).await.unwrap();
+        let server = Server::start(control.clone(), &listen(&dir, "adit.sock")).await.unwrap();
         Gateway { dir, control, server }
     }
 
@@ -55,6 +56,19 @@ impl Gateway {
     }
 }
 
+/// Everything that can be listened on, on ports that are free.
+fn listen(dir: &Path, socket: &str) -> Listen {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let identity =
+        Identity::Own { directory: dir.join("data"), addresses: vec!["127.0.0.1".parse().unwrap()] };
+    Listen {
+        socket: dir.join(socket),
+        metrics: Some(any),
+        https: Some((any, identity)),
+        tokens: dir.join("data/tokens.json"),
+    }
+}
+
 fn config(host: u8, tunnels: &[&str]) -> String {
     let mut text = format!(
         "[gateway]\nname = \"a\"\naddress = \"127.83.17.{host}\"\nwan = \"lo\"\nlan = [\"lo\"]\n\
@@ -68,6 +82,14 @@ fn config(host: u8, tunnels: &[&str]) -> String {
         );
     }
     text
+}
+
+/// The words of a refusal.
+fn words<T>(answer: Result<T, ClientError>) -> Result<T, String> {
+    answer.map_err(|e| match e {
+        ClientError::Refused(problem) => problem.detail,
+        e => panic!("{e}"),
+    })
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
@@ -140,7 +162,7 @@ async fn a_file_of_a_process_that_died_is_no_obstacle() {
     for stale in [socket.clone(), gateway.dir.join(format!(".{}", std::process::id()))] {
         drop(std::os::unix::net::UnixListener::bind(stale).unwrap());
     }
-    let second = Server::start(gateway.control.clone(), &socket, None).await.unwrap();
+    let second = Server::start(gateway.control.clone(), &listen(&gateway.dir, "other.sock")).await.unwrap();
     assert!(Client::new(&socket).status().await.is_ok());
     drop(second);
     gateway.stop().await;
@@ -161,7 +183,7 @@ async fn the_socket_is_for_its_owner_and_for_one_gateway() {
     let gateway = Gateway::start(3).await;
     let socket = gateway.dir.join("adit.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let second = Server::start(gateway.control.clone(), &socket, None).await;
+    let second = Server::start(gateway.control.clone(), &listen(&gateway.dir, "adit.sock")).await;
     assert!(matches!(second, Err(ServeError::Taken(_))));
     gateway.stop().await;
 }
@@ -178,14 +200,14 @@ async fn a_reload_applies_what_differs_or_nothing() {
     );
 
     gateway.rewrite(&config(4, &["a-b"]).replace("10.2.0.0/16", "10.2.0.0/33"));
-    let Err(ClientError::Refused(why)) = client.reload().await else { panic!() };
+    let Err(why) = words(client.reload().await) else { panic!() };
     assert!(why.contains("adit.toml:13:18: tunnel \"a-b\".remote_subnets: \"10.2.0.0/33\""), "{why}");
     let status = client.status().await.unwrap();
     assert_eq!(status.tunnels.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a-b", "a-c"]);
     assert_eq!(status.gateway.refused_reload, Some(why));
 
     gateway.rewrite(&config(5, &["a-b"]));
-    let Err(ClientError::Refused(why)) = client.reload().await else { panic!() };
+    let Err(why) = words(client.reload().await) else { panic!() };
     assert!(why.starts_with("gateway.address changed"), "{why}");
 
     gateway.rewrite(&config(4, &["a-c"]));
@@ -211,14 +233,14 @@ async fn a_tunnel_is_taken_down_and_up_by_hand() {
         ("tunnel \"a-b\" waits for the data plane", State::Connecting)
     );
     for what in [Rekey::All, Rekey::Ike, Rekey::Child] {
-        let Err(ClientError::Refused(why)) = client.act("a-b", Action::Rekey(what)).await else { panic!() };
+        let Err(why) = words(client.act("a-b", Action::Rekey(what)).await) else { panic!() };
         assert_eq!(why, "tunnel \"a-b\" is not up: there is nothing to renew");
     }
-    let Err(ClientError::Refused(why)) = client.act("none", Action::Up).await else { panic!() };
+    let Err(why) = words(client.act("none", Action::Up).await) else { panic!() };
     assert_eq!(why, "there is no tunnel \"none\"");
     gateway.rewrite(&config(10, &["a-b"]).replace("psk = ", "enabled = false\npsk = "));
     client.reload().await.unwrap();
-    let Err(ClientError::Refused(why)) = client.act("a-b", Action::Up).await else { panic!() };
+    let Err(why) = words(client.act("a-b", Action::Up).await) else { panic!() };
     assert_eq!(why, "tunnel \"a-b\" is disabled in the configuration");
     gateway.stop().await;
 }
@@ -234,9 +256,9 @@ async fn the_other_side_is_told_the_key_only_where_that_is_allowed() {
     let files = ask("a-b", false).await.unwrap();
     assert_eq!(files[0].name, "swanctl.conf");
     assert!(files[0].text.contains("remote_addrs = 203.0.113.9") && !files[0].text.contains(SECRET));
-    let Err(ClientError::Refused(why)) = ask("a-b", true).await else { panic!() };
+    let Err(why) = words(ask("a-b", true).await) else { panic!() };
     assert!(why.contains("reveal_secrets = true") && !why.contains(SECRET), "{why}");
-    let Err(ClientError::Refused(why)) = ask("none", false).await else { panic!() };
+    let Err(why) = words(ask("none", false).await) else { panic!() };
     assert_eq!(why, "there is no tunnel \"none\"");
 
     gateway.rewrite(&config(11, &["a-b"]).replace("[[peer]]", "[api]\nreveal_secrets = true\n[[peer]]"));
@@ -263,7 +285,7 @@ async fn no_answer_holds_a_secret() {
         render(&status),
     ];
     assert!(everything.iter().all(|text| !text.contains(SECRET)));
-    let Err(ClientError::Refused(why)) = client.log("none").await else { panic!() };
+    let Err(why) = words(client.log("none").await) else { panic!() };
     assert_eq!(why, "there is no tunnel \"none\"");
     gateway.stop().await;
 }

@@ -8,12 +8,13 @@ use std::{
     net::IpAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
+use utoipa::ToSchema;
 
 /// Seconds since 1970 (UTC).
 pub type Timestamp = u64;
 
 /// Everything at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// This machine.
     pub gateway: GatewayStatus,
@@ -26,14 +27,27 @@ pub struct Status {
     /// What the data plane says of itself; `None` when nothing answers on its socket.
     #[serde(default)]
     pub data_plane: Option<DataPlaneStatus>,
+    /// Where the API is served over HTTPS, if it is.
+    #[serde(default)]
+    pub api: Option<ApiStatus>,
+}
+
+/// The API as other machines reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiStatus {
+    /// Address and port.
+    pub listen: String,
+    /// SHA-256 of its certificate, as octets in hexadecimal digits between colons.
+    pub fingerprint: String,
 }
 
 /// The gateway.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GatewayStatus {
     /// Its name.
     pub name: String,
     /// Its public addresses.
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// Version of this build.
     pub version: String,
@@ -46,7 +60,7 @@ pub struct GatewayStatus {
 }
 
 /// One tunnel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TunnelStatus {
     /// Its name.
     pub name: String,
@@ -61,8 +75,10 @@ pub struct TunnelStatus {
     /// The peer's address as configured.
     pub peer_address: String,
     /// The address that the IKE SA has, or the last attempt had.
+    #[schema(value_type = Option<String>)]
     pub remote: Option<IpAddr>,
     /// Our address.
+    #[schema(value_type = String)]
     pub local: IpAddr,
     /// What is protected on our side.
     pub local_subnets: Vec<String>,
@@ -94,13 +110,14 @@ pub struct TunnelStatus {
     /// Packets sealed since the tunnel was configured.
     pub outbound: Traffic,
     /// Packets dropped in both directions, by cause; every cause is there.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub drops: BTreeMap<Cow<'static, str>, u64>,
     /// What went wrong last, until a negotiation succeeds.
     pub last_error: Option<Failure>,
 }
 
 /// How often SAs of a tunnel have been renewed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rekeys {
     /// IKE SAs, by rekey or by a new authentication.
     pub ike: u64,
@@ -109,7 +126,7 @@ pub struct Rekeys {
 }
 
 /// A pair of Child SAs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChildStatus {
     /// SPI of packets from the peer, as `0x` and eight digits.
     pub inbound_spi: String,
@@ -149,7 +166,7 @@ pub struct ChildStatus {
 }
 
 /// Packets and bytes of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
@@ -158,7 +175,7 @@ pub struct Traffic {
 }
 
 /// Something that went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// When.
     pub at: Timestamp,
@@ -173,7 +190,7 @@ pub struct Failure {
 }
 
 /// IKE as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IkeStatus {
     /// Datagrams that came.
     pub received: u64,
@@ -188,7 +205,7 @@ pub struct IkeStatus {
 }
 
 /// Exchanges of one kind that ended in one way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExchangeCount {
     /// `ike_sa_init`, `ike_auth`, …
     pub exchange: String,
@@ -199,7 +216,7 @@ pub struct ExchangeCount {
 }
 
 /// An interface that carries the XDP program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortStatus {
     /// Its name.
     pub interface: String,
@@ -214,7 +231,7 @@ pub struct PortStatus {
 }
 
 /// The data plane, as it tells on its own socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DataPlaneStatus {
     /// What the cryptography runs on: `avx512`, `portable`.
     pub crypto: String,
@@ -227,7 +244,7 @@ pub struct DataPlaneStatus {
 }
 
 /// A thread of the data plane.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     /// 0..
     pub id: usize,
@@ -246,7 +263,7 @@ pub struct WorkerStatus {
 }
 
 /// One line of a tunnel's connection log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
     /// When.
     pub at: Timestamp,

@@ -20,6 +20,9 @@
 //! [api]
 //! # socket = "/run/adit/adit.sock"
 //! # metrics = "127.0.0.1:9360"   # none: /metrics on the socket only
+//! # listen = "192.0.2.1:8443"    # none: the API on the socket only
+//! # certificate = "/etc/adit/api.crt"   # one of our own, with its key
+//! # key = "/etc/adit/api.key"
 //! # capture_keys = false
 //! # reveal_secrets = false
 //!
@@ -178,6 +181,10 @@ pub struct Api {
     pub socket: PathBuf,
     /// Address of `/metrics` over TCP, if any.
     pub metrics: Option<SocketAddr>,
+    /// Address of the API over HTTPS, if any.
+    pub listen: Option<SocketAddr>,
+    /// Files of its certificate and key, where they are not our own.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// Whether a capture may come with the keys of its SAs.
     pub capture_keys: bool,
     /// Whether pre-shared keys may leave it, where they are asked for.

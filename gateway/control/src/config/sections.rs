@@ -179,11 +179,37 @@ fn api(s: Section<'_>) -> Option<Api> {
             fits
         }),
     };
-    let metrics = match s.get("metrics") {
+    let address = |field: &'static str, as_in: &str| match s.get(field) {
         None => Some(None),
-        Some(f) => {
-            parsed::<SocketAddr>(&f, "is not an address with a port", Some("as in 127.0.0.1:9360")).map(Some)
+        Some(f) => parsed::<SocketAddr>(&f, "is not an address with a port", Some(as_in)).map(Some),
+    };
+    let metrics = address("metrics", "as in 127.0.0.1:9360");
+    let listen = address("listen", "as in 192.0.2.1:8443");
+    let file = |field: &'static str| match s.get(field) {
+        None => Some(None),
+        Some(f) => f
+            .text()
+            .map(PathBuf::from)
+            .filter(|path| {
+                if !path.is_absolute() {
+                    f.fail("is not the path of a file", Some("an absolute path".into()));
+                }
+                path.is_absolute()
+            })
+            .map(Some),
+    };
+    let certificate = match (file("certificate"), file("key")) {
+        (Some(Some(certificate)), Some(Some(key))) => Some(Some((certificate, key))),
+        (Some(None), Some(None)) => Some(None),
+        (Some(given), Some(_)) => {
+            let (there, missing) =
+                if given.is_some() { ("certificate", "key") } else { ("key", "certificate") };
+            if let Some(f) = s.get(there) {
+                f.fail(&format!("stands without api.{missing}"), Some("both or none".into()));
+            }
+            None
         }
+        _ => None,
     };
     let capture_keys = s.get("capture_keys").map_or(Some(false), |f| {
         let allowed = f.boolean();
@@ -199,10 +225,12 @@ fn api(s: Section<'_>) -> Option<Api> {
         }
         allowed
     });
-    s.finish(&["listen", "https", "tokens"]);
+    s.finish(&[]);
     Some(Api {
         socket: socket?,
         metrics: metrics?,
+        listen: listen?,
+        certificate: certificate?,
         capture_keys: capture_keys?,
         reveal_secrets: reveal_secrets?,
     })

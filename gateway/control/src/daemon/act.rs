@@ -16,7 +16,7 @@ pub enum Action {
 }
 
 /// Which SAs are to be renewed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Rekey {
     /// The IKE SA.

@@ -121,7 +121,7 @@ pub enum PeerFilesError {
 }
 
 /// What a reload did, by the names of tunnels.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Reloaded {
     /// New.
     pub added: Vec<String>,

@@ -149,6 +149,8 @@ fn needs_restart(running: &Config, next: &Config) -> Option<String> {
         ("gateway.lan", running.gateway.lan != next.gateway.lan),
         ("api.socket", running.api.socket != next.api.socket),
         ("api.metrics", running.api.metrics != next.api.metrics),
+        ("api.listen", running.api.listen != next.api.listen),
+        ("api.certificate and api.key", running.api.certificate != next.api.certificate),
     ];
     let changed: Vec<_> = fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
     (!changed.is_empty()).then(|| changed.join(", "))

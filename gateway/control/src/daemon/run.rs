@@ -404,6 +404,7 @@ impl Daemon {
                 .collect(),
             // It is asked by whoever shows this.
             data_plane: None,
+            api: None,
         }
     }
 }

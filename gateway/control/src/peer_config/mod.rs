@@ -240,7 +240,7 @@ pub struct Request {
 }
 
 /// A file of the other side.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeerFile {
     /// What it is called there.
     pub name: String,

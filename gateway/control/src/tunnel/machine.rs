@@ -29,7 +29,9 @@ const STEADY: Duration = Duration::from_secs(12);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The connection status of a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// A negotiation is under way or about to be.

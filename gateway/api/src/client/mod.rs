@@ -1,0 +1,283 @@
+//! A client of the API, for the command line: over the Unix socket, or over HTTPS with a token.
+
+mod https;
+
+pub use https::{Remote, Trust};
+
+use crate::{Done, FieldError, NewToken, Problem, SecretToken, Token};
+use adit_control::{
+    Action, Rekey, Reloaded,
+    peer_config::{self, PeerFile},
+    status::{LogEntry, Status, TunnelStatus},
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{io, path::PathBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no Adit answers on {place}: {source}{}", remedy(source))]
+    Unreachable {
+        /// Where.
+        place: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What is named cannot be asked.
+    #[error("{0}")]
+    Place(String),
+    /// The connection broke.
+    #[error("the connection to Adit broke: {0}")]
+    Connection(#[from] hyper::Error),
+    /// The answer is not what this build understands.
+    #[error("Adit's answer cannot be read ({0}): is it another version?")]
+    Answer(String),
+    /// The request was refused.
+    #[error("{}", words(.0))]
+    Refused(Box<Problem>),
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "; is `adit run` running? Give its socket with --socket, or its address with --url"
+        }
+        io::ErrorKind::PermissionDenied => "; run as root",
+        _ => "",
+    }
+}
+
+/// The detail, and a line for each field that it does not name.
+fn words(problem: &Problem) -> String {
+    let clash = |e: &FieldError| e.clashes_with.as_ref().map_or(String::new(), |c| format!(" ({c})"));
+    let line = |e: &FieldError| format!("{}: {}{}", e.field, e.detail, clash(e));
+    let fields = problem.errors.iter().map(line).filter(|line| !problem.detail.contains(line.as_str()));
+    std::iter::once(problem.detail.clone()).chain(fields).collect::<Vec<_>>().join("\n")
+}
+
+/// A running gateway.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// By its socket.
+    Local(PathBuf),
+    /// By its address.
+    Remote(Remote),
+}
+
+impl Client {
+    /// Names the socket; nothing is opened.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Client::Local(socket.into())
+    }
+
+    /// Everything at this moment.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// One tunnel at this moment.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
+    pub async fn tunnel(&self, name: &str) -> Result<TunnelStatus, ClientError> {
+        self.get(&format!("/v1/tunnels/{}/status", encoded(name))).await
+    }
+
+    /// A tunnel's connection log, oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
+    pub async fn log(&self, tunnel: &str) -> Result<Vec<LogEntry>, ClientError> {
+        self.get(&format!("/v1/tunnels/{}/log", encoded(tunnel))).await
+    }
+
+    /// The configuration of the other side of a tunnel.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel, its keys are not to be shown, or the vendor
+    /// cannot have it.
+    pub async fn peer_files(
+        &self,
+        tunnel: &str,
+        request: peer_config::Request,
+    ) -> Result<Vec<PeerFile>, ClientError> {
+        let peer_config::Request { vendor, with_psk, address } = request;
+        let address = address.map_or_else(String::new, |a| format!("&address={}", encoded(&a.to_string())));
+        let path =
+            format!("/v1/tunnels/{}/peer-config?for={vendor}&with_psk={with_psk}{address}", encoded(tunnel));
+        self.get(&path).await
+    }
+
+    /// Takes a tunnel up, takes it down, or renews its SAs; answers in words what comes of it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel, or its state does not allow it.
+    pub async fn act(&self, tunnel: &str, action: Action) -> Result<String, ClientError> {
+        let verb = match action {
+            Action::Up => "up",
+            Action::Down => "down",
+            Action::Rekey(Rekey::All) => "rekey",
+            Action::Rekey(Rekey::Ike) => "rekey?what=ike",
+            Action::Rekey(Rekey::Child) => "rekey?what=child",
+        };
+        let path = format!("/v1/tunnels/{}/{verb}", encoded(tunnel));
+        self.json::<Done>(Method::POST, &path).await.map(|answer| answer.done)
+    }
+
+    /// Has the configuration file read again.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when the configuration is.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.json(Method::POST, "/v1/reload").await
+    }
+
+    /// Every token, without its secret.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
+        self.get("/v1/tokens").await
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_token(&self, new: &NewToken) -> Result<SecretToken, ClientError> {
+        self.send(Method::POST, "/v1/tokens", new).await
+    }
+
+    /// Deletes a token by its number or its name.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is none.
+    pub async fn delete_token(&self, which: &str) -> Result<(), ClientError> {
+        let (code, body) = self.ask(Method::DELETE, &format!("/v1/tokens/{}", encoded(which)), None).await?;
+        if code.is_success() { Ok(()) } else { Err(refused(&body)) }
+    }
+
+    /// The metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let (code, body) = self.ask(Method::GET, "/metrics", None).await?;
+        if !code.is_success() {
+            return Err(refused(&body));
+        }
+        String::from_utf8(body.to_vec()).map_err(|e| ClientError::Answer(e.to_string()))
+    }
+
+    /// What a path of the API answers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.json(Method::GET, path).await
+    }
+
+    /// Sends `value` as JSON to a path of the API, and returns the answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(value).map_err(|e| ClientError::Place(e.to_string()))?;
+        let (code, body) = self.ask(method, path, Some(body.into())).await?;
+        if code.is_success() { read(&body) } else { Err(refused(&body)) }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+        let (code, body) = self.ask(method, path, None).await?;
+        if code.is_success() { read(&body) } else { Err(refused(&body)) }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let response = self.request(method, path, body).await?;
+        let code = response.status();
+        Ok((code, response.into_body().collect().await?.to_bytes()))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::builder().method(method).uri(path);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let (request, body) = match self {
+            Client::Local(_) => (request.header(header::HOST, "adit"), body),
+            Client::Remote(remote) => (remote.headed(request), body),
+        };
+        let request = request
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|e| ClientError::Place(e.to_string()))?;
+        match self {
+            Client::Local(socket) => {
+                let failed =
+                    |source| ClientError::Unreachable { place: socket.display().to_string(), source };
+                exchange(UnixStream::connect(socket).await.map_err(failed)?, request).await
+            }
+            Client::Remote(remote) => exchange(remote.connect().await?, request).await,
+        }
+    }
+}
+
+/// One request and its answer. The connection lives as long as the answer is read.
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|e| ClientError::Answer(e.to_string()))
+}
+
+fn refused(body: &[u8]) -> ClientError {
+    read(body).map_or_else(|e| e, |problem| ClientError::Refused(Box::new(problem)))
+}
+
+/// A path segment with everything but unreserved characters as `%XX` (RFC 3986 section 2.1).
+pub fn encoded(segment: &str) -> String {
+    let byte = |b: u8| {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            char::from(b).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
+    };
+    segment.bytes().map(byte).collect()
+}

@@ -1,0 +1,113 @@
+//! The bearer tokens.
+
+use crate::{
+    auth::{Caller, Scope, Token, TokenError},
+    problem::{Body, Named, Problem},
+    server::Gateway,
+};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+/// A token to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for: a name that no other has.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    pub name: String,
+    /// What it is to allow; nothing that who makes it may not do.
+    #[schema(min_items = 1)]
+    pub scopes: Vec<Scope>,
+    /// After how many seconds it ends; without it, never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub lifetime: Option<u64>,
+}
+
+/// A token with what its holder shows. Nobody can see that again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SecretToken {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub about: Token,
+    /// For `Authorization: Bearer …`.
+    #[serde(with = "shown")]
+    #[schema(value_type = String)]
+    pub token: Zeroizing<String>,
+}
+
+mod shown {
+    use super::Zeroizing;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(token: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(token)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
+        String::deserialize(from).map(Zeroizing::new)
+    }
+}
+
+impl fmt::Debug for SecretToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretToken").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+/// Every token, without its secret.
+#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = Vec<Token>)))]
+pub(super) async fn list(State(gateway): State<Gateway>) -> Json<Vec<Token>> {
+    Json(gateway.tokens.list())
+}
+
+/// Make a token.
+#[utoipa::path(post, path = "/v1/tokens", request_body = NewToken,
+    responses((status = 201, body = SecretToken, headers(("Location" = String, description = "The token."))),
+        (status = 500, body = Problem, content_type = "application/problem+json",
+            description = "It cannot be kept: no randomness, or no room on the disk.")))]
+pub(super) async fn create(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Body(new): Body<NewToken>,
+) -> Result<impl IntoResponse, Problem> {
+    new.scopes.iter().try_for_each(|scope| caller.needs(*scope))?;
+    let (about, token) = gateway.tokens.create(&new.name, &new.scopes, new.lifetime).await.map_err(failed)?;
+    tracing::info!("token {:?} is made", about.name);
+    let location = format!("/v1/tokens/{}", about.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(SecretToken { about, token })))
+}
+
+/// Delete a token by its number or its name. From then on it opens nothing.
+#[utoipa::path(delete, path = "/v1/tokens/{name}",
+    params(("name" = String, Path, description = "Its number or its name.")),
+    responses((status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
+        (status = 500, body = Problem, content_type = "application/problem+json",
+            description = "It is still there: no room on the disk.")))]
+pub(super) async fn delete(
+    State(gateway): State<Gateway>,
+    Named(which): Named,
+) -> Result<StatusCode, Problem> {
+    if gateway.tokens.delete(&which).await.map_err(failed)? {
+        tracing::info!("token {which:?} is deleted");
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no token {which:?}")))
+}
+
+fn failed(e: TokenError) -> Problem {
+    let code = match e {
+        TokenError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Problem::new(code, e.to_string())
+}
