@@ -186,9 +186,15 @@ fn backend() -> Result<()> {
     fs::write(&file, configuration(&Site::a(&topology).initiating(false), &directory))?;
     let binary = binary()?;
     let has = fs::read_to_string("/proc/cpuinfo")?;
-    let is_wide = ["avx512f", "avx512bw", "vaes", "vpclmulqdq"].iter().all(|flag| has.contains(flag));
-    let fastest = if is_wide { "avx512" } else { "portable" };
-    for (asked, expected) in [(None, fastest), (Some("portable"), "portable")] {
+    let are_there =
+        |flags: &[&str]| flags.iter().all(|flag| has.split_whitespace().any(|there| there == *flag));
+    let narrow = if are_there(&["aes", "pclmulqdq", "ssse3", "sse4_1"]) { "aesni" } else { "portable" };
+    let fastest = match narrow {
+        "aesni" if are_there(&["avx512f", "avx512bw", "avx512vl", "vaes", "vpclmulqdq"]) => "avx512",
+        "aesni" if are_there(&["avx2"]) => "avx2",
+        narrow => narrow,
+    };
+    for (asked, expected) in [(None, fastest), (Some("aesni"), narrow), (Some("portable"), "portable")] {
         let mut command = topology.gateway_a.command(&binary.to_string_lossy());
         command.arg("run").arg("--config").arg(&file).arg("--bpf-dir").arg(directory.join("bpf"));
         command.envs(asked.map(|asked| ("ADIT_CRYPTO", asked)));

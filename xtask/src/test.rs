@@ -138,6 +138,24 @@ impl Tests {
             command.args(["--", "-D", "warnings"]);
             Step::new("run the lints", command, "mend what clippy names above").shown()
         });
+        self.arm();
+    }
+
+    /// That the kernels' room compiles for a processor that it has no kernels for.
+    fn arm(&mut self) {
+        const TARGET: &str = "aarch64-unknown-linux-gnu";
+        let what = format!("cargo check --target {TARGET}");
+        let mut add = Command::new("rustup");
+        add.current_dir(shell::root()).args(["target", "add", TARGET]);
+        if Step::new(format!("add the library for {TARGET}"), add, "").quiet().is_err() {
+            return self.tally.skip(&what, "rustup has no standard library for it here");
+        }
+        self.holds(&what, || {
+            let mut command = shell::cargo();
+            command.args(["check", "--package", "adit-esp", "--target", TARGET]);
+            command.env("RUSTFLAGS", "-D warnings").env_remove("CARGO_ENCODED_RUSTFLAGS");
+            Step::new("compile for ARMv8", command, "mend what rustc names above").shown()
+        });
     }
 
     /// Does something that is not a test, and counts it as a failure when it fails.

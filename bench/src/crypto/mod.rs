@@ -14,7 +14,7 @@ use std::time::Duration;
 use adit_esp::{AUTH_KEY_LEN, Auth, Backend, Cipher, KEY_LEN};
 use serde_json::{Value, json};
 
-use crate::report::{Report, figure};
+use crate::report::{Report, Row, figure};
 
 /// Rounds of which the median counts; each does a part of the work of every contender in turn.
 pub(crate) const ROUNDS: usize = 15;
@@ -86,21 +86,52 @@ pub(crate) fn run(report: &mut Report, quick: bool) {
         }
     }
     report.table("crypto", "ESP in memory, one core, IPv4 in IPv4: nanoseconds a packet, median", rows);
+
+    let best = Backend::detect();
+    let narrower =
+        Backend::ALL.into_iter().filter(|b| b.is_available() && ![best, Backend::Portable].contains(b));
+    let narrower: Vec<Backend> = narrower.collect();
+    let mut rows = Vec::new();
+    for suite in SUITES.into_iter().filter(|suite| BY_NARROWER.contains(&suite.name)) {
+        for sizes in [vec![64], vec![1400], IMIX.to_vec()] {
+            for backend in &narrower {
+                rows.extend(measured(
+                    Load { suite, sizes: &sizes, sas: 1, batch: 256 },
+                    time,
+                    &[*backend, best],
+                ));
+            }
+        }
+    }
+    report.table("backends", "The same on narrower backends: what a processor with less would use", rows);
 }
 
-/// Everybody who can do `load` here, Adit's best backend first.
-fn contenders(load: Load<'_>) -> Vec<Box<dyn Contender>> {
-    let backends = [Backend::Avx512, Backend::Portable].into_iter().filter(|backend| backend.is_available());
+/// Suites that narrower backends have kernels for.
+const BY_NARROWER: [&str; 4] = ["aes128gcm16", "aes256gcm16", "aes128-sha1", "aes128-sha256"];
+
+/// Everybody who can do `load` here, Adit's backends first.
+fn contenders(load: Load<'_>, backends: &[Backend]) -> Vec<Box<dyn Contender>> {
     #[allow(unused_mut, reason = "the libraries of others are a feature")]
-    let mut all: Vec<Box<dyn Contender>> =
-        backends.map(|backend| Box::new(ours::Bench::new(backend, load)) as Box<dyn Contender>).collect();
+    let mut all: Vec<Box<dyn Contender>> = backends
+        .iter()
+        .map(|backend| Box::new(ours::Bench::new(*backend, load)) as Box<dyn Contender>)
+        .collect();
     #[cfg(feature = "peers")]
     all.extend(peers::contenders(load));
     all
 }
 
-fn both_ways(load: Load<'_>, time: Duration) -> Vec<Vec<(&'static str, Value)>> {
-    let mut contenders = contenders(load);
+/// Adit's best backend, beside the portable one and everybody else.
+fn both_ways(load: Load<'_>, time: Duration) -> Vec<Row> {
+    match Backend::detect() {
+        Backend::Portable => measured(load, time, &[Backend::Portable]),
+        best => measured(load, time, &[best, Backend::Portable]),
+    }
+}
+
+/// A row for either way, of the first of Adit's backends, beside the others and everybody else.
+fn measured(load: Load<'_>, time: Duration, backends: &[Backend]) -> Vec<Row> {
+    let mut contenders = contenders(load, backends);
     let mut figures = vec![[Vec::new(), Vec::new()]; contenders.len()];
     for _ in 0..ROUNDS {
         for (contender, [seal, open]) in contenders.iter_mut().zip(&mut figures) {

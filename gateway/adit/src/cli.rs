@@ -278,6 +278,11 @@ pub(crate) struct Gateway {
 pub(crate) enum Crypto {
     /// AVX-512 with VAES and VPCLMULQDQ, where the processor has them.
     Avx512,
+    /// AVX2, where the processor has it.
+    Avx2,
+    /// AES-NI and PCLMULQDQ, where the processor has them.
+    #[value(name = "aesni")]
+    AesNi,
     /// Portable code.
     Portable,
 }

@@ -60,6 +60,8 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
         gives_keys: config.api.capture_keys,
         crypto: arguments.crypto.map(|crypto| match crypto {
             cli::Crypto::Avx512 => Backend::Avx512,
+            cli::Crypto::Avx2 => Backend::Avx2,
+            cli::Crypto::AesNi => Backend::AesNi,
             cli::Crypto::Portable => Backend::Portable,
         }),
     })

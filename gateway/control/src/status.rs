@@ -233,7 +233,7 @@ pub struct PortStatus {
 /// The data plane, as it tells on its own socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DataPlaneStatus {
-    /// What the cryptography runs on: `avx512`, `portable`.
+    /// What the cryptography runs on: `avx512`, `avx2`, `aesni`, `portable`.
     pub crypto: String,
     /// Its threads.
     pub workers: Vec<WorkerStatus>,

@@ -27,7 +27,7 @@ pub struct Report {
     pub ports: Vec<PortReport>,
     /// The threads that seal and open.
     pub workers: Vec<WorkerReport>,
-    /// What the cryptography runs on: `avx512`, `portable`.
+    /// What the cryptography runs on: `avx512`, `avx2`, `aesni`, `portable`.
     pub crypto: String,
     /// Packets that belong to no SA, since the maps were made.
     pub counters: CounterReport,

@@ -1,7 +1,7 @@
 //! The AEADs of ESP: AES-GCM with a 16-byte ICV (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), which share one shape of
 //! nonce, associated data and packet.
 
-use crate::kernels::{self, AeadJob, Backend, Queue, chacha, gcm};
+use crate::kernels::{self, AeadJob, Backend, Queue, chacha, gcm, narrow_gcm};
 use crate::sa::Cipher;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
@@ -32,6 +32,8 @@ enum Keyed {
     ChaCha20(ChaCha20Poly1305),
     /// AES-GCM of any key length, in a kernel.
     WideGcm(gcm::Key),
+    /// As `WideGcm`, in the kernel for narrower registers: packet by packet.
+    NarrowGcm(Box<narrow_gcm::Key>),
     /// ChaCha20-Poly1305 in a kernel.
     WideChaCha(Box<chacha::Key>),
 }
@@ -39,12 +41,15 @@ enum Keyed {
 impl Aead {
     /// Expands `key`, of the cipher's length; `None` when the cipher is no AEAD.
     pub(crate) fn new(cipher: Cipher, key: &[u8], salt: [u8; 4], backend: Backend) -> Option<Self> {
+        let is_wide = backend == Backend::Avx512;
         let wide = match cipher {
-            _ if backend != Backend::Avx512 => None,
-            Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16 => {
+            Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16 if is_wide => {
                 gcm::Key::new(key).map(Keyed::WideGcm)
             }
-            Cipher::ChaCha20Poly1305 => chacha::Key::new(key).map(Keyed::WideChaCha),
+            Cipher::Aes128Gcm16 | Cipher::Aes192Gcm16 | Cipher::Aes256Gcm16 => {
+                narrow_gcm::Key::new(backend, key).map(Keyed::NarrowGcm)
+            }
+            Cipher::ChaCha20Poly1305 if is_wide => chacha::Key::new(key).map(Keyed::WideChaCha),
             _ => None,
         };
         let keyed = match cipher {
@@ -67,6 +72,7 @@ impl Aead {
             Keyed::Aes256(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::ChaCha20(aead) => self.seal_with(aead, esp, seq_high),
             Keyed::WideGcm(key) => gcm::seal(&mut [self.job(key, 0, esp, seq_high)]),
+            Keyed::NarrowGcm(key) => narrow_gcm::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
             Keyed::WideChaCha(key) => chacha::seal(&mut [self.job(&**key, 0, esp, seq_high)]),
         }
     }
@@ -150,6 +156,11 @@ impl Aead {
             Keyed::WideGcm(key) => {
                 let mut job = [self.job(key, 0, esp, seq_high)];
                 gcm::open(&mut job);
+                job[0].authentic
+            }
+            Keyed::NarrowGcm(key) => {
+                let mut job = [self.job(&**key, 0, esp, seq_high)];
+                narrow_gcm::open(&mut job);
                 job[0].authentic
             }
             Keyed::WideChaCha(key) => {
@@ -287,7 +298,7 @@ mod tests {
                 Keyed::Aes192(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::Aes256(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
                 Keyed::ChaCha20(keyed) => aead.seal_with(keyed, &mut esp, seq_high),
-                Keyed::WideGcm(_) | Keyed::WideChaCha(_) => {
+                Keyed::WideGcm(_) | Keyed::NarrowGcm(_) | Keyed::WideChaCha(_) => {
                     unreachable!("the portable backend has no such key")
                 }
             }

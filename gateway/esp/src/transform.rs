@@ -33,9 +33,9 @@ impl Transform {
         let key = &params.key[..cipher.key_len()];
         let hmac = Hmac::new(auth, &params.auth_key[..auth.key_len()]);
         let aes = matches!(cipher, Cipher::Aes128Cbc | Cipher::Aes192Cbc | Cipher::Aes256Cbc);
-        let lanes = (backend == Backend::Avx512 && (aes || cipher == Cipher::Null)).then(|| {
-            let cbc = if aes { Some(cbc_kernel::Key::new(key)?) } else { None };
-            Some(Lanes { cbc, mac: mac::Key::new(auth, &params.auth_key[..auth.key_len()])? })
+        let lanes = (aes || cipher == Cipher::Null).then(|| {
+            let cbc = if aes { Some(cbc_kernel::Key::new(backend, key)?) } else { None };
+            Some(Lanes { cbc, mac: mac::Key::new(backend, auth, &params.auth_key[..auth.key_len()])? })
         });
         let lanes = lanes.flatten();
         match (Aead::new(cipher, key, params.salt, backend), Cbc::new(cipher, key), hmac) {

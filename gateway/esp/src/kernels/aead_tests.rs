@@ -9,7 +9,7 @@ use cipher::consts::U12;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::{AeadJob, chacha, gcm};
+use super::{AeadJob, Backend, chacha, gcm, narrow_gcm};
 
 /// What one packet is sealed to: text and tag.
 type Oracle = fn(key: &[u8], nonce: &[u8; 12], aad: &[u8], text: &[u8]) -> (Vec<u8>, [u8; 16]);
@@ -34,11 +34,38 @@ fn aes_gcm() -> Kernel<gcm::Key> {
         seal: gcm::seal,
         open: gcm::open,
         wipes: true,
-        oracle: |key, nonce, aad, text| match key.len() {
-            16 => sealed::<AesGcm<Aes128, U12>>(key, nonce, aad, text),
-            24 => sealed::<AesGcm<Aes192, U12>>(key, nonce, aad, text),
-            _ => sealed::<AesGcm<Aes256, U12>>(key, nonce, aad, text),
-        },
+        oracle: aes_gcm_by_rustcrypto,
+    }
+}
+
+fn narrow_aes_gcm(
+    is_available: fn() -> bool,
+    expand: fn(&[u8]) -> Option<Box<narrow_gcm::Key>>,
+) -> Kernel<narrow_gcm::Key> {
+    Kernel {
+        keys: keys(&[16, 24, 32, 16, 24, 32]),
+        is_available,
+        expand,
+        seal: narrow_gcm::seal,
+        open: narrow_gcm::open,
+        wipes: true,
+        oracle: aes_gcm_by_rustcrypto,
+    }
+}
+
+fn aes_gcm_of_avx2() -> Kernel<narrow_gcm::Key> {
+    narrow_aes_gcm(|| Backend::Avx2.is_available(), |key| narrow_gcm::Key::new(Backend::Avx2, key))
+}
+
+fn aes_gcm_of_aesni() -> Kernel<narrow_gcm::Key> {
+    narrow_aes_gcm(|| Backend::AesNi.is_available(), |key| narrow_gcm::Key::new(Backend::AesNi, key))
+}
+
+fn aes_gcm_by_rustcrypto(key: &[u8], nonce: &[u8; 12], aad: &[u8], text: &[u8]) -> (Vec<u8>, [u8; 16]) {
+    match key.len() {
+        16 => sealed::<AesGcm<Aes128, U12>>(key, nonce, aad, text),
+        24 => sealed::<AesGcm<Aes192, U12>>(key, nonce, aad, text),
+        _ => sealed::<AesGcm<Aes256, U12>>(key, nonce, aad, text),
     }
 }
 
@@ -215,6 +242,12 @@ fn batches_of_aes_gcm_are_what_rustcrypto_makes_of_each_packet() {
 }
 
 #[test]
+fn batches_of_aes_gcm_in_narrower_registers_are_what_rustcrypto_makes_of_each_packet() {
+    aes_gcm_of_avx2().batches_are_what_rustcrypto_makes_of_each_packet();
+    aes_gcm_of_aesni().batches_are_what_rustcrypto_makes_of_each_packet();
+}
+
+#[test]
 fn batches_of_chacha20_poly1305_are_what_rustcrypto_makes_of_each_packet() {
     chacha20_poly1305().batches_are_what_rustcrypto_makes_of_each_packet();
 }
@@ -222,6 +255,12 @@ fn batches_of_chacha20_poly1305_are_what_rustcrypto_makes_of_each_packet() {
 #[test]
 fn every_length_up_to_three_groups_of_aes_gcm() {
     aes_gcm().every_length(3 * gcm::GROUP * 16 + 70);
+}
+
+#[test]
+fn every_length_up_to_three_groups_of_aes_gcm_in_narrower_registers() {
+    aes_gcm_of_avx2().every_length(3 * 256 + 70);
+    aes_gcm_of_aesni().every_length(3 * 128 + 70);
 }
 
 #[test]

@@ -1,22 +1,35 @@
 //! HMAC (RFC 2104) over many messages side by side, from states that both hashes start from: one message to a lane, or
 //! where most lanes would be idle two by two with the instructions that the processor has for the hash.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{__m128i, __m256i, __m512i};
 
+use sha1::block_api::compress as compress_sha1;
+use sha2::block_api::{compress256, compress512};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{
-    gcm,
-    sha::{
-        Lanes, MAX_BLOCK, MAX_LANES, MAX_WORDS, Sha1, Sha256, Sha512, State, Words, transposed_u32,
-        transposed_u64,
-    },
+    Backend,
+    sha::{Lanes, MAX_BLOCK, MAX_LANES, MAX_WORDS, Sha1, Sha256, Sha512},
     sha_ni::{self, Instructions},
+    vector::Vector,
 };
 use crate::sa::Auth;
 
 /// Octets of the longest MAC.
 pub(super) const MAC_LEN: usize = 64;
+/// FIPS 180-4 section 5.3.3.
+const SHA1: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+/// FIPS 180-4 section 5.3.5, whose upper halves are those of SHA-256.
+const SHA512: [u64; MAX_WORDS] = [
+    0x6a09_e667_f3bc_c908,
+    0xbb67_ae85_84ca_a73b,
+    0x3c6e_f372_fe94_f82b,
+    0xa54f_f53a_5f1d_36f1,
+    0x510e_527f_ade6_82d1,
+    0x9b05_688c_2b3e_6c1f,
+    0x1f83_d9ab_fb41_bd6b,
+    0x5be0_cd19_137e_2179,
+];
 /// FIPS 180-4 section 5.3.4: SHA-384 is SHA-512 from another state, cut.
 const SHA384: [u64; MAX_WORDS] = [
     0xcbbb_9d5d_c105_9ed8,
@@ -29,6 +42,9 @@ const SHA384: [u64; MAX_WORDS] = [
     0x47b5_481d_befa_4fa4,
 ];
 
+/// Octets of the widest register.
+const MAX_ROW: usize = __m512i::OCTETS;
+
 /// The hash functions that have lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hash {
@@ -39,34 +55,54 @@ pub(crate) enum Hash {
 }
 
 impl Hash {
-    /// Messages side by side.
-    pub(super) fn lanes(self) -> usize {
-        match self {
-            Hash::Sha1 | Hash::Sha256 => Sha1::LANES,
-            Hash::Sha384 | Hash::Sha512 => Sha512::LANES,
-        }
-    }
-
     /// Whether the processor has instructions for it.
     pub(super) fn has_instructions(self) -> bool {
         matches!(self, Hash::Sha1 | Hash::Sha256) && sha_ni::is_available()
     }
 
-    /// So many messages of one length take as long by the processor's instructions as any number does in lanes.
-    fn break_even(self) -> usize {
-        match self {
-            Hash::Sha1 => 5,
-            Hash::Sha256 => 8,
-            Hash::Sha384 | Hash::Sha512 => 0,
-        }
-    }
-
     /// Octets of a block.
-    pub(super) fn block_len(self) -> usize {
+    fn block_len(self) -> usize {
         match self {
             Hash::Sha1 | Hash::Sha256 => Sha1::BLOCK,
             Hash::Sha384 | Hash::Sha512 => Sha512::BLOCK,
         }
+    }
+
+    /// Octets of a word.
+    fn word_len(self) -> usize {
+        match self {
+            Hash::Sha1 | Hash::Sha256 => Sha1::WORD,
+            Hash::Sha384 | Hash::Sha512 => Sha512::WORD,
+        }
+    }
+
+    /// The state before the first block.
+    fn initial(self) -> [u64; MAX_WORDS] {
+        match self {
+            Hash::Sha1 => std::array::from_fn(|word| SHA1.get(word).copied().map_or(0, u64::from)),
+            Hash::Sha256 => SHA512.map(|word| word >> 32),
+            Hash::Sha384 => SHA384,
+            Hash::Sha512 => SHA512,
+        }
+    }
+
+    /// The state after one block, the first octets of `block`.
+    fn absorb(self, block: &[u8; MAX_BLOCK]) -> [u64; MAX_WORDS] {
+        let mut state = self.initial();
+        match self {
+            Hash::Sha1 => {
+                let mut narrow = std::array::from_fn(|word| state[word] as u32);
+                compress_sha1(&mut narrow, &block.as_chunks().0[..1]);
+                state.iter_mut().zip(narrow).for_each(|(word, new)| *word = u64::from(new));
+            }
+            Hash::Sha256 => {
+                let mut narrow = state.map(|word| word as u32);
+                compress256(&mut narrow, &block.as_chunks().0[..1]);
+                state = narrow.map(u64::from);
+            }
+            Hash::Sha384 | Hash::Sha512 => compress512(&mut state, &[*block]),
+        }
+        state
     }
 }
 
@@ -75,6 +111,8 @@ impl Hash {
 pub(crate) struct Key {
     #[zeroize(skip)]
     hash: Hash,
+    #[zeroize(skip)]
+    backend: Backend,
     inner: [u64; MAX_WORDS],
     outer: [u64; MAX_WORDS],
 }
@@ -103,8 +141,9 @@ impl Message<'_> {
 }
 
 impl Key {
-    /// Absorbs a key of the algorithm's length; `None` for an algorithm without lanes, or where the processor cannot.
-    pub(crate) fn new(auth: Auth, key: &[u8]) -> Option<Box<Self>> {
+    /// Absorbs a key of the algorithm's length for the lanes of `backend`; `None` for an algorithm without lanes there, or
+    /// where the processor has no such backend.
+    pub(crate) fn new(backend: Backend, auth: Auth, key: &[u8]) -> Option<Box<Self>> {
         let hash = match auth {
             Auth::HmacSha1_96 => Hash::Sha1,
             Auth::HmacSha256_128 => Hash::Sha256,
@@ -112,40 +151,58 @@ impl Key {
             Auth::HmacSha512_256 => Hash::Sha512,
             Auth::None | Auth::HmacMd5_96 => return None,
         };
-        if key.len() > hash.block_len() || !gcm::is_available() {
+        // Two lanes are no faster than one message in general registers.
+        let has_lanes = match backend {
+            Backend::Avx512 | Backend::Avx2 => true,
+            Backend::AesNi => hash.word_len() == Sha1::WORD,
+            Backend::Portable => false,
+        };
+        if key.len() > hash.block_len() || !has_lanes || !backend.is_available() {
             return None;
         }
         let absorbed = |pad: u8| {
             let mut block = [pad; MAX_BLOCK];
             block.iter_mut().zip(key).for_each(|(octet, key)| *octet ^= key);
-            // SAFETY: the instructions are there, as was just asked.
-            let state = unsafe {
-                match hash {
-                    Hash::Sha1 => absorb::<Sha1>(Sha1::INITIAL, &block),
-                    Hash::Sha256 => absorb::<Sha256>(Sha256::INITIAL, &block),
-                    Hash::Sha384 => absorb::<Sha512>(SHA384, &block),
-                    Hash::Sha512 => absorb::<Sha512>(Sha512::INITIAL, &block),
-                }
-            };
+            let state = hash.absorb(&block);
             block.zeroize();
             state
         };
-        Some(Box::new(Self { hash, inner: absorbed(0x36), outer: absorbed(0x5c) }))
+        Some(Box::new(Self { hash, backend, inner: absorbed(0x36), outer: absorbed(0x5c) }))
     }
 
     pub(super) fn hash(&self) -> Hash {
         self.hash
     }
+
+    /// Messages side by side.
+    pub(super) fn lanes(&self) -> usize {
+        let octets = match self.backend {
+            Backend::Avx512 => __m512i::OCTETS,
+            Backend::Avx2 => __m256i::OCTETS,
+            Backend::AesNi | Backend::Portable => __m128i::OCTETS,
+        };
+        octets / self.hash.word_len()
+    }
+
+    /// So many messages of one length take as long by the processor's instructions as any number does in lanes.
+    fn break_even(&self) -> usize {
+        match (self.hash, self.backend) {
+            (Hash::Sha1, Backend::Avx512) => 5,
+            (Hash::Sha1, Backend::Avx2) => 6,
+            (Hash::Sha256, Backend::Avx512) => 8,
+            _ => MAX_LANES,
+        }
+    }
 }
 
-/// Writes the MACs of messages, as many as the hash has lanes at most, whose keys all are for one hash.
+/// Writes the MACs of messages, as many as their keys have lanes at most, which all are for one hash and backend.
 pub(super) fn authenticate(messages: &mut [Message<'_>]) {
-    let Some(first) = messages.first() else { return };
-    let hash = first.key.hash;
+    let Some(Message { key, .. }) = messages.first() else { return };
+    let hash = key.hash;
     // Lanes take as long as the longest message, instructions as all together.
     let blocks = messages.iter().map(|message| message.blocks(hash.block_len()));
     let (longest, all) = blocks.fold((0, 0), |(longest, all), blocks| (blocks.max(longest), all + blocks));
-    if hash.has_instructions() && all <= longest * hash.break_even() {
+    if hash.has_instructions() && all <= longest * key.break_even() {
         by_instructions(messages);
     } else {
         in_lanes(messages);
@@ -154,15 +211,21 @@ pub(super) fn authenticate(messages: &mut [Message<'_>]) {
 
 /// As [`authenticate`], one message to a lane.
 pub(super) fn in_lanes(messages: &mut [Message<'_>]) {
-    let Some(first) = messages.first() else { return };
-    let hash = first.key.hash;
-    assert!(messages.len() <= hash.lanes() && messages.iter().all(|message| message.key.hash == hash));
-    // SAFETY: a key exists only where the instructions do; number and hashes were just looked at.
+    let Some(Message { key, .. }) = messages.first() else { return };
+    let (hash, backend) = (key.hash, key.backend);
+    assert!(messages.len() <= key.lanes(), "one lane for each message");
+    assert!(messages.iter().all(|message| message.key.hash == hash && message.key.backend == backend));
+    // SAFETY: a key exists only where its backend does; number, hashes and backends were just looked at.
     unsafe {
-        match hash {
-            Hash::Sha1 => run::<Sha1>(messages),
-            Hash::Sha256 => run::<Sha256>(messages),
-            Hash::Sha384 | Hash::Sha512 => run::<Sha512>(messages),
+        match (hash, backend) {
+            (Hash::Sha1, Backend::Avx512) => run_512::<Sha1>(messages),
+            (Hash::Sha1, Backend::Avx2) => run_256::<Sha1>(messages),
+            (Hash::Sha1, _) => run_128::<Sha1>(messages),
+            (Hash::Sha256, Backend::Avx512) => run_512::<Sha256>(messages),
+            (Hash::Sha256, Backend::Avx2) => run_256::<Sha256>(messages),
+            (Hash::Sha256, _) => run_128::<Sha256>(messages),
+            (_, Backend::Avx512) => run_512::<Sha512>(messages),
+            (_, _) => run_256::<Sha512>(messages),
         }
     }
 }
@@ -181,138 +244,158 @@ pub(super) fn by_instructions(messages: &mut [Message<'_>]) {
     }
 }
 
-/// A word of every lane, from the lanes' states.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn spread<H: Lanes>(word: impl Fn(usize) -> u64) -> __m512i {
-    // SAFETY: 64 octets are read from arrays of 64.
-    unsafe {
-        if H::WORD == 4 {
-            let words: [u32; 16] = std::array::from_fn(|lane| word(lane) as u32);
-            _mm512_loadu_si512(words.as_ptr().cast())
-        } else {
-            let words: [u64; 8] = std::array::from_fn(word);
-            _mm512_loadu_si512(words.as_ptr().cast())
-        }
-    }
+/// # Safety
+/// As [`run`], on a processor with these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn run_512<H: Lanes>(messages: &mut [Message<'_>]) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<H, __m512i>(messages) }
 }
 
-/// The state after one block, from `initial`.
+/// # Safety
+/// As [`run`], on a processor with these instructions.
+#[target_feature(enable = "avx2")]
+unsafe fn run_256<H: Lanes>(messages: &mut [Message<'_>]) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<H, __m256i>(messages) }
+}
+
+/// # Safety
+/// As [`run`], on a processor with these instructions.
+#[target_feature(enable = "ssse3,sse4.1")]
+unsafe fn run_128<H: Lanes>(messages: &mut [Message<'_>]) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<H, __m128i>(messages) }
+}
+
+/// Writes the end of `message`, what is left of it after its whole blocks, and the padding, into `tail`: zeros, three
+/// blocks of `block_len` octets, of which the first is not the end's. Gives the blocks before it, and those with it.
+#[inline(always)]
+fn write_tail(tail: &mut [u8], message: &Message<'_>, block_len: usize) -> (usize, usize) {
+    let octets = message.octets;
+    let (whole, rest) = (octets.len() / block_len, octets.len() % block_len);
+    match octets.len().checked_sub(block_len) {
+        // A whole block is copied in a few instructions: what belongs before the end goes into the first one.
+        Some(from) => tail[rest..rest + block_len].copy_from_slice(&octets[from..from + block_len]),
+        None => tail[block_len..block_len + rest].copy_from_slice(octets),
+    }
+    let mut end = block_len + rest;
+    if let Some(more) = message.more {
+        tail[end..end + more.len()].copy_from_slice(&more);
+        end += more.len();
+    }
+    tail[end] = 0x80;
+    let blocks = message.blocks(block_len);
+    let last = (1 + blocks - whole) * block_len;
+    let bits = 8 * (block_len + message.len()) as u64;
+    tail[last - 8..last].copy_from_slice(&bits.to_be_bytes());
+    (whole, blocks)
+}
+
+/// A state of every lane, each from its key.
 ///
 /// # Safety
-/// The processor has the instructions.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn absorb<H: Lanes>(initial: [u64; MAX_WORDS], block: &[u8; MAX_BLOCK]) -> [u64; MAX_WORDS] {
-    let mut state: State = std::array::from_fn(|word| spread::<H>(|_| initial[word]));
-    // SAFETY: the block has MAX_BLOCK octets.
-    unsafe { H::compress(&mut state, H::load(&[block.as_ptr(); MAX_LANES])) };
-    state.map(|word| {
-        let low = _mm_cvtsi128_si64(_mm512_castsi512_si128(word)) as u64;
-        if H::WORD == 4 { low & 0xffff_ffff } else { low }
-    })
-}
-
-/// The end of a message: what is left of it after its whole blocks, and the padding.
-#[repr(align(64))]
-struct Tail([u8; 2 * MAX_BLOCK]);
-
-impl Tail {
-    const EMPTY: Self = Self([0; 2 * MAX_BLOCK]);
-
-    /// Writes the end of `message`, for blocks of `block_len` octets, over an empty one. Gives the blocks before it, and
-    /// those with it.
-    #[inline]
-    fn write(&mut self, message: &Message<'_>, block_len: usize) -> (usize, usize) {
-        let tail = &mut self.0;
-        let whole = message.octets.len() / block_len;
-        let rest = &message.octets[whole * block_len..];
-        tail[..rest.len()].copy_from_slice(rest);
-        let mut end = rest.len();
-        if let Some(more) = message.more {
-            tail[end..end + more.len()].copy_from_slice(&more);
-            end += more.len();
-        }
-        tail[end] = 0x80;
-        let blocks = message.blocks(block_len);
-        let last = (blocks - whole) * block_len;
-        let bits = 8 * (block_len + message.len()) as u64;
-        tail[last - 8..last].copy_from_slice(&bits.to_be_bytes());
-        (whole, blocks)
-    }
-}
-
-/// # Safety
-/// The processor has the instructions, and there are 1 to `H::LANES` messages for this hash.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn run<H: Lanes>(messages: &mut [Message<'_>]) {
-    let mut tails = [const { Tail::EMPTY }; MAX_LANES];
-    let mut whole = [0usize; MAX_LANES];
-    let mut blocks = [0usize; MAX_LANES];
-    for (lane, message) in messages.iter().enumerate() {
-        (whole[lane], blocks[lane]) = tails[lane].write(message, H::BLOCK);
-    }
-
-    let of = |lane: usize| messages[if lane < messages.len() { lane } else { 0 }].key;
-    let mut state: State = std::array::from_fn(|word| spread::<H>(|lane| of(lane).inner[word]));
-    let longest = blocks.iter().copied().max().unwrap_or(0);
-    for block in 0..longest {
-        let at: [*const u8; MAX_LANES] = std::array::from_fn(|lane| {
-            if block < whole[lane] {
-                messages[lane].octets[block * H::BLOCK..][..H::BLOCK].as_ptr()
-            } else if block < blocks[lane] {
-                tails[lane].0[(block - whole[lane]) * H::BLOCK..][..H::BLOCK].as_ptr()
-            } else {
-                tails[lane].0.as_ptr()
-            }
-        });
-        let before = state;
-        // SAFETY: at each place there is a block, of the message or of its tail.
-        unsafe { H::compress(&mut state, H::load(&at)) };
-        let ended = blocks.iter().take(H::LANES).enumerate();
-        let ended = ended.fold(0u16, |mask, (lane, end)| mask | u16::from(block >= *end) << lane);
-        if ended != 0 {
-            for (state, before) in state.iter_mut().zip(before) {
-                *state = if H::WORD == 4 {
-                    _mm512_mask_mov_epi32(*state, ended, before)
-                } else {
-                    _mm512_mask_mov_epi64(*state, ended as u8, before)
-                };
-            }
-        }
-    }
-
-    // The outer hash is over the inner one alone, whose words are where they are wanted already.
-    let mut words: Words = [_mm512_setzero_si512(); 16];
-    let inner_words = if of(0).hash == Hash::Sha384 { 6 } else { H::WORDS };
-    words[..inner_words].copy_from_slice(&state[..inner_words]);
-    words[inner_words] = spread::<H>(|_| if H::WORD == 4 { 0x8000_0000 } else { 1 << 63 });
-    words[15] = spread::<H>(|_| 8 * (H::BLOCK + inner_words * H::WORD) as u64);
-    let mut state: State = std::array::from_fn(|word| spread::<H>(|lane| of(lane).outer[word]));
+/// As [`run`].
+#[inline(always)]
+unsafe fn states<H: Lanes, V: Vector>(
+    keys: &[&Key; MAX_LANES],
+    of: impl Fn(&Key) -> &[u64; MAX_WORDS],
+) -> [V; MAX_WORDS] {
     // SAFETY: the caller's promise.
-    unsafe { H::compress(&mut state, words) };
+    unsafe {
+        if keys.iter().all(|key| std::ptr::eq(*key, keys[0])) {
+            of(keys[0]).map(|word| H::splat(word))
+        } else {
+            std::array::from_fn(|word| H::spread(keys.map(|key| of(key)[word])))
+        }
+    }
+}
 
-    let rows: [__m512i; 16] = if H::WORD == 4 {
-        let mut columns = [_mm512_setzero_si512(); 16];
-        columns[..MAX_WORDS].copy_from_slice(&state);
-        transposed_u32(columns)
-    } else {
-        let mut rows = [_mm512_setzero_si512(); 16];
-        rows[..MAX_WORDS].copy_from_slice(&transposed_u64(state));
-        rows
-    };
-    for (message, row) in messages.iter_mut().zip(rows) {
-        let mut octets = [0u8; MAC_LEN];
-        // SAFETY: 64 octets are written to an array of 64.
-        unsafe { _mm512_storeu_si512(octets.as_mut_ptr().cast(), row) };
-        for (mac, word) in message.mac.chunks_exact_mut(H::WORD).zip(octets.chunks_exact(H::WORD)) {
-            mac.iter_mut().zip(word.iter().rev()).for_each(|(mac, octet)| *mac = *octet);
+/// Writes the MACs of messages, one to a lane.
+///
+/// # Safety
+/// The processor has what `V` wants, there is at least one message and no more than lanes, and all are for this hash.
+#[inline(always)]
+unsafe fn run<H: Lanes, V: Vector>(messages: &mut [Message<'_>]) {
+    let mut tails = [const { H::TAIL }; MAX_LANES];
+    let mut whole = [0; MAX_LANES];
+    let mut blocks = [0; MAX_LANES];
+    for (lane, message) in messages.iter().enumerate() {
+        (whole[lane], blocks[lane]) = write_tail(tails[lane].as_mut(), message, H::BLOCK);
+    }
+    let longest = blocks.iter().copied().max().unwrap_or(0);
+    let keys = std::array::from_fn(|lane| messages[if lane < messages.len() { lane } else { 0 }].key);
+
+    // SAFETY: the caller's promise. Where a block is loaded there is one, of the message or of its tail.
+    unsafe {
+        let mut state: [V; MAX_WORDS] = states::<H, V>(&keys, |key| &key.inner);
+        let mut at: [*const u8; MAX_LANES] = std::array::from_fn(|lane| tails[lane].as_ref().as_ptr());
+        let mut ahead = [0; MAX_LANES];
+        let mut ended = 0;
+        let mut change = 0;
+        for block in 0..=longest {
+            let words = if block < longest {
+                if block == change {
+                    // A lane goes over from its message to the tail, or has come to its end.
+                    change = longest;
+                    for (lane, message) in messages.iter().enumerate() {
+                        let tail = tails[lane].as_ref();
+                        let until = if block < whole[lane] {
+                            at[lane] = message.octets[block * H::BLOCK..].as_ptr();
+                            whole[lane]
+                        } else if block < blocks[lane] {
+                            at[lane] = tail[(1 + block - whole[lane]) * H::BLOCK..].as_ptr();
+                            blocks[lane]
+                        } else {
+                            at[lane] = tail.as_ptr();
+                            ended |= 1 << lane;
+                            longest
+                        };
+                        ahead[lane] = if ended >> lane & 1 == 0 { H::BLOCK } else { 0 };
+                        change = change.min(until);
+                    }
+                }
+                let words = H::load::<V>(&at);
+                for (at, ahead) in at.iter_mut().zip(&ahead) {
+                    *at = at.wrapping_add(*ahead);
+                }
+                words
+            } else {
+                // The outer hash is over the inner one alone, whose words are where they are wanted already.
+                let inner_words = if keys[0].hash == Hash::Sha384 { 6 } else { H::WORDS };
+                let mut words = [V::zero(); 16];
+                words[..inner_words].copy_from_slice(&state[..inner_words]);
+                words[inner_words] = H::splat(1 << (8 * H::WORD - 1));
+                words[15] = H::splat(8 * (H::BLOCK + inner_words * H::WORD) as u64);
+                state = states::<H, V>(&keys, |key| &key.outer);
+                ended = 0;
+                words
+            };
+            let before = state;
+            H::compress(&mut state, words);
+            if ended != 0 {
+                for (state, before) in state.iter_mut().zip(before) {
+                    *state = H::select(ended, before, *state);
+                }
+            }
+        }
+
+        let mut rows = [[0; MAX_ROW]; MAX_WORDS];
+        for (row, words) in rows.iter_mut().zip(state) {
+            V::store(row.as_mut_ptr(), words);
+        }
+        for (lane, message) in messages.iter_mut().enumerate() {
+            for (mac, row) in message.mac.chunks_exact_mut(H::WORD).zip(&rows[..H::WORDS]) {
+                mac.copy_from_slice(&row[lane * H::WORD..][..H::WORD]);
+                mac.reverse();
+            }
         }
     }
 }
 
 /// # Safety
 /// The processor has the instructions, and the messages are for this hash.
-#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 unsafe fn alternate<H: Instructions>(messages: &mut [Message<'_>]) {
     sha_ni::clear_upper();
     for few in messages.chunks_mut(sha_ni::MOST) {
@@ -329,19 +412,19 @@ unsafe fn alternate<H: Instructions>(messages: &mut [Message<'_>]) {
 /// # Safety
 /// The processor has the instructions, and the messages are for this hash.
 #[inline]
-#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 unsafe fn macs<H: Instructions, const N: usize>(messages: [&mut Message<'_>; N]) {
-    let mut tails = [const { Tail::EMPTY }; N];
+    let mut tails = [Sha1::TAIL; N];
     let mut whole = [0; N];
     let mut blocks = [0; N];
     for (i, message) in messages.iter().enumerate() {
-        (whole[i], blocks[i]) = tails[i].write(message, sha_ni::BLOCK);
+        (whole[i], blocks[i]) = write_tail(&mut tails[i], message, sha_ni::BLOCK);
     }
     let block = |i: usize, number: usize| -> &[u8; sha_ni::BLOCK] {
         let (octets, number) = if number < whole[i] {
             (messages[i].octets, number)
         } else {
-            (&tails[i].0[..], number - whole[i])
+            (&tails[i][..], 1 + number - whole[i])
         };
         &octets.as_chunks().0[number]
     };
@@ -385,7 +468,7 @@ unsafe fn macs<H: Instructions, const N: usize>(messages: [&mut Message<'_>; N])
 /// # Safety
 /// The processor has the instructions.
 #[inline]
-#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 unsafe fn octets_of<H: Instructions>(state: H::State, to: &mut [u8; 64]) {
     // SAFETY: the caller's promise.
     let words = unsafe { H::words(state) };

