@@ -243,6 +243,12 @@ pub(crate) enum TunnelCommand {
     Log {
         /// The tunnel's name.
         name: String,
+        /// Go on with what happens from now on, until SIGINT.
+        #[arg(short, long)]
+        follow: bool,
+        /// How to show it: as JSON, an object a line.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
         #[command(flatten)]
         access: Access,
     },
@@ -412,6 +418,7 @@ mod tests {
             "adit tunnel import --from strongswan ipsec.conf --secrets ipsec.secrets",
             "adit reload",
             "adit tunnel log a-b --socket /tmp/s",
+            "adit tunnel log -f a-b -o json",
             "adit check --config a.toml --log debug",
             "adit unload --bpf-dir /tmp/bpf",
             "adit metrics",

@@ -16,6 +16,7 @@
 mod capture;
 mod cli;
 mod import;
+mod log;
 mod peer_config;
 mod run;
 mod table;
@@ -124,10 +125,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
 
 fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
     let (name, access, action) = match command {
-        TunnelCommand::Log { name, access } => {
-            let entries = ask(access, async |client| client.log(&name).await)?;
-            let line = |e: &adit_control::status::LogEntry| format!("{}  {}", table::utc(e.at), e.text);
-            return print(&entries.iter().map(line).collect::<Vec<_>>().join("\n"));
+        TunnelCommand::Log { name, follow, output, access } => {
+            return log::run(&name, follow, output, access);
         }
         TunnelCommand::Show { name, access, output } => {
             let tunnel = ask(access, async |client| client.tunnel(&name).await)?;

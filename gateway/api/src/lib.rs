@@ -25,7 +25,7 @@ mod server;
 mod tests;
 
 pub use auth::{Scope, Token, TokenError};
-pub use client::{Client, ClientError, Remote, Trust, encoded};
+pub use client::{Client, ClientError, Events, Remote, Trust, encoded};
 pub use data_plane::data_plane_socket;
 pub use metrics::{CONTENT_TYPE, render};
 pub use problem::{FieldError, PROBLEM_JSON, Problem};

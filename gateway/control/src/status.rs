@@ -262,9 +262,54 @@ pub struct WorkerStatus {
     pub held: u64,
 }
 
+/// Something that happens while somebody looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A tunnel's connection status is another.
+    State {
+        /// Its name.
+        tunnel: String,
+        /// The new one.
+        state: State,
+    },
+    /// A tunnel's connection log has another entry.
+    Log {
+        /// Its name.
+        tunnel: String,
+        /// The entry.
+        entry: LogEntry,
+    },
+    /// A tunnel is no longer configured.
+    Removed {
+        /// The name that it had.
+        tunnel: String,
+    },
+    /// Who looks has not kept up.
+    Lost {
+        /// How many events he has missed.
+        count: u64,
+    },
+}
+
+impl Event {
+    /// The tunnel that it is about, if it is about one.
+    pub fn tunnel(&self) -> Option<&str> {
+        match self {
+            Event::State { tunnel, .. } | Event::Log { tunnel, .. } | Event::Removed { tunnel } => {
+                Some(tunnel)
+            }
+            Event::Lost { .. } => None,
+        }
+    }
+}
+
 /// One line of a tunnel's connection log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
+    /// Counts the entries of the tunnel from 0, those too that are no longer kept.
+    #[serde(default)]
+    pub number: u64,
     /// When.
     pub at: Timestamp,
     /// What happened, for people.

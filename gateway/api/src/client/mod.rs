@@ -1,7 +1,9 @@
 //! A client of the API, for the command line: over the Unix socket, or over HTTPS with a token.
 
+mod events;
 mod https;
 
+pub use events::Events;
 pub use https::{Remote, Trust};
 
 use crate::{Done, FieldError, NewToken, Problem, SecretToken, Token};
@@ -105,6 +107,19 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
     pub async fn log(&self, tunnel: &str) -> Result<Vec<LogEntry>, ClientError> {
         self.get(&format!("/v1/tunnels/{}/log", encoded(tunnel))).await
+    }
+
+    /// What happens from now on, to one tunnel or to all.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
+    pub async fn events(&self, tunnel: Option<&str>) -> Result<Events, ClientError> {
+        let query = tunnel.map_or_else(String::new, |tunnel| format!("?tunnel={}", encoded(tunnel)));
+        let response = self.request(Method::GET, &format!("/v1/events{query}"), None).await?;
+        if response.status().is_success() {
+            return Ok(Events::new(response.into_body()));
+        }
+        Err(refused(&response.into_body().collect().await?.to_bytes()))
     }
 
     /// The configuration of the other side of a tunnel.

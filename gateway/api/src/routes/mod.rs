@@ -1,5 +1,6 @@
 //! What can be asked for, by path; the OpenAPI document is made of the same table.
 
+mod events;
 mod gateway;
 mod tokens;
 mod tunnels;
@@ -58,6 +59,7 @@ fn routed() -> OpenApiRouter<Gateway> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(gateway::status))
         .routes(routes!(gateway::reload))
+        .routes(routes!(events::follow))
         .routes(routes!(gateway::scrape))
         .routes(routes!(gateway::openapi))
         .routes(routes!(tunnels::status))

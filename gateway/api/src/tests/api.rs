@@ -1,8 +1,14 @@
 //! The server as other machines find it: over TLS, by whoever comes, in octets.
 
 use super::Gateway;
-use crate::{Client, ClientError, NewToken, Problem, Remote, Scope, Trust, openapi, server::fingerprint};
-use adit_control::peer_config::{Request, Vendor};
+use crate::{
+    Client, ClientError, Events, NewToken, Problem, Remote, Scope, Trust, openapi, server::fingerprint,
+};
+use adit_control::{
+    Action,
+    peer_config::{Request, Vendor},
+    status::{Event, State},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -92,6 +98,8 @@ async fn each_route_is_opened_by_its_scope_and_by_nothing_less() {
     let gateway = Gateway::start(20).await;
     let [read, write] = [gateway.token(&[Scope::Read]).await, gateway.token(&[Scope::Write]).await];
     let status = async |method: &str, path: &str, token: &str| {
+        // A stream has no end that a reader could wait for; what refuses it has.
+        let path = if path == "/v1/events" { "/v1/events?tunnel=none" } else { path };
         let header =
             if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
         let (code, header, body) = ask(gateway.tls().await, &request(method, path, &header, "")).await;
@@ -233,6 +241,35 @@ async fn who_takes_his_time_is_let_go_and_keeps_nobody_waiting() {
     assert!(String::from_utf8(rest).unwrap().starts_with("HTTP/1.1 408"));
     tokio::time::resume();
     assert!(gateway.client().status().await.is_ok());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_to_a_tunnel_is_told_to_who_follows_it() {
+    let gateway = Gateway::start(26).await;
+    gateway.rewrite(&super::config(26, &["a-b", "a-c"]));
+    gateway.client().reload().await.unwrap();
+    let remote = gateway.remote(&gateway.token(&[Scope::Read]).await);
+    let mut all = remote.events(None).await.unwrap();
+    let mut one = remote.events(Some("a-c")).await.unwrap();
+    gateway.client().act("a-b", Action::Down).await.unwrap();
+    gateway.client().act("a-c", Action::Down).await.unwrap();
+    let next_state = async |events: &mut Events| loop {
+        match events.next().await.unwrap().unwrap() {
+            Event::State { tunnel, state } => return (tunnel, state),
+            Event::Log { tunnel, entry } => {
+                let log = gateway.client().log(&tunnel).await.unwrap();
+                assert!(log.contains(&entry), "{entry:?} of {log:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(next_state(&mut all).await, ("a-b".into(), State::Disabled));
+    assert_eq!(next_state(&mut one).await, ("a-c".into(), State::Disabled));
+    gateway.rewrite(&super::config(26, &["a-b"]));
+    gateway.client().reload().await.unwrap();
+    assert_eq!(one.next().await.unwrap(), Some(Event::Removed { tunnel: "a-c".into() }));
+    assert!(matches!(remote.events(Some("a-c")).await, Err(ClientError::Refused(p)) if p.status == 404));
     gateway.stop().await;
 }
 

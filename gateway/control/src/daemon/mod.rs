@@ -17,11 +17,11 @@ pub use reload::ReloadError;
 use crate::{
     config::{self, Config},
     peer_config::{self, PeerConfigError, PeerFile},
-    status::{LogEntry, Status},
+    status::{Event, LogEntry, Status},
 };
 use std::{net::SocketAddr, path::PathBuf};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -84,7 +84,10 @@ pub struct Stopped;
 
 /// A handle to a running `control`.
 #[derive(Clone, Debug)]
-pub struct Control(mpsc::Sender<Command>);
+pub struct Control {
+    commands: mpsc::Sender<Command>,
+    events: broadcast::Sender<Event>,
+}
 
 enum Command {
     Status(oneshot::Sender<Status>),
@@ -146,7 +149,8 @@ impl Control {
     ) -> Result<(Control, JoinHandle<Result<(), ControlError>>), ControlError> {
         let (commands, receiver) = mpsc::channel(16);
         let daemon = run::Daemon::new(options).await?;
-        Ok((Control(commands), tokio::spawn(daemon.run(receiver))))
+        let events = daemon.tunnels.events();
+        Ok((Control { commands, events }, tokio::spawn(daemon.run(receiver))))
     }
 
     /// Everything at this moment.
@@ -163,6 +167,11 @@ impl Control {
     /// [`Stopped`].
     pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
         self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// What happens to the tunnels from now on. Who does not keep up misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
     }
 
     /// The configuration of the other side of a tunnel. It holds keys only where both the request and `api.reveal_secrets`
@@ -215,7 +224,7 @@ impl Control {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         let (answer, received) = oneshot::channel();
-        self.0.send(command(answer)).await.map_err(|_| Stopped)?;
+        self.commands.send(command(answer)).await.map_err(|_| Stopped)?;
         received.await.map_err(|_| Stopped)
     }
 }

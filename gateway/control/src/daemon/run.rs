@@ -321,7 +321,7 @@ impl Daemon {
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::Log(name, answer) => {
                 let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));
-                drop(answer.send(tunnel.map(Tunnel::log)));
+                drop(answer.send(tunnel.map(|t| t.log().since(0))));
             }
             Command::Configured(name, answer) => {
                 let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));

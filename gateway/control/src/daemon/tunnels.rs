@@ -1,23 +1,47 @@
 //! The tunnels by number, by name, and by when they have something to do: no step of the task looks at all of them.
 
 use super::attempts::Attempts;
-use crate::tunnel::Tunnel;
+use crate::{
+    status::Event,
+    tunnel::{State, Tunnel},
+};
 use adit_ike::TunnelId;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Instant,
 };
+use tokio::sync::broadcast;
+
+/// Events that are kept for who is slow to take them.
+const KEPT_EVENTS: usize = 1024;
 
 /// Every tunnel.
-#[derive(Default)]
 pub(super) struct Tunnels {
     all: BTreeMap<TunnelId, Box<Tunnel>>,
     names: HashMap<String, TunnelId>,
     due: BTreeSet<(Instant, TunnelId)>,
     attempts: Attempts,
+    events: broadcast::Sender<Event>,
+}
+
+impl Default for Tunnels {
+    fn default() -> Self {
+        Tunnels {
+            all: BTreeMap::new(),
+            names: HashMap::new(),
+            due: BTreeSet::new(),
+            attempts: Attempts::default(),
+            events: broadcast::Sender::new(KEPT_EVENTS),
+        }
+    }
 }
 
 impl Tunnels {
+    /// Where what happens to them is told.
+    pub(super) fn events(&self) -> broadcast::Sender<Event> {
+        self.events.clone()
+    }
+
     pub(super) fn insert(&mut self, tunnel: Tunnel) {
         self.remove(tunnel.id());
         self.names.insert(tunnel.config().name.clone(), tunnel.id());
@@ -32,6 +56,10 @@ impl Tunnels {
             self.due.remove(&(at, id));
         }
         self.attempts.end(id);
+        if self.events.receiver_count() > 0 {
+            // Nobody may be there any more.
+            let _ = self.events.send(Event::Removed { tunnel: tunnel.config().name.clone() });
+        }
         Some(*tunnel)
     }
 
@@ -43,8 +71,12 @@ impl Tunnels {
     pub(super) fn with<T>(&mut self, id: TunnelId, f: impl FnOnce(&mut Tunnel) -> T) -> Option<T> {
         let tunnel = self.all.get_mut(&id)?;
         let before = tunnel.due();
+        let told = (tunnel.state(), tunnel.log().count());
         let result = f(tunnel);
         let after = tunnel.due();
+        if self.events.receiver_count() > 0 {
+            tell(&self.events, tunnel, told);
+        }
         if before != after {
             before.map(|at| self.due.remove(&(at, id)));
             self.due.extend(after.map(|at| (at, id)));
@@ -87,16 +119,22 @@ impl Tunnels {
     }
 }
 
+/// Tells what is new of a tunnel that had this state and as many entries in its log.
+fn tell(events: &broadcast::Sender<Event>, tunnel: &Tunnel, (state, logged): (State, u64)) {
+    let name = || tunnel.config().name.clone();
+    let entries = tunnel.log().since(logged).into_iter().map(|entry| Event::Log { tunnel: name(), entry });
+    let state = (tunnel.state() != state).then(|| Event::State { tunnel: name(), state: tunnel.state() });
+    // Nobody may be there any more.
+    entries.chain(state).for_each(|event| drop(events.send(event)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
         super::attempts::{AT_ONCE, PATIENCE},
         *,
     };
-    use crate::{
-        config::Config,
-        tunnel::{Groups, State},
-    };
+    use crate::{config::Config, tunnel::Groups};
     use adit_ike::Phase;
     use std::{path::Path, time::Duration};
 
@@ -123,6 +161,21 @@ mod tests {
         assert_eq!(tunnels.next_due(), None);
         assert_eq!((tunnels.named("t2"), tunnels.named("t1")), (Some(TunnelId(2)), None));
         assert_eq!(tunnels.get(TunnelId(2)).unwrap().state(), State::Connecting);
+    }
+
+    #[test]
+    fn who_looks_is_told_what_happens() {
+        let mut tunnels = Tunnels::default();
+        tunnels.insert(tunnel(1));
+        let mut events = tunnels.events().subscribe();
+        tunnels.with(TunnelId(1), |t| t.begin(Instant::now()));
+        let Event::Log { tunnel, entry } = events.try_recv().unwrap() else { panic!() };
+        assert_eq!((tunnel.as_str(), entry.text.as_str()), ("t1", "idle → connecting"));
+        let state = Event::State { tunnel: "t1".into(), state: State::Connecting };
+        assert_eq!(events.try_recv().unwrap(), state);
+        assert!(events.try_recv().is_err());
+        tunnels.remove(TunnelId(1));
+        assert_eq!(events.try_recv().unwrap(), Event::Removed { tunnel: "t1".into() });
     }
 
     /// `count` tunnels that are all to negotiate now.

@@ -21,20 +21,33 @@ pub(super) fn line(text: &str) -> String {
 
 /// The last [`KEPT`] events of a tunnel.
 #[derive(Debug, Default)]
-pub struct Log(VecDeque<(SystemTime, Box<str>)>);
+pub struct Log {
+    kept: VecDeque<(SystemTime, Box<str>)>,
+    /// How many have come and gone before these.
+    gone: u64,
+}
 
 impl Log {
     /// Adds an event, and lets the oldest go when there is no room.
     pub fn push(&mut self, at: SystemTime, text: String) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+            self.gone += 1;
         }
-        self.0.push_back((at, text.into()));
+        self.kept.push_back((at, text.into()));
     }
 
-    /// The events, oldest first.
-    pub fn entries(&self) -> Vec<LogEntry> {
-        self.0.iter().map(|(at, text)| LogEntry { at: timestamp(*at), text: text.to_string() }).collect()
+    /// How many events there have been.
+    pub fn count(&self) -> u64 {
+        self.gone + self.kept.len() as u64
+    }
+
+    /// The events from number `first` on, oldest first, as far as they are kept.
+    pub fn since(&self, first: u64) -> Vec<LogEntry> {
+        let skipped = usize::try_from(first.saturating_sub(self.gone)).unwrap_or(usize::MAX);
+        let kept = self.kept.iter().zip(self.gone..).skip(skipped);
+        kept.map(|((at, text), number)| LogEntry { number, at: timestamp(*at), text: text.to_string() })
+            .collect()
     }
 }
 
@@ -56,10 +69,13 @@ mod tests {
         for i in 0..1500 {
             log.push(SystemTime::UNIX_EPOCH, i.to_string());
         }
-        let entries = log.entries();
+        let entries = log.since(0);
         assert_eq!(
             (entries.len(), entries[0].text.as_str(), entries[999].text.as_str()),
             (1000, "500", "1499")
         );
+        assert_eq!((log.count(), entries[0].number), (1500, 500));
+        assert_eq!(log.since(1499), entries[999..]);
+        assert!(log.since(1500).is_empty() && log.since(u64::MAX).is_empty());
     }
 }

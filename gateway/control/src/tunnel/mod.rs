@@ -13,7 +13,7 @@ use crate::{
     maps::Counters,
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
-    status::{ChildStatus, Failure, LogEntry, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
+    status::{ChildStatus, Failure, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
 };
 use adit_ike::{
     ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild, TrafficSelector,
@@ -222,8 +222,8 @@ impl Tunnel {
     }
 
     /// The connection log, oldest first.
-    pub fn log(&self) -> Vec<LogEntry> {
-        self.log.entries()
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// What the IKE endpoint is told.
