@@ -136,14 +136,16 @@ impl Engine {
                 all = false;
                 continue;
             };
-            let sealed = sa.seal(buf, *start..*end, *seq, |esp, seq_high| {
-                fours.seal(aead.job_to_seal(key, position, esp, *seq, seq_high));
-            });
-            let sealed = sealed.map(|(range, class)| {
-                headless.extend(class.map(|class| (position, sa, class)));
-                range
-            });
-            (*start, *end, *outcome) = finished(*start..*end, sealed);
+            let (range, class, esp) = match sa.seal(buf, *start..*end, *seq) {
+                Ok(sealed) => sealed,
+                Err(drop) => {
+                    *outcome = Outcome::Dropped(drop);
+                    continue;
+                }
+            };
+            (*start, *end, *outcome) = (range.start, range.end, Outcome::Done);
+            fours.seal(aead.job_to_seal(key, position, esp, *seq, sa.seq_high(*seq)));
+            headless.extend(class.map(|class| (position, sa, class)));
         }
         fours.seal_rest();
         all
@@ -163,12 +165,13 @@ impl Engine {
             }
             let Packet { buf, start, end, sa, seq, outcome } = packet;
             let sealed = self.sa(*sa).ok_or(Drop::NoSa).and_then(|sa| {
-                let (range, class) = sa.seal(buf, *start..*end, *seq, |esp, seq_high| {
-                    let Form::Esp(transform) = &sa.form else { return };
-                    if let Err(esp) = transform.queue(&mut queue, position, esp, Some(*seq), seq_high) {
-                        transform.seal(esp, *seq, seq_high);
-                    }
-                })?;
+                let (range, class, esp) = sa.seal(buf, *start..*end, *seq)?;
+                let seq_high = sa.seq_high(*seq);
+                if let Form::Esp(transform) = &sa.form
+                    && let Err(esp) = transform.queue(&mut queue, position, esp, Some(*seq), seq_high)
+                {
+                    transform.seal(esp, *seq, seq_high);
+                }
                 headless.extend(class.map(|class| (position, sa, class)));
                 Ok(range)
             });
@@ -373,17 +376,14 @@ impl Sa {
         }
     }
 
-    /// Seals; of ESP everything but what `hand_over` does: IV, encryption and ICV of the packet from its SPI on, with the
-    /// high half of an extended sequence number. Gives where the outer packet lies, and the traffic class of its header if
-    /// that is still to be written.
+    /// Seals AH, and of ESP everything but IV, encryption and ICV.
     #[inline(always)]
     fn seal<'a>(
         &'a self,
         buf: &'a mut [u8],
         given: Range<usize>,
         seq: u64,
-        hand_over: impl FnOnce(&'a mut [u8], Option<u32>),
-    ) -> Result<(Range<usize>, Option<u8>), Drop> {
+    ) -> Result<Encapsulated<'a>, Drop> {
         let inner = buf.get(given.clone()).ok_or(Drop::Malformed)?;
         let inner = Inner::parse(inner).ok_or(Drop::BadInner)?;
         if seq == 0 || !self.esn && seq > u64::from(u32::MAX) {
@@ -400,7 +400,6 @@ impl Sa {
         if !is_headless {
             self.template.write(outer, inner.traffic_class);
         }
-        let seq_high = self.seq_high(seq);
         match &self.form {
             Form::Esp(transform) => {
                 let esp = &mut outer[self.template.len()..];
@@ -408,12 +407,11 @@ impl Sa {
                     *header = (u64::from(self.spi) << 32 | seq & 0xffff_ffff).to_be_bytes();
                 }
                 write_trailer(esp, transform, inner);
-                hand_over(esp, seq_high);
-                Ok((start..end, is_headless.then_some(inner.traffic_class)))
+                Ok((start..end, is_headless.then_some(inner.traffic_class), esp))
             }
             Form::Ah(ah) => {
-                ah.seal(outer, self.template.len(), inner.next_header, self.spi, seq, seq_high);
-                Ok((start..end, None))
+                ah.seal(outer, self.template.len(), inner.next_header, self.spi, seq, self.seq_high(seq));
+                Ok((start..end, None, outer))
             }
         }
     }
@@ -499,6 +497,10 @@ impl Sa {
         }
     }
 }
+
+/// Where an outer packet lies, the traffic class of its header if that is still to be written, and of ESP the packet from
+/// its SPI to the room for its ICV.
+type Encapsulated<'a> = (Range<usize>, Option<u8>, &'a mut [u8]);
 
 /// A packet that is being opened.
 struct Opening<'a> {

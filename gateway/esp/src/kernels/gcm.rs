@@ -1,8 +1,12 @@
 //! AES-GCM (NIST SP 800-38D) with AVX-512, VAES and VPCLMULQDQ.
 //!
 //! Packets go through in fours. Of each, counter mode and GHASH run over 64 octets a register; GHASH multiplies every
-//! block by its own power of H and reduces once for [`GROUP`] blocks. What is left at the end, one reduction and one
-//! encrypted counter block a packet, is done for all four in the lanes of one register, whatever their keys.
+//! block by its own power of H and reduces once for [`GROUP`] blocks. The last reduction and the tag are done for all four
+//! in the lanes of one register, whatever their keys.
+//!
+//! Packets of up to [`SHORT`] octets go through side by side, two registers each: in the first lane is the block that
+//! encrypts the tag, and for GHASH the associated data; the lengths are in the lane behind the text. So all that GCM does
+//! is two registers of AES and two of products a packet.
 //!
 //! GHASH works on octet-reversed blocks, where the product of two bit-reflected polynomials comes out shifted by one
 //! bit; the powers of H are kept multiplied by x to make up for it (Gueron and Kounavis, "Intel Carry-Less
@@ -10,8 +14,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{GcmJob, TAG_LEN, aes::RoundKeys};
-use subtle::ConstantTimeEq;
+use super::{AeadJob, GcmJob, TAG_LEN, aes::RoundKeys};
+use arrayvec::ArrayVec;
 use zeroize::Zeroize;
 
 /// Blocks whose products are summed before a reduction.
@@ -23,6 +27,8 @@ const POWERS: usize = 36;
 const LANES: usize = 4;
 /// Packets that are finished together.
 pub(super) const WIDTH: usize = 4;
+/// Octets of the longest text that goes through side by side with three others: six blocks, and one lane on either side.
+pub(super) const SHORT: usize = 96;
 /// x^128 + x^127 + x^126 + x^121 + 1, the field's polynomial with its bits reflected, without x^128.
 const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
 
@@ -87,34 +93,64 @@ pub(crate) fn seal(jobs: &mut [GcmJob<'_>]) {
 pub(crate) fn open(jobs: &mut [GcmJob<'_>]) {
     each_four(jobs, |four, rounds| {
         // SAFETY: as in `seal`.
-        let tags = unsafe {
+        unsafe {
             match rounds {
                 10 => run::<10, false>(four),
                 12 => run::<12, false>(four),
                 _ => run::<14, false>(four),
             }
         };
-        for (job, tag) in four.iter_mut().zip(tags) {
-            // As numbers: as arrays they are compared octet by octet.
-            job.authentic = u128::from_ne_bytes(*job.tag).ct_eq(&u128::from_ne_bytes(tag)).into();
-            if !job.authentic {
-                job.text.fill(0);
-            }
-        }
     });
 }
 
-/// Cuts jobs into runs of at most four whose keys have one length.
-fn each_four<'a, 'j>(mut jobs: &'j mut [GcmJob<'a>], mut work: impl FnMut(&mut [GcmJob<'a>], usize)) {
+/// Cuts jobs into runs of four whose keys have one length; where there are fewer, empty ones make up the number.
+fn each_four<'a>(mut jobs: &mut [GcmJob<'a>], work: impl Fn(&mut [GcmJob<'_>; WIDTH], usize)) {
     while let [first, ..] = &*jobs {
-        let rounds = first.key.rounds();
+        let (key, rounds) = (first.key, first.key.rounds());
         let same = jobs.iter().take(WIDTH).take_while(|job| job.key.rounds() == rounds).count();
-        let (four, rest) = std::mem::take(&mut jobs).split_at_mut(same);
+        let (some, rest) = std::mem::take(&mut jobs).split_at_mut(same);
         for next in rest.iter().take(WIDTH) {
             prefetch(next.key);
         }
-        work(four, rounds);
+        match some.try_into() {
+            Ok(four) => work(four, rounds),
+            Err(_) => few(some, key, |four| work(four, rounds)),
+        }
         jobs = rest;
+    }
+}
+
+/// Up to four jobs with empty ones behind them.
+fn few(jobs: &mut [GcmJob<'_>], key: &Key, work: impl FnOnce(&mut [GcmJob<'_>; WIDTH])) {
+    // Texts of no octet, each with a tag behind it: in a pointer into nothing an empty mask would be slow.
+    let mut empty = [[0; TAG_LEN]; WIDTH];
+    let (mut given, empty) = (jobs.iter_mut(), empty.iter_mut());
+    let mut four: ArrayVec<GcmJob<'_>, WIDTH> = ArrayVec::new();
+    for tag in empty {
+        let (text, tag) = tag.split_at_mut(0);
+        let Ok(tag) = tag.try_into() else { break };
+        let (nonce, aad, aad_len) = ([0; 12], [0; 16], 0);
+        four.push(match given.next() {
+            Some(AeadJob { position, key, nonce, aad, aad_len, text, tag, authentic }) => AeadJob {
+                position: *position,
+                key,
+                nonce: *nonce,
+                aad: *aad,
+                aad_len: *aad_len,
+                text,
+                tag,
+                authentic: *authentic,
+            },
+            None => AeadJob { position: 0, key, nonce, aad, aad_len, text, tag, authentic: false },
+        });
+    }
+    if let Ok(four) = four.as_mut_slice().try_into() {
+        work(four);
+    }
+    let authentic: ArrayVec<bool, WIDTH> = four.iter().map(|job| job.authentic).collect();
+    drop(four);
+    for (job, authentic) in jobs.iter_mut().zip(authentic) {
+        job.authentic = authentic;
     }
 }
 
@@ -266,6 +302,21 @@ fn round_key(key: &Key, round: usize) -> __m512i {
     _mm512_broadcast_i32x4(load_block(key.round_keys.of(round)))
 }
 
+/// The counters of four blocks from the `first` on, as numbers to be added to the nonce's zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn counters(first: i32) -> __m512i {
+    let (b, c, d) = (first + 1, first + 2, first + 3);
+    _mm512_set_epi32(d, 0, 0, 0, c, 0, 0, 0, b, 0, 0, 0, first, 0, 0, 0)
+}
+
+/// The same as they stand in the blocks, where the highest octet is the first: up to 255.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn counters_in_place(first: i32) -> __m512i {
+    _mm512_slli_epi32::<24>(counters(first))
+}
+
 /// The counter blocks of one packet: those of the next register, with the counter in the machine's order.
 struct Counter(__m512i);
 
@@ -344,8 +395,9 @@ unsafe fn step<const ROUNDS: usize, const SEAL: bool, const V: usize>(
     }
 }
 
-/// The whole text of one packet; gives the sum that is left to reduce.
-#[inline]
+/// The whole text of one packet; gives the sum that is left to reduce. Never inlined: four times over it would not fit the
+/// processor's store of decoded instructions.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
 fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut GcmJob<'_>, nonce: __m128i) -> Sum {
     let key = job.key;
@@ -405,52 +457,161 @@ fn text<const ROUNDS: usize, const SEAL: bool>(job: &mut GcmJob<'_>, nonce: __m1
     sum
 }
 
-/// Encrypts or decrypts up to four packets and gives their tags; with `SEAL` they are also written.
+/// Four packets of up to [`SHORT`] octets each, side by side: what is left to reduce of each, and the block that its tag is
+/// encrypted with.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn short<const ROUNDS: usize, const SEAL: bool, const SAME_KEY: bool>(
+    jobs: &mut [GcmJob<'_>; WIDTH],
+    keys: [&Key; WIDTH],
+) -> ([Sum; WIDTH], [__m128i; WIDTH]) {
+    let zero = _mm512_setzero_si512();
+    let mut streams = [[zero; 2]; WIDTH];
+    for (stream, job) in streams.iter_mut().zip(&*jobs) {
+        let nonce = _mm512_broadcast_i32x4(load_nonce(&job.nonce));
+        let (first, second) = (counters_in_place(1), counters_in_place(1 + LANES as i32));
+        *stream = [_mm512_or_si512(nonce, first), _mm512_or_si512(nonce, second)];
+    }
+    let of_round = |round: usize| {
+        if SAME_KEY { [round_key(keys[0], round); WIDTH] } else { keys.map(|key| round_key(key, round)) }
+    };
+    for (stream, key) in streams.iter_mut().zip(of_round(0)) {
+        *stream = stream.map(|blocks| _mm512_xor_si512(blocks, key));
+    }
+    for round in 1..ROUNDS {
+        for (stream, key) in streams.iter_mut().zip(of_round(round)) {
+            *stream = stream.map(|blocks| _mm512_aesenc_epi128(blocks, key));
+        }
+    }
+    let ([a, b, c, d], last) = (jobs, of_round(ROUNDS));
+    let (a, b) = (short_one::<SEAL>(a, streams[0], last[0]), short_one::<SEAL>(b, streams[1], last[1]));
+    let (c, d) = (short_one::<SEAL>(c, streams[2], last[2]), short_one::<SEAL>(d, streams[3], last[3]));
+    ([a.0, b.0, c.0, d.0], [a.1, b.1, c.1, d.1])
+}
+
+/// One of them, whose stream lacks the last round.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn short_one<const SEAL: bool>(job: &mut GcmJob<'_>, stream: [__m512i; 2], last: __m512i) -> (Sum, __m128i) {
+    // The text begins in the second lane.
+    let end = job.text.len() + 16;
+    let masks = [_bzhi_u64(!0, end as u32) & !0xffff, _bzhi_u64(!0, end.saturating_sub(64) as u32)];
+    let first = job.text.as_mut_ptr().wrapping_sub(16).cast();
+    let second = job.text.as_mut_ptr().wrapping_add(48).cast();
+    // SAFETY: a masked load and a masked store touch only the octets in the mask, which are the text's.
+    let ([before, more_before], [after, more_after]) = unsafe {
+        let before = [_mm512_maskz_loadu_epi8(masks[0], first), _mm512_maskz_loadu_epi8(masks[1], second)];
+        let after = [
+            _mm512_aesenclast_epi128(stream[0], _mm512_xor_si512(last, before[0])),
+            _mm512_aesenclast_epi128(stream[1], _mm512_xor_si512(last, before[1])),
+        ];
+        _mm512_mask_storeu_epi8(first, masks[0], after[0]);
+        _mm512_mask_storeu_epi8(second, masks[1], after[1]);
+        (before, after)
+    };
+    let (low, high) = if SEAL {
+        (_mm512_maskz_mov_epi8(masks[0], after), _mm512_maskz_mov_epi8(masks[1], more_after))
+    } else {
+        (before, more_before)
+    };
+    let aad = _mm512_zextsi128_si512(load_halves(&job.aad));
+    let (low, high) = (reversed(_mm512_or_si512(low, aad)), reversed(high));
+    // The lengths are behind the text, in the last lane that counts.
+    let lane = end.div_ceil(16);
+    let lengths = _mm_set_epi64x(i64::from(job.aad_len) * 8, job.text.len() as i64 * 8);
+    let lengths = _mm512_broadcast_i32x4(lengths);
+    let [place, more_place] = (3u16 << (2 * lane)).to_le_bytes();
+    let low = _mm512_mask_mov_epi64(low, place, lengths);
+    let high = _mm512_mask_mov_epi64(high, more_place, lengths);
+    // Powers beyond H^1 are zero, and so are the blocks they would be multiplied with.
+    let power = POWERS - 1 - lane;
+    let mut sum = multiply(low, load_powers(job.key, power));
+    add_one(&mut sum, high, load_powers(job.key, (power + LANES).min(POWERS)));
+    (sum, _mm512_castsi512_si128(after))
+}
+
+/// One register of four blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
+fn lanes([a, b, c, d]: [__m128i; WIDTH]) -> __m512i {
+    let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
+}
+
+/// Encrypts four packets and writes their tags, or decrypts them and compares the tags; what is not authentic is
+/// wiped.
 ///
 /// # Safety
-/// The processor has the instructions, `jobs` holds one to four, and all keys have `ROUNDS` rounds.
+/// The processor has the instructions, and all keys have `ROUNDS` rounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,bmi2")]
-unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [GcmJob<'_>]) -> [[u8; TAG_LEN]; WIDTH] {
+unsafe fn run<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [GcmJob<'_>; WIDTH]) {
     let zero = _mm512_setzero_si512();
-    let (mut low, mut middle, mut high) = ([zero; WIDTH], [zero; WIDTH], [zero; WIDTH]);
-    let mut nonces = [_mm_setzero_si128(); WIDTH];
-    let mut keys = [jobs[0].key; WIDTH];
-    for (i, job) in jobs.iter_mut().enumerate() {
-        nonces[i] = load_nonce(&job.nonce);
-        keys[i] = job.key;
-        let sum = text::<ROUNDS, SEAL>(job, nonces[i]);
-        (low[i], middle[i], high[i]) = (sum.low, sum.middle, sum.high);
-    }
-    let sum = Sum { low: across_each(low), middle: across_each(middle), high: across_each(high) };
-    let hash = reversed(reduce(sum));
-    let lanes = |[a, b, c, d]: [__m128i; WIDTH]| {
-        let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
-        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, c), d)
-    };
-    let same = keys.iter().all(|key| std::ptr::eq(*key, keys[0]));
-    let round_keys = |round: usize| {
-        if same {
-            round_key(keys[0], round)
+    let [a, b, c, d] = &*jobs;
+    let keys = [a.key, b.key, c.key, d.key];
+    // One by one: together they would be loaded as vectors, and wait for what has only just been written.
+    let is = |job: &GcmJob<'_>| job.text.len() <= SHORT;
+    let is_short = is(a) && is(b) && is(c) && is(d);
+    let is = |key: &Key| std::ptr::eq(key, keys[0]);
+    let same_key = is(keys[1]) && is(keys[2]) && is(keys[3]);
+    let (sums, encrypt_tags) = if is_short {
+        let (sums, blocks) = if same_key {
+            short::<ROUNDS, SEAL, true>(jobs, keys)
         } else {
-            lanes(keys.map(|key| load_block(key.round_keys.of(round))))
+            short::<ROUNDS, SEAL, false>(jobs, keys)
+        };
+        (sums, lanes(blocks))
+    } else {
+        let mut sums = [Sum { low: zero, middle: zero, high: zero }; WIDTH];
+        let mut first = [_mm_setzero_si128(); WIDTH];
+        for (i, job) in jobs.iter_mut().enumerate() {
+            let nonce = load_nonce(&job.nonce);
+            sums[i] = text::<ROUNDS, SEAL>(job, nonce);
+            first[i] = _mm_add_epi32(nonce, _mm_set_epi32(1 << 24, 0, 0, 0));
         }
+        let round_keys = |round: usize| {
+            if same_key {
+                round_key(keys[0], round)
+            } else {
+                lanes(keys.map(|key| load_block(key.round_keys.of(round))))
+            }
+        };
+        let mut blocks = _mm512_xor_si512(lanes(first), round_keys(0));
+        for round in 1..ROUNDS {
+            blocks = _mm512_aesenc_epi128(blocks, round_keys(round));
+        }
+        (sums, _mm512_aesenclast_epi128(blocks, round_keys(ROUNDS)))
     };
-    // The first counter block, whose counter is 1.
-    let first = _mm512_add_epi32(lanes(nonces), _mm512_broadcast_i32x4(_mm_set_epi32(1 << 24, 0, 0, 0)));
-    let mut tags = _mm512_xor_si512(first, round_keys(0));
-    for round in 1..ROUNDS {
-        tags = _mm512_aesenc_epi128(tags, round_keys(round));
-    }
-    tags = _mm512_aesenclast_epi128(tags, _mm512_xor_si512(round_keys(ROUNDS), hash));
-    let mut out = [[0; TAG_LEN]; WIDTH];
-    // SAFETY: 64 octets are written to an array of 64.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), tags) };
+    let sum = Sum {
+        low: across_each(sums.map(|sum| sum.low)),
+        middle: across_each(sums.map(|sum| sum.middle)),
+        high: across_each(sums.map(|sum| sum.high)),
+    };
+    let tags = _mm512_xor_si512(encrypt_tags, reversed(reduce(sum)));
     if SEAL {
-        for (job, tag) in jobs.iter_mut().zip(&out) {
-            *job.tag = *tag;
+        let tags = [
+            _mm512_castsi512_si128(tags),
+            _mm512_extracti32x4_epi32::<1>(tags),
+            _mm512_extracti32x4_epi32::<2>(tags),
+            _mm512_extracti32x4_epi32::<3>(tags),
+        ];
+        for (job, tag) in jobs.iter_mut().zip(tags) {
+            // SAFETY: 16 octets are written to a reference to 16.
+            unsafe { _mm_storeu_si128(job.tag.as_mut_ptr().cast(), tag) };
+        }
+        return;
+    }
+    let mut given = [_mm_setzero_si128(); WIDTH];
+    for (given, job) in given.iter_mut().zip(&*jobs) {
+        *given = load_block(job.tag);
+    }
+    // Whole tags at once: it takes as long whichever octet is wrong.
+    let differ = _mm512_cmpneq_epi64_mask(tags, lanes(given));
+    for (i, job) in jobs.iter_mut().enumerate() {
+        job.authentic = differ >> (2 * i) & 3 == 0;
+        if !job.authentic {
+            job.text.fill(0);
         }
     }
-    out
 }
 
 /// The round keys, and the powers of H.

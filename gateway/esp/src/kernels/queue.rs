@@ -80,8 +80,8 @@ impl LanesJob<'_> {
 /// Packets for AES-GCM, which wait until there are four of a key length.
 #[derive(Default)]
 pub(crate) struct Fours<'a> {
-    /// By the rounds of the key: 10, 12 and 14.
-    waiting: [ArrayVec<GcmJob<'a>, { gcm::WIDTH }>; 3],
+    /// By the rounds of the key, 10, 12 and 14, and whether the text is short.
+    waiting: [ArrayVec<GcmJob<'a>, { gcm::WIDTH }>; 6],
     /// A bit for the position of each packet that was authentic.
     authentic: u64,
 }
@@ -90,7 +90,7 @@ impl<'a> Fours<'a> {
     /// Takes one more to encrypt.
     #[inline(always)]
     pub(crate) fn seal(&mut self, job: GcmJob<'a>) {
-        let waiting = &mut self.waiting[of_rounds(job.key.rounds())];
+        let waiting = &mut self.waiting[place(&job)];
         waiting.push(job);
         if waiting.is_full() {
             gcm::seal(waiting);
@@ -99,14 +99,14 @@ impl<'a> Fours<'a> {
     }
 
     /// Encrypts what is left.
-    pub(crate) fn seal_rest(mut self) {
+    pub(crate) fn seal_rest(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| gcm::seal(waiting));
     }
 
     /// Takes one more to decrypt, of a position below 64.
     #[inline(always)]
     pub(crate) fn open(&mut self, job: GcmJob<'a>) {
-        let waiting = &mut self.waiting[of_rounds(job.key.rounds())];
+        let waiting = &mut self.waiting[place(&job)];
         waiting.push(job);
         if waiting.is_full() {
             self.authentic |= opened(waiting);
@@ -115,19 +115,20 @@ impl<'a> Fours<'a> {
     }
 
     /// Decrypts what is left, and tells the positions of those that were authentic as bits; of the others no text is left.
-    pub(crate) fn open_rest(mut self) -> u64 {
+    pub(crate) fn open_rest(&mut self) -> u64 {
         self.waiting.iter_mut().fold(self.authentic, |authentic, waiting| authentic | opened(waiting))
     }
 }
 
-/// Where the packets of a key wait.
+/// Where a packet waits for others that go through with it.
 #[inline]
-fn of_rounds(rounds: usize) -> usize {
-    match rounds {
+fn place(job: &GcmJob<'_>) -> usize {
+    let by_rounds = match job.key.rounds() {
         10 => 0,
-        12 => 1,
-        _ => 2,
-    }
+        12 => 2,
+        _ => 4,
+    };
+    by_rounds + usize::from(job.text.len() > gcm::SHORT)
 }
 
 fn opened(waiting: &mut [GcmJob<'_>]) -> u64 {

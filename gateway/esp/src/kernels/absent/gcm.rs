@@ -5,6 +5,9 @@ use super::GcmJob;
 /// As in the kernel.
 pub(super) const WIDTH: usize = 4;
 
+/// As in the kernel.
+pub(super) const SHORT: usize = 96;
+
 /// No key.
 pub(crate) enum Key {}
 
