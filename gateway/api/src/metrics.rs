@@ -5,7 +5,7 @@
 //!
 //! With thousands of tunnels the text is tens of megabytes: it is made page by page, while it is sent.
 
-use adit_control::status::{State, Status, TunnelStatus, WorkerStatus};
+use adit_control::status::{State, Status, Traffic, TunnelStatus, WorkerStatus};
 use prometheus::{
     TextEncoder,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
@@ -150,8 +150,19 @@ fn of_workers(status: &Status, out: &mut Samples, figure: fn(&WorkerStatus) -> f
     }
 }
 
+/// Adds a sample for each direction of each interface that the kernel tells of.
+fn of_nics(status: &Status, out: &mut Samples, figure: fn(Traffic) -> u64) {
+    for port in &status.ports {
+        if let Some(nic) = &port.nic {
+            for (direction, traffic) in [("in", nic.received), ("out", nic.sent)] {
+                out.add(&[("interface", &port.interface), ("direction", direction)], figure(traffic) as f64);
+            }
+        }
+    }
+}
+
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 31] = [
+static FAMILIES: [Family; 36] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -236,6 +247,29 @@ static FAMILIES: [Family; 31] = [
         }),
     },
     Family {
+        name: "adit_tunnel_dpd_round_trip_seconds",
+        help: "How long the peer took when it was last asked for a sign of life; absent until it has been asked.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            t.dpd_round_trip_ms.into_iter().for_each(|ms| out.add(&[("tunnel", &t.name)], ms / 1e3));
+        }),
+    },
+    Family {
+        name: "adit_tunnel_last_error_timestamp_seconds",
+        help: "When something went wrong last, in seconds since 1970; absent since a negotiation has succeeded.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            if let Some(error) = &t.last_error {
+                let phase = match error.phase {
+                    Some(1) => "1",
+                    Some(2) => "2",
+                    _ => "none",
+                };
+                out.add(&[("tunnel", &t.name), ("phase", phase)], error.at as f64);
+            }
+        }),
+    },
+    Family {
         name: "adit_tunnel_child_sas",
         help: "Pairs of Child SAs that are installed.",
         kind: GAUGE,
@@ -295,6 +329,30 @@ static FAMILIES: [Family; 31] = [
                 port.verdicts
                     .iter()
                     .for_each(|(v, n)| out.add(&[("interface", interface), ("verdict", v)], *n as f64));
+            }
+        }),
+    },
+    Family {
+        name: "adit_port_bytes_total",
+        help: "Bytes of the frames that came in by an interface (in) or went out by it (out), as the kernel counts.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| of_nics(status, out, |traffic| traffic.bytes)),
+    },
+    Family {
+        name: "adit_port_packets_total",
+        help: "Frames that came in by an interface (in) or went out by it (out), as the kernel counts.",
+        kind: COUNTER,
+        source: Source::Status(|status, out| of_nics(status, out, |traffic| traffic.packets)),
+    },
+    Family {
+        name: "adit_port_speed_bytes_per_second",
+        help: "What the link of an interface can carry in one direction; absent where it has no speed.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            for port in &status.ports {
+                if let Some(bits) = port.nic.and_then(|nic| nic.speed_bits) {
+                    out.add(&[("interface", &port.interface)], bits as f64 / 8.0);
+                }
             }
         }),
     },

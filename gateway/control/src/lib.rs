@@ -27,6 +27,7 @@ pub mod import;
 pub mod kept;
 pub mod maps;
 pub mod memory;
+mod nic;
 pub mod peer_config;
 pub mod resource;
 pub mod routes;

@@ -99,6 +99,10 @@ pub struct TunnelStatus {
     pub ike_suite: Option<String>,
     /// From the first message of the negotiation to the last, in milliseconds.
     pub handshake_ms: Option<f64>,
+    /// How long the peer took to answer when it was last asked for a sign of life, in milliseconds; `None` until it has
+    /// been asked.
+    #[serde(default)]
+    pub dpd_round_trip_ms: Option<f64>,
     /// Who is behind a NAT: `local`, `peer`, `both`.
     pub nat: Option<String>,
     /// The Child SAs.
@@ -226,8 +230,22 @@ pub struct PortStatus {
     /// Why so.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What the kernel counts of it; `None` where it does not tell.
+    #[serde(default)]
+    pub nic: Option<NicStatus>,
     /// Packets by verdict; every verdict is there.
     pub verdicts: BTreeMap<String, u64>,
+}
+
+/// An interface, as the kernel counts: everything that passes it, whether Adit has to do with it or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NicStatus {
+    /// Frames that came in.
+    pub received: Traffic,
+    /// Frames that went out.
+    pub sent: Traffic,
+    /// Bits per second of the link; `None` where it has no speed, as a virtual one.
+    pub speed_bits: Option<u64>,
 }
 
 /// The data plane, as it tells on its own socket.

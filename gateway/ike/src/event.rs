@@ -89,6 +89,14 @@ pub enum Event {
         /// Our UDP port and the peer's new one.
         encapsulation: Option<(u16, u16)>,
     },
+    /// The peer has answered when it was asked for a sign of life, and to the first time of asking: with an answer to a
+    /// repeated question nobody knows which of them it is for.
+    Alive {
+        /// The tunnel whose IKE SA it is.
+        tunnel: TunnelId,
+        /// From the question to the answer.
+        round_trip: Duration,
+    },
     /// A pair of Child SAs is to be removed.
     ChildDown {
         /// The tunnel it was of.

@@ -254,6 +254,9 @@ impl Endpoint {
             return Some(sa);
         };
         self.timers.stop(sa.spi, TimerKind::Retransmit);
+        if request.purpose == Purpose::Liveness && request.attempts == 1 {
+            self.answered_probe(sa.tunnel.as_deref(), now.saturating_duration_since(request.first_sent));
+        }
         self.alive(now, &mut sa);
         self.follow(&mut sa, path);
         if sa.window.is_nearly_used_up() && sa.established().is_some_and(|e| e.standing == Standing::InUse) {

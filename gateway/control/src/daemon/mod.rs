@@ -16,6 +16,7 @@ pub use reload::ReloadError;
 
 use crate::{
     config::{self, Config},
+    nic,
     peer_config::{self, PeerConfigError, PeerFile},
     status::{Event, LogEntry, Status},
 };
@@ -158,7 +159,11 @@ impl Control {
     /// # Errors
     /// [`Stopped`].
     pub async fn status(&self) -> Result<Status, Stopped> {
-        self.ask(Command::Status).await
+        let mut status = self.ask(Command::Status).await?;
+        // Asked for here and not by the task, which IKE waits for.
+        let mut nics = nic::all().await;
+        status.ports.iter_mut().for_each(|port| port.nic = nics.remove(&port.interface));
+        Ok(status)
     }
 
     /// The connection log of a tunnel, oldest first; `None` when there is no such tunnel.

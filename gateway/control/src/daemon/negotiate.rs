@@ -75,6 +75,9 @@ impl Daemon {
                     Err(e) => self.not_installed(now, tunnel, &e),
                 }
             }
+            Event::Alive { tunnel, round_trip } => {
+                self.tunnels.with(tunnel, |t| t.peer_answered(round_trip));
+            }
             Event::ChildDown { tunnel, inbound_spi, reason, .. } => {
                 self.child_down(now, tunnel, inbound_spi, reason);
             }
@@ -248,6 +251,7 @@ fn of(event: &Event) -> Option<TunnelId> {
         | Event::ChildUp { tunnel, .. }
         | Event::SwitchOutbound { tunnel, .. }
         | Event::ChildMoved { tunnel, .. }
+        | Event::Alive { tunnel, .. }
         | Event::ChildDown { tunnel, .. }
         | Event::IkeDown { tunnel, .. } => Some(*tunnel),
         Event::Failed { tunnel, .. } => *tunnel,

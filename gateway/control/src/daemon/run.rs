@@ -399,6 +399,7 @@ impl Daemon {
                     interface: self.interfaces.name(ifindex),
                     mode: None,
                     reason: None,
+                    nic: None,
                     verdicts: verdicts.into_iter().map(|(v, n)| (v.label().to_owned(), n)).collect(),
                 })
                 .collect(),

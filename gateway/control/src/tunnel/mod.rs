@@ -69,6 +69,8 @@ struct Ike {
     nat: Nat,
     since: SystemTime,
     initiator: bool,
+    /// Of the last sign of life that was asked for.
+    round_trip: Option<Duration>,
 }
 
 /// A pair of Child SAs. There are thousands: its words are made when somebody asks.
@@ -306,6 +308,7 @@ impl Tunnel {
                 nat: ike.nat,
                 since: SystemTime::now() - age,
                 initiator: ike.initiator,
+                round_trip: None,
             });
         }
         for RestoredChild { child, .. } in &restored.children {
@@ -435,7 +438,14 @@ impl Tunnel {
         let behind = nat_words(nat).map_or(String::new(), |side| format!(", NAT: {side}"));
         let ms = handshake.as_secs_f64() * 1e3;
         self.note(format!("IKE SA up: {path}, {suite}, begun by {who}, {ms:.1} ms{behind}"));
-        self.ike = Some(Ike { suite, handshake, nat, since: SystemTime::now(), initiator });
+        self.ike = Some(Ike { suite, handshake, nat, since: SystemTime::now(), initiator, round_trip: None });
+    }
+
+    /// The peer gave the sign of life that it was asked for.
+    pub fn peer_answered(&mut self, round_trip: Duration) {
+        if let Some(ike) = &mut self.ike {
+            ike.round_trip = Some(round_trip);
+        }
     }
 
     /// A Child SA is installed.
@@ -561,6 +571,7 @@ impl Tunnel {
             ike_begun_by_us: self.ike.as_ref().map(|i| i.initiator),
             ike_suite: self.ike.as_ref().map(|i| i.suite.clone()),
             handshake_ms: self.ike.as_ref().map(|i| i.handshake.as_secs_f64() * 1e3),
+            dpd_round_trip_ms: self.ike.as_ref().and_then(|i| i.round_trip).map(|t| t.as_secs_f64() * 1e3),
             nat: self.ike.as_ref().and_then(|i| nat_words(i.nat)).map(str::to_owned),
             children: self
                 .children

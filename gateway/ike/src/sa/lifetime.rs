@@ -11,7 +11,7 @@ use super::{Goal, IkeSa, Purpose, Role};
 use crate::{
     config::{NatT, TunnelConfig},
     endpoint::Endpoint,
-    event::{DownReason, Path, Transmit},
+    event::{DownReason, Event, Path, Transmit},
     timer::TimerKind,
     wire::ExchangeType,
 };
@@ -120,6 +120,11 @@ impl Endpoint {
         }
     }
 
+    /// Tells how long the peer took to answer a question for a sign of life.
+    pub(crate) fn answered_probe(&mut self, tunnel: Option<&TunnelConfig>, round_trip: Duration) {
+        self.events.extend(tunnel.map(|tunnel| Event::Alive { tunnel: tunnel.id, round_trip }));
+    }
+
     /// The peer is held for dead: nothing is sent to it any more.
     pub(crate) fn dead(&mut self, mut sa: IkeSa) -> Option<IkeSa> {
         self.down(&mut sa, DownReason::PeerDead);
@@ -143,7 +148,7 @@ impl Endpoint {
         }
         let encapsulation = Some((path.local.port(), path.remote.port()));
         for child in &established.children {
-            self.events.push_back(crate::Event::ChildMoved {
+            self.events.push_back(Event::ChildMoved {
                 tunnel,
                 inbound_spi: child.inbound_spi,
                 outbound_spi: child.outbound_spi,

@@ -298,10 +298,20 @@ impl Endpoint {
                 }
             }
             NotifyType::R_U_THERE_ACK => {
-                let ours = sa.established().map(|established| established.sequence);
-                let known = |sequence: u32| ours.is_some_and(|ours| ours.wrapping_sub(sequence) < PROBES);
-                if !notify.dpd_sequence().is_some_and(known) {
+                let (Some(sequence), Some(established)) = (notify.dpd_sequence(), sa.established_mut())
+                else {
                     self.counters.unexpected += 1;
+                    return;
+                };
+                match established.sequence.wrapping_sub(sequence) {
+                    0 => {
+                        let asked = established.asked.take();
+                        if let Some(round_trip) = asked.map(|asked| now.saturating_duration_since(asked)) {
+                            self.answered_probe(sa.tunnel.as_deref(), round_trip);
+                        }
+                    }
+                    1..PROBES => {}
+                    _ => self.counters.unexpected += 1,
                 }
             }
             NotifyType::INITIAL_CONTACT => self.drop_older_children(now, sa),

@@ -148,8 +148,8 @@ impl Said {
 impl Established {
     fn write(&self, to: &mut Writer) {
         // Signs of life begin anew.
-        let Self { keys, cipher, suite, nat, since, heard: _, probed: _, sequence, superseded, .. } = self;
-        let Self { unconfirmed, exchanges, wants, answers, .. } = self;
+        let Self { keys, cipher, suite, nat, since, heard: _, probed: _, sequence, .. } = self;
+        let Self { asked: _, superseded, unconfirmed, exchanges, wants, answers, .. } = self;
         let kept = |id: u32| exchanges.get(&id).is_some_and(Exchange::is_kept);
         keys.write(to);
         cipher.write(kept, to);
@@ -193,6 +193,7 @@ impl Established {
             heard: now,
             probed: None,
             sequence,
+            asked: None,
             superseded,
             unconfirmed,
             exchanges,

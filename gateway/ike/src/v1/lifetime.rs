@@ -110,6 +110,7 @@ impl Endpoint {
             }
         }
         established.sequence = established.sequence.wrapping_add(1);
+        established.asked = Some(now);
         let probe = Notify::dpd(NotifyType::R_U_THERE, cookies, established.sequence);
         self.inform(now, &mut sa, Payload::Notify(probe), false);
         Some(sa)

@@ -257,6 +257,8 @@ struct Established {
     probed: Option<Instant>,
     /// The sequence number of our last R-U-THERE.
     sequence: u32,
+    /// When that was sent, until it is answered.
+    asked: Option<Instant>,
     /// Another one is to be used.
     superseded: bool,
     /// Nothing has come back yet since our last message of phase 1, which the peer may not have got.

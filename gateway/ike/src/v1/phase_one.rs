@@ -610,6 +610,7 @@ impl Endpoint {
             heard: now,
             probed: None,
             sequence: self.rng.next_u32() >> 1,
+            asked: None,
             superseded: false,
             unconfirmed: initiator && sa.mode == Mode::Aggressive,
             exchanges: Default::default(),

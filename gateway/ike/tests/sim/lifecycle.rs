@@ -112,6 +112,23 @@ fn a_silent_peer_is_probed_and_held_for_dead() {
 }
 
 #[test]
+fn a_probe_measures_the_round_trip_unless_it_was_sent_again() {
+    let mut world = up(10, plain_tunnels());
+    let delay = Duration::from_millis(70);
+    world.faults.delay = (delay, delay);
+    world.seconds(30);
+    let measured: Vec<_> = world.ends.iter().flat_map(|end| &end.round_trips).copied().collect();
+    assert!(measured.len() >= 3 && measured.iter().all(|time| *time == 2 * delay), "{measured:?}");
+    // The answer comes after the question has been sent again.
+    let delay = Duration::from_millis(700);
+    world.faults.delay = (delay, delay);
+    world.seconds(30);
+    let more = world.ends.iter().map(|end| end.round_trips.len()).sum::<usize>();
+    assert!(more <= measured.len() + 1, "{more}\n{}", world.story());
+    world.assert_up();
+}
+
+#[test]
 fn traffic_counts_as_life() {
     let mut world = up(8, plain_tunnels());
     world.faults = CUT;

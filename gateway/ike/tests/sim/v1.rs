@@ -189,6 +189,22 @@ fn a_dead_peer_is_found_out() {
 }
 
 #[test]
+fn a_probe_measures_the_round_trip() {
+    let mut world = World::new(9, v1_tunnels(Mode::Main));
+    world.connect(A);
+    world.seconds(1);
+    // Each question has a number: also the answer to one that came again tells how long it took.
+    for delay in [70, 700].map(Duration::from_millis) {
+        world.faults.delay = (delay, delay);
+        world.seconds(5);
+        world.ends.iter_mut().for_each(|end| end.round_trips.clear());
+        world.seconds(30);
+        let measured: Vec<_> = world.ends.iter().flat_map(|end| &end.round_trips).copied().collect();
+        assert!(measured.len() >= 3 && measured.iter().all(|time| *time == 2 * delay), "{measured:?}");
+    }
+}
+
+#[test]
 fn initial_contact_takes_the_place_of_what_was() {
     let tunnels = v1_tunnels(Mode::Main);
     let mut world = World::new(8, tunnels.clone());

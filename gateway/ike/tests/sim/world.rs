@@ -95,6 +95,8 @@ pub(crate) struct End {
     pub(crate) failures: Vec<String>,
     pub(crate) downs: Vec<DownReason>,
     pub(crate) ups: Vec<(String, Path)>,
+    /// How long the peer took to give the signs of life that it was asked for.
+    pub(crate) round_trips: Vec<Duration>,
     /// Whether a tunnel that is down is connected again after a while.
     pub(crate) keeps_trying: bool,
     retry_at: Option<Instant>,
@@ -238,6 +240,7 @@ impl World {
                 failures: Vec::new(),
                 downs: Vec::new(),
                 ups: Vec::new(),
+                round_trips: Vec::new(),
                 keeps_trying: false,
                 retry_at: None,
                 sending: None,
@@ -705,6 +708,7 @@ impl End {
                 child.peer = peer;
                 child.encapsulation = encapsulation;
             }
+            Event::Alive { round_trip, .. } => self.round_trips.push(round_trip),
             Event::ChildDown { tunnel, inbound_spi, outbound_spi, reason } => {
                 let spis = (inbound_spi, outbound_spi);
                 self.log.push(format!("{at:9.3} {tunnel} Child down {spis:x?} {reason}"));
