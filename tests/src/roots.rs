@@ -6,6 +6,7 @@
 //! | `bookworm` | Debian 12's packages | the userland of the kernel peer, strongSwan 5.9 |
 //! | `uml` | Debian 12's `user-mode-linux` | a Linux kernel with IPsec: AH, ESN, ESP of the kernel |
 //! | `libreswan` | Debian 12's `libreswan` and its libraries, unpacked | what reads its configuration; its daemon needs a kernel's IPsec, and its package takes the place of strongSwan's |
+//! | `prometheus` | Debian 12's `prometheus`, unpacked | what scrapes the metrics, and `promtool`, which checks them |
 //!
 //! They lie below `target/peers` and are made once: [`ensure`]. Where they cannot be had, the cases that want them are
 //! skipped with the reason.
@@ -84,7 +85,15 @@ const LIBRESWAN: [&str; 8] = [
 
 /// Libreswan's programs, unpacked, if they have been: the root of their files.
 pub fn libreswan() -> Option<PathBuf> {
-    made("libreswan", &libreswan_recipe())
+    made("libreswan", &unpacked_recipe(&LIBRESWAN))
+}
+
+/// What scrapes `/metrics`. It needs nothing but the C library.
+const PROMETHEUS: [&str; 1] = ["prometheus"];
+
+/// Prometheus' programs, unpacked, if they have been: the root of their files.
+pub fn prometheus() -> Option<PathBuf> {
+    made("prometheus", &unpacked_recipe(&PROMETHEUS))
 }
 
 /// Makes what is not there yet, and says so through `announce`. What cannot be made is returned with the reason.
@@ -98,8 +107,12 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
         Ok(())
     };
     let mut failures = Vec::new();
-    if let Err(error) = unpack_libreswan() {
-        failures.push(format!("Libreswan: {error:#}"));
+    for (what, name, packages) in
+        [("Libreswan", "libreswan", &LIBRESWAN[..]), ("Prometheus", "prometheus", &PROMETHEUS)]
+    {
+        if let Err(error) = unpack(name, packages) {
+            failures.push(format!("{what}: {error:#}"));
+        }
     }
     if trixie().is_some() && uml().is_some() {
         return failures;
@@ -169,16 +182,16 @@ fn uml_recipe() -> String {
     format!("1 user-mode-linux\n{SHIM}{INIT}")
 }
 
-fn libreswan_recipe() -> String {
-    format!("1 {}", LIBRESWAN.join(" "))
+fn unpacked_recipe(packages: &[&str]) -> String {
+    format!("1 {}", packages.join(" "))
 }
 
-/// Unpacks the packages side by side: nothing of them is installed.
-fn unpack_libreswan() -> Result<()> {
-    build("libreswan", &libreswan_recipe(), |partial| {
+/// Unpacks packages side by side: nothing of them is installed.
+fn unpack(name: &str, packages: &[&str]) -> Result<()> {
+    build(name, &unpacked_recipe(packages), |partial| {
         fs::create_dir_all(partial)?;
         let mut download = Command::new("apt-get");
-        download.args(["-q", "download"]).args(LIBRESWAN).current_dir(partial);
+        download.args(["-q", "download"]).args(packages).current_dir(partial);
         // The unprivileged user that apt downloads as may not write here.
         run(download.args(["-o", "APT::Sandbox::User=root"]))?;
         for package in fs::read_dir(partial)?.flatten().map(|entry| entry.path()) {

@@ -108,6 +108,7 @@ impl Tests {
             (Selection::Lab, "lifetimes"),
             (Selection::Soak, SOAK),
             (Selection::Interop, "peer_config"),
+            (Selection::Interop, "prometheus"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {

@@ -6,7 +6,10 @@
 //! follow from it. `CLOCK_MONOTONIC`, on which all processes agree until the machine starts again, is what the times in it
 //! count from.
 
-use crate::{sadb::KeptPair, tunnel::KeptGroups};
+use crate::{
+    sadb::{KeptPair, Totals},
+    tunnel::KeptGroups,
+};
 use adit_ike::codec::{Damaged, Field, Reader, Writer};
 use rustix::{
     fs::{FsWord, statfs},
@@ -27,7 +30,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// What a file begins with, and the version of what follows.
-const MAGIC: [u8; 8] = *b"ADIT-SA\x01";
+const MAGIC: [u8; 8] = *b"ADIT-SA\x02";
 
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
@@ -56,6 +59,8 @@ pub struct Kept {
     pub held: bool,
     /// Rekeys of the IKE SA, and of Child SAs.
     pub rekeys: (u64, u64),
+    /// What those of its SAs have done that are gone.
+    pub totals: Totals,
     /// Its slots of OUTBOUND.
     pub groups: KeptGroups,
     /// Where its pairs of Child SAs are in the maps.
@@ -64,7 +69,7 @@ pub struct Kept {
     pub ike: Option<Zeroizing<Vec<u8>>>,
 }
 
-adit_ike::kept! { Kept { id, name, fingerprint, held, rekeys, groups, pairs, ike } }
+adit_ike::kept! { Kept { id, name, fingerprint, held, rekeys, totals, groups, pairs, ike } }
 
 /// Why SAs are not kept.
 #[derive(Debug, thiserror::Error)]
@@ -318,6 +323,8 @@ fn digest(octets: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::maps::Counters;
+    use adit_maps::sa::DropCause;
     use sha2::Digest;
 
     fn kept(id: u32) -> Kept {
@@ -327,6 +334,10 @@ mod tests {
             fingerprint: [7; 32],
             held: true,
             rekeys: (1, 2),
+            totals: Totals {
+                inbound: Counters { packets: 3, bytes: 4, ..Counters::default() },
+                outbound: Counters { drops: [5; DropCause::ALL.len()], ..Counters::default() },
+            },
             groups: KeptGroups { whole: vec![id], narrowed: Vec::new() },
             pairs: vec![KeptPair { spi: 256, slots: vec![id], ..KeptPair::default() }],
             ike: Some(Zeroizing::new(vec![1, 2, 3])),
@@ -434,7 +445,7 @@ mod tests {
         kept(1).write(&mut to);
         let digest = sha2::Sha256::digest(to.into_octets());
         let hex: String = digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect();
-        assert_eq!((MAGIC[7], hex.as_str()), (1, "d85b7e14794b568d"));
+        assert_eq!((MAGIC[7], hex.as_str()), (2, "80273965fc4c4f9b"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The pinned maps as `control` writes and reads them, behind a trait that tests implement in memory.
 
 use crate::spd::{Change, Tables};
+use adit_ike::codec::{Damaged, Field, Reader, Writer};
 use adit_maps::{
     address::Address,
     policy::Selector,
@@ -28,6 +29,30 @@ impl std::ops::AddAssign for Counters {
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
+    }
+}
+
+impl Counters {
+    /// What has been counted since `earlier`, of the same SA.
+    #[must_use]
+    pub fn since(mut self, earlier: &Counters) -> Counters {
+        self.packets = self.packets.saturating_sub(earlier.packets);
+        self.bytes = self.bytes.saturating_sub(earlier.bytes);
+        self.drops.iter_mut().zip(earlier.drops).for_each(|(now, then)| *now = now.saturating_sub(then));
+        self
+    }
+}
+
+/// What outlasts a process, which a path's MTU does not. A cause of drops that another build does not know is left out.
+impl Field for Counters {
+    fn write(&self, to: &mut Writer) {
+        (self.packets, (self.bytes, self.drops.to_vec())).write(to);
+    }
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (packets, (bytes, dropped)) = <(u64, (u64, Vec<u64>))>::read(from)?;
+        let mut counters = Counters { packets, bytes, ..Counters::default() };
+        counters.drops.iter_mut().zip(dropped).for_each(|(drops, n)| *drops = n);
+        Ok(counters)
     }
 }
 

@@ -7,6 +7,7 @@ use super::{data_plane::DataPlane, run::Daemon, tunnels::Tunnels};
 use crate::{
     config,
     kept::{Keeper, Kept},
+    sadb::Totals,
     spd::CompileError,
     status::Rekeys,
     tunnel::{Groups, Slots, Tunnel},
@@ -24,6 +25,8 @@ pub(super) struct Legacy {
     same: HashMap<TunnelId, Kept>,
     /// Of others.
     other: Vec<Kept>,
+    /// What the SAs have done that are gone, by tunnel: its counters go on, however it is configured.
+    pub(super) totals: HashMap<TunnelId, Totals>,
 }
 
 impl Legacy {
@@ -37,6 +40,8 @@ impl Legacy {
         slots: &mut Slots,
         next_id: &mut u32,
     ) -> Result<(Self, Vec<Tunnel>), CompileError> {
+        let counted: HashMap<String, _> =
+            found.iter().map(|kept| (kept.name.clone(), (kept.totals, kept.rekeys))).collect();
         *next_id = found.iter().map(|kept| kept.id).max().unwrap_or(0);
         let mut legacy = Legacy::default();
         let mut by_name: HashMap<String, Kept> = HashMap::new();
@@ -67,6 +72,10 @@ impl Legacy {
                 }
             };
             let mut tunnel = Tunnel::new(id, config, groups);
+            if let Some((totals, (ike, child))) = counted.get(&tunnel.config().name) {
+                legacy.totals.insert(id, *totals);
+                tunnel.carry(Rekeys { ike: *ike, child: *child });
+            }
             if legacy.same.get(&id).is_some_and(|kept| kept.held) {
                 tunnel.hold();
             }
@@ -106,16 +115,22 @@ impl Daemon {
         let Some(keeper) = &mut self.keeper else { return };
         let Some(tunnel) = self.tunnels.get(id) else { return keeper.forget(id.0) };
         let ike = self.endpoint.record(id, keeper.origin());
-        if ike.is_none() && !tunnel.is_held() {
+        let Rekeys { ike: ike_rekeys, child } = tunnel.rekeys();
+        let rekeys = (ike_rekeys, child);
+        let totals = match &self.data_plane {
+            Some(data_plane) => data_plane.sadb.ended(id),
+            None => self.totals.get(&id).copied().unwrap_or_default(),
+        };
+        if ike.is_none() && !tunnel.is_held() && (rekeys, totals) == Default::default() {
             return keeper.forget(id.0);
         }
-        let Rekeys { ike: ike_rekeys, child } = tunnel.rekeys();
         keeper.keep(&Kept {
             id: id.0,
             name: tunnel.config().name.clone(),
             fingerprint: tunnel.fingerprint(),
             held: tunnel.is_held(),
-            rekeys: (ike_rekeys, child),
+            rekeys,
+            totals,
             groups: tunnel.groups().kept(),
             pairs: self.data_plane.as_ref().map(|d| d.sadb.kept(id)).unwrap_or_default(),
             ike,
@@ -125,11 +140,16 @@ impl Daemon {
     /// Goes on with what an earlier process has left, and begins the other tunnels.
     pub(super) async fn take_over(&mut self, data_plane: DataPlane) -> Result<(), super::ControlError> {
         let now = Instant::now();
-        let Legacy { same, other } = std::mem::take(&mut self.legacy);
+        let Legacy { same, other, .. } = std::mem::take(&mut self.legacy);
         let mut resumed = HashSet::new();
         let mut gone = other;
         let policies = self.policies();
         let data_plane = self.data_plane.insert(data_plane);
+        for kept in &gone {
+            if let Some(heir) = self.tunnels.named(&kept.name) {
+                kept.pairs.iter().for_each(|p| data_plane.sadb.count_lost(&data_plane.maps, heir, p));
+            }
+        }
         for (id, kept) in same {
             match resume(
                 now,
@@ -142,7 +162,10 @@ impl Daemon {
             ) {
                 Outcome::GoesOn => drop(resumed.insert(id)),
                 Outcome::Missing => self.endpoint.remove_tunnel(now, id),
-                Outcome::Gone => gone.push(kept),
+                Outcome::Gone => {
+                    kept.pairs.iter().for_each(|p| data_plane.sadb.count_lost(&data_plane.maps, id, p));
+                    gone.push(kept);
+                }
             }
         }
         let spent = data_plane.take_over(&policies).await?;
@@ -211,6 +234,9 @@ fn resume(
         let pair = kept.pairs.iter().find(|pair| pair.spi == spi);
         let adopted =
             pair.is_some_and(|pair| data_plane.sadb.adopt(&mut data_plane.maps, id, child, limits, pair));
+        if let Some(pair) = pair.filter(|_| !adopted) {
+            data_plane.sadb.count_lost(&data_plane.maps, id, pair);
+        }
         missing.extend((!adopted).then_some(spi));
         adopted
     });
@@ -220,7 +246,6 @@ fn resume(
     }
     missing.into_iter().for_each(|spi| endpoint.close_child(now, id, spi));
     data_plane.sadb.begin(id);
-    let (ike, child) = kept.rekeys;
-    tunnels.with(id, |t| t.resume(now, &restored, Rekeys { ike, child }));
+    tunnels.with(id, |t| t.resume(now, &restored));
     Outcome::GoesOn
 }

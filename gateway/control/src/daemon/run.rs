@@ -130,6 +130,7 @@ impl Daemon {
         let configured = std::mem::take(&mut daemon.options.config.tunnels);
         let (legacy, tunnels) = Legacy::tunnels(found, configured, &mut daemon.slots, &mut daemon.next_id)?;
         daemon.legacy = legacy;
+        daemon.totals = std::mem::take(&mut daemon.legacy.totals);
         daemon.order = tunnels.iter().map(Tunnel::id).collect();
         tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
         compile(&daemon.policies(), &Tables::default())?;

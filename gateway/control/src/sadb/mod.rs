@@ -39,6 +39,8 @@ pub struct Totals {
     pub outbound: Counters,
 }
 
+adit_ike::kept! { Totals { inbound, outbound } }
+
 /// What a tunnel says about its SAs beyond what was negotiated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -153,6 +155,8 @@ struct Resting {
     index: u32,
     inbound: bool,
     selectors: Option<(u32, u32)>,
+    /// What is among the totals already: a worker may be in the middle of a batch when an SA goes.
+    counted: Counters,
 }
 
 impl Sadb {
@@ -480,9 +484,8 @@ impl Sadb {
     /// Makes indices that have rested long enough available again, and adds what their SAs did to the totals.
     pub fn reap(&mut self, maps: &impl SaMaps, now: Instant) {
         while let Some(resting) = self.resting.pop_front_if(|r| r.until <= now) {
-            if let Some(totals) = self.totals.get_mut(&resting.tunnel) {
-                *totals.side(resting.inbound) += maps.counters(resting.index);
-            }
+            let more = maps.counters(resting.index).since(&resting.counted);
+            self.count(resting.tunnel, resting.inbound, more);
             self.free.push_back(resting.index);
             if let Some(range) = resting.selectors {
                 self.selectors.give_back(range);
@@ -500,7 +503,7 @@ impl Sadb {
     pub fn totals_of(&self, maps: &impl SaMaps) -> impl Fn(TunnelId) -> Totals {
         let mut resting: HashMap<TunnelId, Totals> = HashMap::new();
         for r in &self.resting {
-            *resting.entry(r.tunnel).or_default().side(r.inbound) += maps.counters(r.index);
+            *resting.entry(r.tunnel).or_default().side(r.inbound) += maps.counters(r.index).since(&r.counted);
         }
         move |tunnel| {
             let Some(mut totals) = self.totals.get(&tunnel).copied() else { return Totals::default() };
@@ -513,6 +516,27 @@ impl Sadb {
                 totals.outbound += maps.counters(pair.outbound.index);
             }
             totals
+        }
+    }
+
+    /// What those SAs of a tunnel have done that are gone.
+    pub fn ended(&self, tunnel: TunnelId) -> Totals {
+        self.totals.get(&tunnel).copied().unwrap_or_default()
+    }
+
+    /// Adds to a tunnel's totals what a pair of an earlier process has done that is in the maps and is not adopted.
+    pub fn count_lost(&mut self, maps: &impl SaMaps, tunnel: TunnelId, kept: &KeptPair) {
+        self.begin(tunnel);
+        for ((index, generation), inbound) in [(kept.inbound, true), (kept.outbound, false)] {
+            if maps.entry(SaRef { index, generation }).is_some() {
+                self.count(tunnel, inbound, maps.counters(index));
+            }
+        }
+    }
+
+    fn count(&mut self, tunnel: TunnelId, inbound: bool, counted: Counters) {
+        if let Some(totals) = self.totals.get_mut(&tunnel) {
+            *totals.side(inbound) += counted;
         }
     }
 
@@ -538,7 +562,9 @@ impl Sadb {
             [(pair.outbound, false, None), (pair.inbound, true, Some(pair.selectors))]
         {
             maps.free(sa.index);
-            self.resting.push_back(Resting { until, tunnel, index: sa.index, inbound, selectors });
+            let counted = maps.counters(sa.index);
+            self.count(tunnel, inbound, counted);
+            self.resting.push_back(Resting { until, tunnel, index: sa.index, inbound, selectors, counted });
         }
     }
 }

@@ -190,7 +190,13 @@ fn totals_never_go_back() {
         let sa = sadb.pairs[&(TUNNEL, spi)].inbound.index;
         maps.counters
             .insert(sa, Counters { packets: 5, bytes: 500, drops: [1; DropCause::ALL.len()], mtu: None });
+        let before = sadb.ended(TUNNEL).inbound.packets;
         sadb.remove(&mut maps, now, TUNNEL, spi).unwrap();
+        assert_eq!(
+            sadb.ended(TUNNEL).inbound.packets,
+            before + 5,
+            "at once, for whoever goes on after this process"
+        );
         // A packet that was on its way is still counted.
         maps.counters.get_mut(&sa).unwrap().packets += 1;
         now += Duration::from_secs(1);
@@ -213,6 +219,24 @@ fn totals_go_on_over_other_maps() {
     let mut sadb = Sadb::new(&other, earlier);
     sadb.begin(TUNNEL);
     assert_eq!(sadb.totals(&other)[&TUNNEL].inbound.packets, 7);
+}
+
+#[test]
+fn what_an_earlier_process_carried_counts_also_where_its_pair_does_not_go_on() {
+    let (mut maps, mut sadb, now) = set_up();
+    sadb.install(&mut maps, now, TUNNEL, &child(0x100), LIMITS, vec![SLOT]).unwrap();
+    let kept = sadb.kept(TUNNEL).remove(0);
+    maps.counters.insert(kept.inbound.0, Counters { packets: 7, ..Counters::default() });
+    maps.counters.insert(kept.outbound.0, Counters { bytes: 9, ..Counters::default() });
+    let ended = Totals { inbound: Counters { packets: 1, ..Counters::default() }, ..Totals::default() };
+    let mut later = Sadb::new(&maps, HashMap::from([(TUNNEL, ended)]));
+    later.count_lost(&maps, TUNNEL, &kept);
+    let totals = later.totals(&maps)[&TUNNEL];
+    assert_eq!((totals.inbound.packets, totals.outbound.bytes), (8, 9));
+    // What is in its place by now is another SA's.
+    let other = KeptPair { inbound: (kept.inbound.0, kept.inbound.1 + 1), outbound: (999, 1), ..kept };
+    later.count_lost(&maps, TUNNEL, &other);
+    assert_eq!(later.totals(&maps)[&TUNNEL], totals);
 }
 
 #[test]

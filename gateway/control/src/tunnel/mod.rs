@@ -294,10 +294,14 @@ impl Tunnel {
         self.machine.hold();
     }
 
-    /// Goes on with what an earlier process had.
-    pub fn resume(&mut self, now: Instant, restored: &Restored, rekeys: Rekeys) {
-        self.machine.begin(now);
+    /// Goes on counting where an earlier process was.
+    pub fn carry(&mut self, rekeys: Rekeys) {
         self.rekeys = rekeys;
+    }
+
+    /// Goes on with what an earlier process had.
+    pub fn resume(&mut self, now: Instant, restored: &Restored) {
+        self.machine.begin(now);
         if let Some(ike) = &restored.ike {
             self.remote = Some(ike.path.remote.ip());
             let age = now.saturating_duration_since(ike.since);
