@@ -121,7 +121,11 @@ impl Transform {
         let Some(Lanes { cbc, mac }) = lanes else { return Err(esp) };
         let seq = seq_to_seal.unwrap_or(0);
         let cbc = cbc.as_deref();
-        queue.push_lanes(LanesJob { position, cbc, mac, alone: self, esp, seq, seq_high, authentic: false });
+        let job = LanesJob { position, cbc, mac, alone: self, esp, seq, seq_high, authentic: false };
+        match seq_to_seal {
+            Some(_) => queue.seal_in_lanes(job),
+            None => queue.open_in_lanes(job),
+        }
         Ok(())
     }
 

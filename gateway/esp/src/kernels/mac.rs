@@ -135,6 +135,7 @@ impl Message<'_> {
 
     /// Blocks of `block_len` octets that the inner hash takes after the key's: with the padding, which is one octet and
     /// the length, an eighth of a block (FIPS 180-4 section 5.1).
+    #[inline(always)]
     fn blocks(&self, block_len: usize) -> usize {
         (self.len() + 1 + block_len / 8).div_ceil(block_len)
     }
@@ -200,9 +201,13 @@ pub(super) fn authenticate(messages: &mut [Message<'_>]) {
     let Some(Message { key, .. }) = messages.first() else { return };
     let hash = key.hash;
     // Lanes take as long as the longest message, instructions as all together.
-    let blocks = messages.iter().map(|message| message.blocks(hash.block_len()));
-    let (longest, all) = blocks.fold((0, 0), |(longest, all), blocks| (blocks.max(longest), all + blocks));
-    if hash.has_instructions() && all <= longest * key.break_even() {
+    let are_few = || {
+        let blocks = messages.iter().map(|message| message.blocks(Sha1::BLOCK));
+        let (longest, all) =
+            blocks.fold((0, 0), |(longest, all), blocks| (blocks.max(longest), all + blocks));
+        all <= longest * key.break_even()
+    };
+    if hash.has_instructions() && are_few() {
         by_instructions(messages);
     } else {
         in_lanes(messages);
@@ -385,9 +390,14 @@ unsafe fn run<H: Lanes, V: Vector>(messages: &mut [Message<'_>]) {
             V::store(row.as_mut_ptr(), words);
         }
         for (lane, message) in messages.iter_mut().enumerate() {
-            for (mac, row) in message.mac.chunks_exact_mut(H::WORD).zip(&rows[..H::WORDS]) {
-                mac.copy_from_slice(&row[lane * H::WORD..][..H::WORD]);
-                mac.reverse();
+            for (word, row) in rows[..H::WORDS].iter().enumerate() {
+                if H::WORD == 4 {
+                    let octets = u32::from_le_bytes(row.as_chunks().0[lane]).to_be_bytes();
+                    message.mac.as_chunks_mut().0[word] = octets;
+                } else {
+                    let octets = u64::from_le_bytes(row.as_chunks().0[lane]).to_be_bytes();
+                    message.mac.as_chunks_mut().0[word] = octets;
+                }
             }
         }
     }

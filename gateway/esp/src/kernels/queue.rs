@@ -70,11 +70,6 @@ impl LanesJob<'_> {
     fn icv(&self) -> usize {
         self.esp.len() - self.alone.icv_len()
     }
-
-    fn message(&self) -> mac::Message<'_> {
-        let more = self.seq_high.map(u32::to_be_bytes);
-        mac::Message { key: self.mac, octets: &self.esp[..self.icv()], more, mac: [0; mac::MAC_LEN] }
-    }
 }
 
 /// Packets for AES-GCM, which wait until there are four of a key length.
@@ -141,6 +136,10 @@ fn opened(waiting: &mut [GcmJob<'_>]) -> u64 {
 pub(crate) struct Queue<'a> {
     chacha: ArrayVec<ChaChaJob<'a>, BURST>,
     lanes: ArrayVec<LanesJob<'a>, BURST>,
+    /// Packets at the end of `lanes` that are of one kind and length.
+    alike: usize,
+    /// A bit for the position of each packet that was authentic.
+    authentic: [u64; BURST / 64],
 }
 
 impl<'a> Queue<'a> {
@@ -149,19 +148,52 @@ impl<'a> Queue<'a> {
         self.chacha.push(job);
     }
 
-    /// As [`Queue::push_chacha`].
-    pub(crate) fn push_lanes(&mut self, job: LanesJob<'a>) {
-        self.lanes.push(job);
+    /// As [`Queue::push_chacha`], to seal it. Packets of one length that fill the lanes are sealed at once, while they are
+    /// near; those that come in all lengths wait to be sorted.
+    pub(crate) fn seal_in_lanes(&mut self, job: LanesJob<'a>) {
+        let from = self.push_lanes(job);
+        if self.alike == WIDEST {
+            seal_lanes(&mut self.lanes[from..]);
+            self.lanes.truncate(from);
+            self.alike = 0;
+        }
     }
 
-    /// Encrypts all texts and writes their tags and ICVs.
+    /// As [`Queue::seal_in_lanes`], to open it.
+    pub(crate) fn open_in_lanes(&mut self, job: LanesJob<'a>) {
+        let from = self.push_lanes(job);
+        if self.alike == WIDEST {
+            open_lanes(&mut self.lanes[from..]);
+            self.note(from);
+            self.lanes.truncate(from);
+            self.alike = 0;
+        }
+    }
+
+    /// Takes one more, and gives where the ones that are like it begin.
+    fn push_lanes(&mut self, job: LanesJob<'a>) -> usize {
+        let is_like = |last: &LanesJob<'_>| last.order() == job.order();
+        self.alike = if self.lanes.last().is_some_and(is_like) { self.alike + 1 } else { 1 };
+        self.lanes.push(job);
+        self.lanes.len() - self.alike
+    }
+
+    /// Notes which are authentic of the packets for lanes from `from` on.
+    fn note(&mut self, from: usize) {
+        for job in &self.lanes[from..] {
+            self.authentic[job.position / 64] |= u64::from(job.authentic) << (job.position % 64);
+        }
+    }
+
+    /// Encrypts all texts that are left and writes their tags and ICVs.
     pub(crate) fn seal(&mut self) {
         self.sort();
         chacha::seal(&mut self.chacha);
         each_group(&mut self.lanes, seal_lanes, |job| job.alone.seal(job.esp, job.seq, job.seq_high));
     }
 
-    /// Decrypts the texts that are authentic and tells the positions of their packets; what is not leaves no text.
+    /// Decrypts the texts that are left and authentic, and tells the positions of all authentic packets; what is not leaves
+    /// no text.
     pub(crate) fn open(&mut self, mut authentic: impl FnMut(usize)) {
         self.sort();
         chacha::open(&mut self.chacha);
@@ -169,7 +201,12 @@ impl<'a> Queue<'a> {
             job.authentic = job.alone.open(job.esp, job.seq_high);
         });
         self.chacha.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
-        self.lanes.iter().filter(|job| job.authentic).for_each(|job| authentic(job.position));
+        self.note(0);
+        for position in 0..BURST {
+            if self.authentic[position / 64] >> (position % 64) & 1 == 1 {
+                authentic(position);
+            }
+        }
     }
 
     fn sort(&mut self) {
@@ -215,31 +252,45 @@ fn seal_lanes(group: &mut [LanesJob<'_>]) {
         Some(cbc::Text { key, blocks })
     });
     cbc::encrypt(&mut texts.collect::<ArrayVec<_, WIDEST>>());
-    for part in group.chunks_mut(lanes(group)) {
-        let mut messages: ArrayVec<_, WIDEST> = part.iter().map(LanesJob::message).collect();
-        mac::authenticate(&mut messages);
-        let macs: ArrayVec<_, WIDEST> = messages.into_iter().map(|message| message.mac).collect();
-        for (job, mac) in part.iter_mut().zip(macs) {
-            let icv = job.icv();
-            let icv = &mut job.esp[icv..];
-            icv.copy_from_slice(&mac[..icv.len()]);
+    each_part(group, |icv, mac| {
+        for (octets, mac) in icv.as_chunks_mut::<4>().0.iter_mut().zip(mac.as_chunks().0) {
+            *octets = *mac;
+        }
+    });
+}
+
+fn open_lanes(group: &mut [LanesJob<'_>]) {
+    let mut right = ArrayVec::<bool, WIDEST>::new();
+    each_part(group, |icv, mac| {
+        // By words: octet by octet, a comparison in constant time takes as long as a block of a hash.
+        let words = icv.as_chunks::<4>().0.iter().zip(mac.as_chunks().0);
+        let differ =
+            words.fold(0, |differ, (a, b)| differ | (u32::from_ne_bytes(*a) ^ u32::from_ne_bytes(*b)));
+        right.push(differ.ct_eq(&0).into());
+    });
+    for (job, right) in group.iter_mut().zip(right) {
+        job.authentic = right;
+        let icv = job.icv();
+        if let (true, Some(key)) = (right, job.cbc) {
+            cbc::decrypt(key, &mut job.esp[HEADER_LEN..icv]);
         }
     }
 }
 
-fn open_lanes(group: &mut [LanesJob<'_>]) {
+/// Authenticates packets, and gives the ICV of each, whose length is a multiple of four octets, and its whole MAC to `with`.
+fn each_part(group: &mut [LanesJob<'_>], mut with: impl FnMut(&mut [u8], &[u8; mac::MAC_LEN])) {
     for part in group.chunks_mut(lanes(group)) {
-        let mut messages: ArrayVec<_, WIDEST> = part.iter().map(LanesJob::message).collect();
+        let (mut messages, mut icvs) = (ArrayVec::<_, WIDEST>::new(), ArrayVec::<_, WIDEST>::new());
+        for job in part {
+            let (octets, icv) = job.esp.split_at_mut(job.esp.len() - job.alone.icv_len());
+            let more = job.seq_high.map(u32::to_be_bytes);
+            messages.push(mac::Message { key: job.mac, octets, more, mac: [0; mac::MAC_LEN] });
+            icvs.push(icv);
+        }
         mac::authenticate(&mut messages);
-        let macs: ArrayVec<_, WIDEST> = messages.into_iter().map(|message| message.mac).collect();
-        for (job, mac) in part.iter_mut().zip(macs) {
-            let (covered, icv) = job.esp.split_at_mut(job.esp.len() - job.alone.icv_len());
-            job.authentic = mac[..icv.len()].ct_eq(icv).into();
-            if job.authentic
-                && let Some(key) = job.cbc
-            {
-                cbc::decrypt(key, &mut covered[HEADER_LEN..]);
-            }
+        for (message, icv) in messages.iter().zip(&mut icvs) {
+            assert!(icv.len().is_multiple_of(4), "every octet of an ICV is in a word");
+            with(icv, &message.mac);
         }
     }
 }
