@@ -67,7 +67,7 @@ mod test_util;
 mod transform;
 
 pub use engine::Engine;
-pub use kernels::Backend;
+pub use kernels::{Backend, prefetch};
 pub use packet::{Drop, Outcome, Packet};
 pub use replay::{REPLAY_SLOTS, ReplayState, SaStates};
 pub use sa::{AUTH_KEY_LEN, Auth, Cipher, InvalidSa, KEY_LEN, Outer, Protocol, REPLAY_WINDOW_MAX, SaParams};

@@ -58,6 +58,8 @@ use zerocopy::FromBytes;
 
 /// Frames of one round.
 pub(crate) const BATCH: usize = 256;
+/// How many packets ahead the headers of one are fetched, and its SA.
+const AHEAD: usize = 6;
 /// Packets that are read from the TUN device in one round.
 const TUN_BATCH: usize = 64;
 /// Where a packet from the TUN device starts: room for all that sealing puts before it.
@@ -131,6 +133,8 @@ pub(crate) struct Worker {
     slow_path: Option<SlowPath>,
     seal: Vec<Job>,
     open: Vec<Job>,
+    /// Those that are being opened.
+    opening: Vec<Job>,
     waiting: Waiting,
     watched: Watched,
     icmp_left: u32,
@@ -157,6 +161,7 @@ impl Worker {
             slow_path,
             seal: Vec::with_capacity(BATCH + TUN_BATCH),
             open: Vec::with_capacity(BATCH + TUN_BATCH),
+            opening: Vec::with_capacity(BATCH + TUN_BATCH),
             waiting: Waiting::default(),
             icmp_left: ICMP_PER_SWEEP,
             sweep: Instant::now() + SWEEP,
@@ -398,6 +403,17 @@ impl Worker {
         let packet = self.wire.umem.bytes(&mut job.frame).get(start..end);
         for tap in self.watched.list() {
             tap.copy(sa.tunnel, side, is_outbound, packet);
+        }
+    }
+
+    /// Fetches the headers of a packet that is dealt with soon, and its SA where it is another than that of the packet now.
+    #[inline]
+    fn prefetch(&self, rest: &[Job], sa: u32) {
+        if let Some(ahead) = rest.get(AHEAD) {
+            self.wire.umem.prefetch(&ahead.frame, ahead.start);
+            if ahead.sa != sa {
+                self.sas.prefetch(ahead.sa);
+            }
         }
     }
 

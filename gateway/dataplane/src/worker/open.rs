@@ -1,7 +1,7 @@
 //! From an outer packet to an inner one.
 
 use super::{
-    BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, sa::Sa, seal::largest_segment,
+    AHEAD, BATCH, Job, Origin, TUN_BATCH, Tally, Worker, cause, hold::Outgoing, sa::Sa, seal::largest_segment,
 };
 use crate::{
     capture::Side,
@@ -38,9 +38,11 @@ impl Worker {
     /// Opens everything collected for it, and forwards it.
     pub(super) fn open_batch(&mut self, now: Instant) {
         let mut collected = std::mem::take(&mut self.open);
-        let mut jobs = ArrayVec::<Job, MAX>::new();
+        let mut jobs = std::mem::take(&mut self.opening);
         let mut last = None;
-        for job in collected.drain(..) {
+        let mut rest = collected.drain(..);
+        while let Some(job) = rest.next() {
+            self.prefetch(rest.as_slice(), job.sa);
             let sa = (job.sa, job.generation);
             let is_inbound = |sa: &Sa| sa.direction == direction::INBOUND;
             if last == Some(sa) || self.sas.current(sa.0, sa.1).is_some_and(is_inbound) {
@@ -50,8 +52,10 @@ impl Worker {
                 self.discard(job.frame, job.sa, DropCause::NoSa);
             }
         }
+        drop(rest);
         self.open = collected;
         if jobs.is_empty() {
+            self.opening = jobs;
             return;
         }
 
@@ -83,8 +87,17 @@ impl Worker {
         }
         // Counted by the run: a forward borrows all of the worker, so the tally cannot live across it.
         let mut counted = ArrayVec::<(u32, usize), MAX>::new();
-        for (mut job, opened) in jobs.drain(..).zip(&opened) {
+        let (mut rest, mut opened) = (jobs.drain(..), opened.iter());
+        while let (Some(mut job), Some(opened)) = (rest.next(), opened.next()) {
             let sa = job.sa;
+            if let Some(ahead) = rest.as_slice().get(AHEAD) {
+                self.wire.umem.prefetch(&ahead.frame, opened.start);
+                if ahead.sa != sa
+                    && let Some(ahead) = self.sas.get(ahead.sa)
+                {
+                    ahead.prefetch_selectors();
+                }
+            }
             let forwarded = match opened.outcome {
                 Outcome::Done => {
                     (job.start, job.end) = (opened.start, opened.end);
@@ -98,6 +111,8 @@ impl Worker {
                 self.discard(frame, sa, cause);
             }
         }
+        drop(rest);
+        self.opening = jobs;
         let mut tally = Tally::new(&self.sas);
         for (sa, bytes) in counted {
             tally.add(sa, bytes);

@@ -2,7 +2,7 @@
 
 use super::seal::Route;
 use crate::report::Counters;
-use adit_esp::{Auth, Backend, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates};
+use adit_esp::{Auth, Backend, Cipher, Engine, Outer, Protocol, ReplayState, SaParams, SaStates, prefetch};
 use adit_maps::{
     address::Address,
     decode::protocol,
@@ -41,6 +41,13 @@ impl Sa {
         self.direction == direction::OUTBOUND
             && admits(&self.local, &flow.source, source_port)
             && admits(&self.remote, &flow.destination, destination_port)
+    }
+
+    /// Fetches the selectors.
+    #[inline]
+    pub(super) fn prefetch_selectors(&self) {
+        prefetch(self.local.as_ptr(), 1);
+        prefetch(self.remote.as_ptr(), 1);
     }
 
     /// Whether an opened packet is what the peer may send through this SA (RFC 4301 section 5.2, step 4).
@@ -98,7 +105,20 @@ impl Sas {
         self.get(index).filter(|sa| sa.version.generation == generation)
     }
 
+    /// Fetches what the packets of an SA need of it before they are sealed or opened: with thousands of SAs it is far.
+    #[inline]
+    pub(super) fn prefetch(&self, index: u32) {
+        let Some(places) = self.sad.places(index) else { return };
+        for entry in places {
+            prefetch(entry, 1);
+        }
+        if let Some(Some(sa)) = self.known.get(index as usize) {
+            prefetch(&raw const **sa, size_of::<Sa>().div_ceil(64));
+        }
+    }
+
     /// The SA at an index, as it was read last.
+    #[inline]
     pub(super) fn get(&self, index: u32) -> Option<&Sa> {
         self.known.get(index as usize)?.as_deref()
     }

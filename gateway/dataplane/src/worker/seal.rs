@@ -86,7 +86,9 @@ impl Worker {
     pub(super) fn seal_batch(&mut self, now: Instant) {
         let mut collected = std::mem::take(&mut self.seal);
         let mut ready = Ready::default();
-        for mut job in collected.drain(..) {
+        let mut rest = collected.drain(..);
+        while let Some(mut job) = rest.next() {
+            self.prefetch(rest.as_slice(), job.sa);
             if ready.jobs.remaining_capacity() < MAX_FRAGMENTS || ready.routes.is_full() {
                 self.seal_ready(&mut ready, now);
             }
@@ -96,6 +98,7 @@ impl Worker {
                 Err(cause) => self.discard(job.frame, job.sa, cause),
             }
         }
+        drop(rest);
         self.seal = collected;
         self.seal_ready(&mut ready, now);
     }

@@ -166,6 +166,7 @@ impl<T: Copy> Consumer<T> {
     }
 
     /// Reads an entry, `None` when there is none. The other side may reuse its place after [`Consumer::release`].
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.next == self.produced {
             self.produced = self.memory.producer().load(Acquire);
@@ -177,6 +178,16 @@ impl<T: Copy> Consumer<T> {
         let entry = unsafe { self.memory.place(self.next).read() };
         self.next = self.next.wrapping_add(1);
         Some(entry)
+    }
+
+    /// The entry that lies so many behind the next, if it is known to be there.
+    #[inline]
+    pub(super) fn peek(&self, behind: u32) -> Option<T> {
+        if self.produced.wrapping_sub(self.next) <= behind {
+            return None;
+        }
+        // SAFETY: as in `pop`.
+        Some(unsafe { self.memory.place(self.next.wrapping_add(behind)).read() })
     }
 
     /// Lets the other side reuse what was read.
@@ -217,7 +228,12 @@ mod tests {
         assert!(!producer.push(8));
         assert_eq!(consumer.pop(), None);
         producer.commit();
-        assert!((0..8).all(|i| consumer.pop() == Some(i)));
+        assert_eq!(consumer.peek(0), None);
+        assert_eq!(
+            (consumer.pop(), consumer.peek(0), consumer.peek(6), consumer.peek(7)),
+            (Some(0), Some(1), Some(7), None)
+        );
+        assert!((1..8).all(|i| consumer.pop() == Some(i)));
         assert_eq!(consumer.pop(), None);
         assert_eq!(producer.pending(), 8);
         assert!(!producer.push(8));

@@ -28,6 +28,8 @@ const XDP_PKT_CONTD: u32 = 1;
 
 /// Parts of one packet at most, as the kernel has them (`MAX_SKB_FRAGS` and its head).
 const MAX_PARTS: usize = 18;
+/// How many frames ahead the first lines of one are fetched.
+const AHEAD: u32 = 6;
 /// Room behind a joined packet for what sealing adds.
 const TAILROOM: usize = 256;
 
@@ -217,6 +219,9 @@ impl Socket {
     pub(crate) fn receive(&mut self, umem: &mut Umem) -> Option<Result<Received, Lost>> {
         loop {
             let descriptor = self.receive.pop()?;
+            if let Some(ahead) = self.receive.peek(AHEAD) {
+                umem.prefetch_address(ahead.addr);
+            }
             // SAFETY: the kernel gives back what the fill ring gave it, once.
             let Some((frame, start)) = (unsafe { umem.reclaim(descriptor.addr) }) else { continue };
             let end = (start + descriptor.len as usize).min(CHUNK);

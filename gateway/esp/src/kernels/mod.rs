@@ -36,14 +36,15 @@ mod vectors;
 
 pub(crate) use queue::{AeadJob, BURST, ChaChaJob, Fours, GcmJob, LanesJob, Queue};
 
-/// Brings the first `lines` lines of 64 octets of a value near, without waiting for them.
+/// Brings the first `lines` lines of 64 octets of a value near, without waiting for them. Whatever the pointer, nothing is
+/// read that the program could see.
 #[inline]
-pub(crate) fn prefetch<T: ?Sized>(value: &T, lines: usize) {
+pub fn prefetch<T: ?Sized>(value: *const T, lines: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..lines {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing that the program could see, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *value).cast::<i8>().wrapping_add(64 * line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast::<i8>().wrapping_add(64 * line)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (value, lines);

@@ -73,6 +73,12 @@ impl Sad {
         self.state.get(index).map(|words| unsafe { &*words.as_ptr().cast::<SadState>() })
     }
 
+    /// Where the entry lies in SAD_CONFIG and in SAD_STATE: for who wants to have it near before it is needed.
+    #[inline]
+    pub fn places(&self, index: u32) -> Option<[*const u8; 2]> {
+        Some([self.config.get(index)?.as_ptr().cast(), self.state.get(index)?.as_ptr().cast()])
+    }
+
     /// Reserves `count` sequence numbers under the key of this generation and gives the first. `None` when the SA has
     /// changed: then the numbers may have come from the counter of its successor, and must not be used with the old key.
     #[inline]
