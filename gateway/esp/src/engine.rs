@@ -18,7 +18,9 @@ const TRAILER_LEN: usize = 2;
 /// Largest outer packet that both IP versions can express.
 const MAX_OUTER_LEN: usize = 65_535;
 /// The bytes of padding: 1, 2, 3 and so on, the first lowest.
-const PADDING: u64 = 0x0807_0605_0403_0201;
+const PADDING: u64 = LONG_PADDING as u64;
+/// As [`PADDING`], for ciphers with longer blocks.
+const LONG_PADDING: u128 = 0x100f_0e0d_0c0b_0a09_0807_0605_0403_0201;
 /// Packets that are opened as they come before any of them is finished: few enough to stay in the nearest cache.
 const CHUNK: usize = 32;
 /// How many packets ahead an SA is fetched: with thousands of SAs they are far.
@@ -596,10 +598,16 @@ fn write_trailer(esp: &mut [u8], transform: &Transform, inner: Inner) {
         *trailer = (padding | last << (8 * pad_len)).to_le_bytes();
         return;
     }
-    let trailer = &mut esp[start..end];
-    for (value, pad) in (1..=u8::MAX).zip(&mut trailer[..pad_len]) {
-        *pad = value;
+    if pad_len <= size_of::<u128>()
+        && let Some(padding) = esp[start..].first_chunk_mut()
+    {
+        *padding = LONG_PADDING.to_le_bytes();
+    } else {
+        for (value, pad) in (1..=u8::MAX).zip(&mut esp[start..start + pad_len]) {
+            *pad = value;
+        }
     }
+    let trailer = &mut esp[start..end];
     trailer[pad_len] = pad_len as u8;
     trailer[pad_len + 1] = inner.next_header;
 }
@@ -616,6 +624,11 @@ fn strip_trailer(text: &mut [u8]) -> Result<(&mut [u8], u8), Drop> {
             u64::from_le_bytes(*last) >> (64 - 8 * pad_len) == PADDING & ((1 << (8 * pad_len)) - 1)
         }
         Some(_) => true,
+        None if let Some(last) = padded.last_chunk().filter(|_| pad_len < size_of::<u128>())
+            && pad_len > 0 =>
+        {
+            u128::from_le_bytes(*last) >> (128 - 8 * pad_len) == LONG_PADDING & ((1 << (8 * pad_len)) - 1)
+        }
         None => (1..=u8::MAX).zip(&padded[inner_end..]).all(|(value, pad)| *pad == value),
     };
     if !is_right {
