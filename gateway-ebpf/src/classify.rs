@@ -1,14 +1,11 @@
 //! From a frame to a verdict: RFC 4301 section 5, without the cryptography.
 
-use crate::{
-    frame::XdpFrame,
-    tables::{self, SpdMaps},
-};
+use crate::{frame::XdpFrame, tables};
 use adit_maps::{
     decode::{self, Fragment, Frame, Headers, Undecoded, protocol},
     event::{Event, kind},
     meta::{Meta, task},
-    policy::{Flow, Rule, action, look_up},
+    policy::{Flow, Rule, action},
     port::{Port, role},
     sa::{SaRef, SpiKey},
     verdict::Verdict,
@@ -62,13 +59,16 @@ pub(crate) fn classify(ctx: &XdpContext, port: &Port) -> Decision {
     let mut rule = Rule::NONE;
     // On the WAN side a packet of a protected flow should have been ESP or AH (RFC 4301 section 5.2, step 3). Asked first, so
     // that nobody there can have a clear packet sealed for the next site.
-    if port.roles & role::WAN != 0 && policy(&flow.reversed(), &mut rule) && rule.action != action::BYPASS {
+    if port.roles & role::WAN != 0
+        && tables::policy(&flow.reversed(), &mut rule)
+        && rule.action != action::BYPASS
+    {
         return Verdict::ClearOnWan.into();
     }
     if local {
         return Verdict::Local.into();
     }
-    if policy(&flow, &mut rule) {
+    if tables::policy(&flow, &mut rule) {
         if !ours && rule.action != action::BYPASS {
             return Verdict::ForeignMac.into();
         }
@@ -118,17 +118,6 @@ fn find_flow(ctx: &XdpContext, headers: &Headers, flow: &mut Flow) -> bool {
             true
         }
         Err(_) => false,
-    }
-}
-
-#[inline(never)]
-fn policy(flow: &Flow, rule: &mut Rule) -> bool {
-    match look_up(&SpdMaps, flow) {
-        Some(found) => {
-            *rule = found;
-            true
-        }
-        None => false,
     }
 }
 

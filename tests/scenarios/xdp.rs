@@ -2,8 +2,12 @@
 //! each, and the metadata. Nothing is attached to an interface, so `no_metadata`, which takes a driver without room, is
 //! not among them.
 
+#[path = "xdp/spd.rs"]
+mod spd;
+
 use adit_maps::{
     address::Prefix,
+    classes::Image,
     decode::protocol,
     event::kind,
     meta::{Meta, task},
@@ -22,6 +26,7 @@ use aya::{
 use etherparse::{IpNumber, PacketBuilder};
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     os::fd::{FromRawFd, OwnedFd},
     path::PathBuf,
@@ -59,6 +64,8 @@ struct Program {
     xsks: Xsks,
     sad: Sad,
     spi_index: SpiIndex,
+    spd: SpdTables,
+    dir: Directory,
 }
 
 impl Program {
@@ -79,14 +86,6 @@ impl Program {
         let mut locals = Locals::open(&dir)?;
         locals.insert(IpAddr::from(GATEWAY).into(), 0)?;
         locals.insert("2001:db8::1".parse::<IpAddr>()?.into(), 0)?;
-        let mut spd = SpdTables::open(&dir)?;
-        for (source, destination, class) in
-            [("10.1.0.0/16", "10.2.0.0/16", 1), ("2001:db8:1::/48", "2001:db8:2::/48", 2)]
-        {
-            spd.insert_source(&prefix(source)?, class)?;
-            spd.insert_destination(&prefix(destination)?, class)?;
-            spd.insert_rules(ClassPair { source: class, destination: class }, rules())?;
-        }
         let mut this = Program {
             ports: Ports::open(&dir)?,
             outbounds: Outbounds::open(&dir)?,
@@ -95,8 +94,11 @@ impl Program {
             xsks: Xsks::open(&dir)?,
             sad: Sad::open(&dir)?,
             spi_index: SpiIndex::open(&dir)?,
+            spd: SpdTables::open(&dir)?,
+            dir,
             ebpf,
         };
+        this.standard_policies()?;
         for (index, protocol) in [(ESP_SA, protocol::ESP), (AH_SA, protocol::AH)] {
             let inbound = this.sad.install(index, &SadConfig::free()).context("no such SA")?;
             for destination in [IpAddr::from(GATEWAY), "2001:db8::1".parse()?] {
@@ -106,6 +108,25 @@ impl Program {
         }
         this.role(role::LAN)?;
         Ok(this)
+    }
+
+    fn standard_policies(&mut self) -> Result<()> {
+        for class in [1, 2] {
+            self.spd.insert_rules(ClassPair { source: class, destination: class }, rules())?;
+        }
+        self.replace_classes(
+            &[(prefix("10.1.0.0/16")?, 1), (prefix("2001:db8:1::/48")?, 2)].into(),
+            &[(prefix("10.2.0.0/16")?, 1), (prefix("2001:db8:2::/48")?, 2)].into(),
+        )
+    }
+
+    fn replace_classes(
+        &mut self,
+        sources: &BTreeMap<Prefix, u32>,
+        destinations: &BTreeMap<Prefix, u32>,
+    ) -> Result<()> {
+        self.spd.replace_classes(&Image::new(sources, destinations).ok().context("too many prefixes")?);
+        Ok(())
     }
 
     fn role(&mut self, roles: u32) -> Result<()> {
@@ -539,6 +560,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         p.expect(&udp(SITE_A, SITE_B, (1, 2), b"x"), XDP_REDIRECT, Verdict::Seal)?;
         p.expect(&udp(SITE_B, SITE_A, (1, 2), b"x"), XDP_DROP, Verdict::ClearOnWan).map(drop)
     }),
+    ("the_longest_prefix_decides", spd::the_longest_prefix_decides),
+    ("classes_are_replaced_at_once", spd::classes_are_replaced_at_once),
+    ("damaged_classes_discard", spd::damaged_classes_discard),
 ];
 
 fn main() {
@@ -565,6 +589,7 @@ fn main() {
                 let mut program = program.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 program.outbounds.set(POLICY, SaRef::default());
                 program.role(role::LAN)?;
+                program.standard_policies()?;
                 // An event is told once an interval: let the one of the scenario before pass.
                 std::thread::sleep(std::time::Duration::from_nanos(adit_maps::event::INTERVAL_NS * 2));
                 while program.events.next_event().is_some() {}

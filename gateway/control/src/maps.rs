@@ -1,6 +1,6 @@
 //! The pinned maps as `control` writes and reads them, behind a trait that tests implement in memory.
 
-use crate::spd::{Change, Tables};
+use crate::spd::{Tables, Transition};
 use adit_ike::codec::{Damaged, Field, Reader, Writer};
 use adit_maps::{
     address::Address,
@@ -169,30 +169,30 @@ impl Pinned {
     /// # Errors
     /// When the kernel refuses.
     pub fn spd(&self) -> Result<Tables, Error> {
-        let (sources, destinations, rules) = self.spd.entries()?;
-        Ok(Tables {
-            sources: sources.into_iter().collect(),
-            destinations: destinations.into_iter().collect(),
-            rules: rules.into_iter().collect(),
-        })
+        let (sources, destinations) = self.spd.prefixes()?;
+        Ok(Tables { sources, destinations, rules: self.spd.rules()?.into_iter().collect() })
     }
 
-    /// Writes changes to the maps of the SPD, in their order.
+    /// Makes the maps of the SPD say what a transition leads to. What is to be retired is still there.
     ///
     /// # Errors
-    /// When a map is full; what came before is written.
-    pub fn change_spd(&mut self, changes: &[Change]) -> Result<(), Error> {
-        for change in changes {
-            match change {
-                Change::SetRules(pair, list) => self.spd.insert_rules(*pair, *list)?,
-                Change::RemoveRules(pair) => self.spd.remove_rules(pair)?,
-                Change::SetSource(prefix, class) => self.spd.insert_source(prefix, *class)?,
-                Change::RemoveSource(prefix) => self.spd.remove_source(prefix)?,
-                Change::SetDestination(prefix, class) => self.spd.insert_destination(prefix, *class)?,
-                Change::RemoveDestination(prefix) => self.spd.remove_destination(prefix)?,
-            }
+    /// When a map is full; then look-ups still see what they saw before.
+    pub fn publish_spd(&mut self, way: &Transition) -> Result<(), Error> {
+        for (pair, list) in &way.publish {
+            self.spd.insert_rules(*pair, *list)?;
+        }
+        if let Some(classes) = &way.classes {
+            self.spd.replace_classes(classes);
         }
         Ok(())
+    }
+
+    /// Removes what no look-up is led to any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what came before is removed.
+    pub fn retire_spd(&mut self, way: &Transition) -> Result<(), Error> {
+        way.retire.iter().try_for_each(|pair| self.spd.remove_rules(pair))
     }
 
     /// Packets per verdict of every interface that carries the XDP program, by interface index.

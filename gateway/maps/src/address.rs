@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An address of either version as 16 bytes of network order; IPv4 in its IPv4-mapped form (`::ffff:a.b.c.d`,
-/// RFC 4291 section 2.5.5.2), so that one trie and one hash serve both.
+/// RFC 4291 section 2.5.5.2), so that one hash serves both.
 #[repr(C)]
 #[derive(
     Clone,

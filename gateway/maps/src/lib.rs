@@ -10,7 +10,8 @@
 //! | [`address`] | IPv4 and IPv6 addresses in one key space |
 //! | [`decode`] | Ethernet, IPv4 and IPv6 headers, safely, from any source of bytes |
 //! | [`sa`] | SAD_CONFIG, SAD_STATE, SPI_INDEX |
-//! | [`policy`] | SPD tries and rule lists, OUTBOUND, SELECTORS |
+//! | [`classes`] | SPD_CLASSES: from addresses to classes, by longest prefix |
+//! | [`policy`] | SPD rule lists and the look-up in them, OUTBOUND, SELECTORS |
 //! | [`port`] | PORTS, LOCALS, the index into XSKS |
 //! | [`verdict`] | what the XDP program decides, and VERDICTS, its counters |
 //! | [`meta`] | the metadata that travels before a frame from XDP to a worker |
@@ -32,6 +33,7 @@ mod atomic {
 }
 
 pub mod address;
+pub mod classes;
 pub mod decode;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -46,14 +48,14 @@ pub mod user;
 pub mod verdict;
 
 /// Version of everything this crate lays out. Raised with every change of a layout; [`Stamp`] carries it.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// First word of [`Stamp`], to tell our maps from anybody else's: `ADIT` in ASCII.
 pub const MAGIC: u32 = 0x4144_4954;
 
 /// `BPF_F_MMAPABLE`: an array that userspace may map.
 pub const MMAPABLE: usize = 1 << 10;
-/// `BPF_F_NO_PREALLOC`: memory is taken as entries come; LPM tries require it.
+/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
 pub const NO_PREALLOC: usize = 1;
 
 /// Entry 0 of the map LAYOUT: which version of the layout the pinned maps have.

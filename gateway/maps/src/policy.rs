@@ -1,16 +1,14 @@
 //! The security policy database (RFC 4301 section 4.4.1) as the XDP program looks it up, and the selectors of SAs.
 //!
-//! Two longest-prefix tries map the addresses of a flow to classes; a hash maps the pair of classes to a short
-//! ordered list of rules, which look at protocol and ports. `control` compiles the tries and lists so that the list
-//! of a pair holds every policy whose prefixes contain both: one lookup in each table decides, however many tunnels
-//! there are. A rule that protects names a slot of OUTBOUND, which names the SA: a rekey replaces one slot, however
-//! many prefixes the policy has.
+//! [`crate::classes`] maps the addresses of a flow to classes by longest prefix; a hash maps the pair of classes to a
+//! short ordered list of rules, which look at protocol and ports. `control` compiles classes and lists so that the list
+//! of a pair holds every policy whose prefixes contain both: one lookup of each decides, however many tunnels there are.
+//! A rule that protects names a slot of OUTBOUND, which names the SA: a rekey replaces one slot, however many prefixes
+//! the policy has.
 
-use crate::{address::Address, decode, sa::SaRef};
+use crate::{address::Address, classes::Damaged, decode, sa::SaRef};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Entries of each trie.
-pub const MAX_PREFIXES: usize = 1 << 17;
 /// Pairs of classes.
 pub const MAX_PAIRS: usize = 1 << 19;
 /// Slots of OUTBOUND: policies that protect.
@@ -20,10 +18,7 @@ pub const MAX_SELECTORS: usize = 1 << 17;
 /// Rules in one list.
 pub const MAX_RULES: usize = 8;
 
-/// Bits of a trie's key.
-pub const KEY_BITS: u32 = 128;
-
-/// Key of SPD_RULES: the classes of source and destination as the two tries give them.
+/// Key of SPD_RULES: the classes of source and destination as SPD_CLASSES gives them.
 #[repr(C)]
 #[derive(
     Clone,
@@ -41,9 +36,9 @@ pub const KEY_BITS: u32 = 128;
     KnownLayout,
 )]
 pub struct ClassPair {
-    /// Class of the source address, from SPD_SOURCE.
+    /// Class of the source address.
     pub source: u32,
-    /// Class of the destination address, from SPD_DESTINATION.
+    /// Class of the destination address.
     pub destination: u32,
 }
 
@@ -105,6 +100,8 @@ impl Rule {
         destination_ports: PortRange::ANY,
         policy: 0,
     };
+    /// Discards whatever comes.
+    pub const DISCARD: Rule = Rule { action: action::DISCARD, ..Rule::NONE };
 
     /// Whether the rule covers every packet between its prefixes, so that none after it is ever reached.
     pub fn is_total(&self) -> bool {
@@ -146,7 +143,7 @@ impl PairRules {
     pub fn checked(&self, pair: &ClassPair, found: Option<Rule>) -> Option<Rule> {
         // SAFETY: a reference is valid for reads; volatile keeps the read after those of the rules.
         let now = unsafe { (&raw const self.pair).read_volatile() };
-        if now == *pair { found } else { Some(Rule { action: action::DISCARD, ..Rule::NONE }) }
+        if now == *pair { found } else { Some(Rule::DISCARD) }
     }
 }
 
@@ -198,8 +195,9 @@ impl Selector {
 /// What a policy is looked up by.
 ///
 /// Plain fields, no `Option` inside: the type stands in signatures of BPF functions, and the kernel refuses the type
-/// information of an enum that hides its discriminant in a niche.
-#[repr(C)]
+/// information of an enum that hides its discriminant in a niche. Aligned, so that the program reads an address in two
+/// loads, not in sixteen.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Source address.
@@ -250,22 +248,55 @@ impl Flow {
     }
 }
 
-/// The three tables of the SPD, wherever they live.
+/// The tables of the SPD, wherever they live.
 pub trait Spd {
-    /// Class of a source address by longest prefix.
-    fn source_class(&self, address: &Address) -> Option<u32>;
-    /// Class of a destination address by longest prefix.
-    fn destination_class(&self, address: &Address) -> Option<u32>;
+    /// Counts how often the classes were replaced; read before anything else.
+    fn generation(&self) -> u64;
+    /// Whether this still is the generation, after everything that was read since [`Spd::generation`] gave it.
+    fn is_still(&self, generation: u64) -> bool;
+    /// The classes of a flow's source and destination; `None` where one has none.
+    ///
+    /// # Errors
+    /// [`Damaged`] where the tables are, or were replaced meanwhile.
+    fn classes(&self, generation: u64, flow: &Flow) -> Result<Option<ClassPair>, Damaged>;
     /// Calls `f` on the rules of the pair, if there are any.
     fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule>;
 }
 
-/// The first rule that covers `flow`.
+/// Times that a look-up is tried where the classes are replaced under it.
+pub const ATTEMPTS: u32 = 2;
+
+/// The classes were replaced while a flow was looked up in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaced;
+
+/// The first rule that covers `flow`; what gets no answer in [`ATTEMPTS`] is discarded.
 #[inline(always)]
 pub fn look_up(spd: &impl Spd, flow: &Flow) -> Option<Rule> {
-    let source = spd.source_class(&flow.source)?;
-    let destination = spd.destination_class(&flow.destination)?;
-    spd.with_rules(&ClassPair { source, destination }, |list| first_match(list, flow))
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
+        if let Ok(found) = try_look_up(spd, flow) {
+            return found;
+        }
+        attempts += 1;
+    }
+    Some(Rule::DISCARD)
+}
+
+/// The first rule that covers `flow`. Where the tables are damaged, one that discards it.
+///
+/// # Errors
+/// What is read while the classes are replaced may be of no moment: it is only believed when the generation is the same
+/// before and after, and else is [`Replaced`].
+#[inline(always)]
+pub fn try_look_up(spd: &impl Spd, flow: &Flow) -> Result<Option<Rule>, Replaced> {
+    let generation = spd.generation();
+    let found = match spd.classes(generation, flow) {
+        Ok(Some(pair)) => spd.with_rules(&pair, |list| first_match(list, flow)),
+        Ok(None) => None,
+        Err(Damaged) => Some(Rule::DISCARD),
+    };
+    if spd.is_still(generation) { Ok(found) } else { Err(Replaced) }
 }
 
 /// What cannot be seen in a later fragment (ports; the protocol, when it is behind extension headers) matches a rule
@@ -297,6 +328,8 @@ fn first_match(list: &RuleList, flow: &Flow) -> Option<Rule> {
 const _: () =
     assert!(size_of::<Rule>() == 16 && size_of::<RuleList>() == 132 && size_of::<PairRules>() == 140);
 const _: () = assert!(size_of::<Outbound>() == 16 && size_of::<Selector>() == 40);
+const _: () =
+    assert!(core::mem::offset_of!(Flow, source) == 0 && core::mem::offset_of!(Flow, destination) == 16);
 
 #[cfg(test)]
 mod tests {

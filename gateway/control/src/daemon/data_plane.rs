@@ -4,7 +4,7 @@ use super::ControlError;
 use crate::{
     maps::Pinned,
     sadb::{Sadb, Totals},
-    spd::{CompileError, Policy, Tables, Transition, compile},
+    spd::{self, CompileError, Policy, Tables, Transition},
 };
 use adit_ike::TunnelId;
 use adit_maps::{
@@ -111,16 +111,13 @@ impl DataPlane {
     /// # Errors
     /// When they, or what lies on the way, do not fit.
     pub(super) fn plan(&self, policies: &[Policy]) -> Result<(Tables, Transition), CompileError> {
-        let next = compile(policies, &self.spd)?;
-        let way = Transition::between(&self.spd, &next);
-        way.fits(&self.spd)?;
-        Ok((next, way))
+        spd::plan(policies, &self.spd)
     }
 
     async fn change(&mut self, way: &Transition) -> Result<(), Error> {
-        self.maps.change_spd(&way.publish)?;
+        self.maps.publish_spd(way)?;
         tokio::time::sleep(GRACE).await;
-        self.maps.change_spd(&way.retire)
+        self.maps.retire_spd(way)
     }
 
     /// Whether the data plane still works with these maps: `adit unload` takes them away, and whoever starts a data

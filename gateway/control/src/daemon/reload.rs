@@ -5,7 +5,7 @@ use crate::{
     config::{Config, ConfigError},
     memory,
     routes::Wanted,
-    spd::{CompileError, Tables, compile},
+    spd::{self, CompileError, Tables},
     tunnel::{Groups, Tunnel, policies},
 };
 use std::{collections::BTreeSet, time::Instant};
@@ -81,7 +81,7 @@ impl Daemon {
         let wanted = policies(next.iter().map(Tunnel::groups));
         match &self.data_plane {
             Some(data_plane) => drop(data_plane.plan(&wanted)?),
-            None => drop(compile(&wanted, &Tables::default())?),
+            None => drop(spd::plan(&wanted, &Tables::default())?),
         }
         self.slots = slots;
 

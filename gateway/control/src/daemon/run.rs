@@ -14,7 +14,7 @@ use crate::{
     memory,
     routes::{self, Interfaces, Wanted},
     sadb::Totals,
-    spd::{Policy, Tables, compile},
+    spd::{self, Policy, Tables},
     status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
     tunnel::{Slots, Tunnel, policies},
 };
@@ -133,7 +133,7 @@ impl Daemon {
         daemon.totals = std::mem::take(&mut daemon.legacy.totals);
         daemon.order = tunnels.iter().map(Tunnel::id).collect();
         tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
-        compile(&daemon.policies(), &Tables::default())?;
+        spd::plan(&daemon.policies(), &Tables::default())?;
         memory::give_back();
         Ok(daemon)
     }

@@ -4,21 +4,24 @@
 //! holds an address is contained in every other that does, so its class knows every policy that could cover the
 //! address; the rules of a pair of classes are the policies that are in both sets, in order.
 
+#[cfg(test)]
+mod in_memory;
 mod range;
 #[cfg(test)]
 mod tests;
 mod transition;
 
+#[cfg(test)]
+pub(crate) use in_memory::InMemory;
 pub use range::prefixes;
-pub use transition::{Change, Transition};
+pub use transition::Transition;
 
 use adit_maps::{
     address::{Address, Prefix},
-    policy::{
-        ClassPair, MAX_PAIRS, MAX_POLICIES, MAX_PREFIXES, MAX_RULES, PortRange, Rule, RuleList, action,
-    },
+    classes::{AREA_CELLS, Cell},
+    policy::{ClassPair, MAX_PAIRS, MAX_POLICIES, MAX_RULES, PortRange, Rule, RuleList, action},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// One entry of the ordered SPD. The order of a list of them decides: the first that covers a flow is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +69,12 @@ impl Policy {
     }
 }
 
-/// What the three maps of the SPD hold.
+/// What the maps of the SPD hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
-    /// SPD_SOURCE.
+    /// The classes of source prefixes in SPD_CLASSES.
     pub sources: BTreeMap<Prefix, u32>,
-    /// SPD_DESTINATION.
+    /// Those of destination prefixes.
     pub destinations: BTreeMap<Prefix, u32>,
     /// SPD_RULES.
     pub rules: BTreeMap<ClassPair, RuleList>,
@@ -83,8 +86,11 @@ pub enum CompileError {
     /// More policies meet between two prefixes than a rule list holds.
     #[error("more than {MAX_RULES} policies with protocols or ports meet between two of their prefixes")]
     TooManyRules,
-    /// More prefixes than a trie holds.
-    #[error("{0} different prefixes on one side (before and after a change together), {MAX_PREFIXES} fit")]
+    /// More prefixes than SPD_CLASSES holds.
+    #[error(
+        "{0} different prefixes on both sides together take more than the {mib} MiB that there are for them",
+        mib = (AREA_CELLS as usize * size_of::<Cell>()) >> 20
+    )]
     TooManyPrefixes(usize),
     /// More pairs of classes than the hash holds.
     #[error("{0} pairs of classes (before and after a change together), {MAX_PAIRS} fit")]
@@ -94,29 +100,36 @@ pub enum CompileError {
     TooManySlots,
 }
 
-/// Compiles `policies`. Prefixes that are together in one class both in `previous` and in the result keep its number, so
-/// that a [`Transition`] between the two touches only what differs.
+/// The tables for `policies`, and the way there from what the maps hold.
+///
+/// # Errors
+/// When the maps cannot hold the tables, or what lies on the way.
+pub fn plan(policies: &[Policy], current: &Tables) -> Result<(Tables, Transition), CompileError> {
+    let next = compile(policies, current)?;
+    let way = Transition::between(current, &next)?;
+    Ok((next, way))
+}
+
+/// Compiles `policies`. A class that has the same prefixes and the same rules with every other such class as in `previous`
+/// keeps its number; no other number is one that `previous` uses. So the rules of both can be in the map at once, and a
+/// [`Transition`] between the two touches only what differs.
 ///
 /// # Errors
 /// When the tables of the maps cannot hold the result.
 pub fn compile(policies: &[Policy], previous: &Tables) -> Result<Tables, CompileError> {
     let sources = Side::new(policies.iter().map(|p| p.local));
     let destinations = Side::new(policies.iter().map(|p| p.remote));
-    for side in [&sources, &destinations] {
-        if side.class_of.len() > MAX_PREFIXES {
-            return Err(CompileError::TooManyPrefixes(side.class_of.len()));
-        }
-    }
-    let source_numbers = sources.numbers(&previous.sources);
-    let destination_numbers = destinations.numbers(&previous.destinations);
+    let mut source_numbers = Numbers::new(&previous.sources, previous.rules.keys().map(|p| p.source));
+    let mut destination_numbers =
+        Numbers::new(&previous.destinations, previous.rules.keys().map(|p| p.destination));
+    let of_sources = sources.numbers(&previous.sources, &mut source_numbers);
+    let mut of_destinations = destinations.numbers(&previous.destinations, &mut destination_numbers);
     let mut rules = BTreeMap::new();
     for policy in 0..policies.len() {
         for &source in &sources.classes_with[policy] {
             for &destination in &destinations.classes_with[policy] {
-                let pair = ClassPair {
-                    source: source_numbers[source],
-                    destination: destination_numbers[destination],
-                };
+                let pair =
+                    ClassPair { source: of_sources[source], destination: of_destinations[destination] };
                 if let std::collections::btree_map::Entry::Vacant(vacant) = rules.entry(pair) {
                     let common = common(&sources.members[source], &destinations.members[destination]);
                     vacant.insert(rule_list(common.map(|i| policies[i].rule()))?);
@@ -127,14 +140,58 @@ pub fn compile(policies: &[Policy], previous: &Tables) -> Result<Tables, Compile
     if rules.len() > MAX_PAIRS {
         return Err(CompileError::TooManyPairs(rules.len()));
     }
+    let is_kept = |pair: &ClassPair| {
+        source_numbers.kept.contains(&pair.source) && destination_numbers.kept.contains(&pair.destination)
+    };
+    let changed: BTreeSet<u32> = rules
+        .keys()
+        .chain(previous.rules.keys())
+        .filter(|pair| is_kept(pair) && rules.get(pair) != previous.rules.get(pair))
+        .map(|pair| pair.destination)
+        .collect();
+    if !changed.is_empty() {
+        let fresh: BTreeMap<u32, u32> =
+            changed.into_iter().map(|number| (number, destination_numbers.fresh())).collect();
+        let moved: Vec<_> = rules.extract_if(.., |pair, _| fresh.contains_key(&pair.destination)).collect();
+        rules.extend(
+            moved
+                .into_iter()
+                .map(|(pair, list)| (ClassPair { destination: fresh[&pair.destination], ..pair }, list)),
+        );
+        of_destinations.iter_mut().for_each(|number| *number = *fresh.get(number).unwrap_or(number));
+    }
     let numbered = |side: &Side, numbers: &[u32]| {
         side.class_of.iter().map(|(prefix, class)| (*prefix, numbers[*class])).collect()
     };
     Ok(Tables {
-        sources: numbered(&sources, &source_numbers),
-        destinations: numbered(&destinations, &destination_numbers),
+        sources: numbered(&sources, &of_sources),
+        destinations: numbered(&destinations, &of_destinations),
         rules,
     })
+}
+
+/// The numbers of one side's classes, before and now.
+struct Numbers {
+    /// Every one that the maps hold.
+    used: HashSet<u32>,
+    /// Those that classes keep.
+    kept: HashSet<u32>,
+    next: u32,
+}
+
+impl Numbers {
+    fn new(previous: &BTreeMap<Prefix, u32>, in_rules: impl Iterator<Item = u32>) -> Self {
+        Numbers { used: previous.values().copied().chain(in_rules).collect(), kept: HashSet::new(), next: 0 }
+    }
+
+    /// One that the maps do not hold. There are more than prefixes fit.
+    fn fresh(&mut self) -> u32 {
+        while self.used.contains(&self.next) {
+            self.next += 1;
+        }
+        self.next += 1;
+        self.next - 1
+    }
 }
 
 /// The prefixes of one side and their classes, numbered from 0 until they are given numbers that are free in the maps.
@@ -153,12 +210,6 @@ impl Side {
         for (policy, prefix) in prefixes.enumerate() {
             policies_of.entry(prefix).or_default().push(policy);
             policies = policy + 1;
-        }
-        // To a trie the IPv4 space is a part of every IPv6 prefix that covers ::ffff:0:0/96. This entry, in whose class
-        // no IPv6 policy is, keeps IPv4 addresses from being found under such a prefix.
-        let v4 = Prefix { address: Address::v4([0; 4]), len: Address::V4_PREFIX };
-        if policies_of.keys().any(|p| !p.is_v4() && p.len < v4.len && ancestor(&v4, p.len) == *p) {
-            policies_of.entry(v4).or_default();
         }
         let lengths: BTreeSet<u32> = policies_of.keys().map(|p| p.len).collect();
         let mut side =
@@ -186,7 +237,7 @@ impl Side {
     }
 
     /// The number of each class: the one it had, or one that is not in use.
-    fn numbers(&self, previous: &BTreeMap<Prefix, u32>) -> Vec<u32> {
+    fn numbers(&self, previous: &BTreeMap<Prefix, u32>, numbers: &mut Numbers) -> Vec<u32> {
         let mut groups: HashMap<u32, Vec<Prefix>> = HashMap::new();
         for (prefix, class) in previous {
             groups.entry(*class).or_default().push(*prefix);
@@ -195,15 +246,13 @@ impl Side {
         for (prefix, class) in &self.class_of {
             prefixes[*class].push(*prefix);
         }
-        let mut unused = (0..).filter(|number| !groups.contains_key(number));
         prefixes
             .iter()
             .map(|mine| {
-                let old = mine.first().and_then(|p| previous.get(p));
-                let kept = old.filter(|number| groups.get(*number).is_some_and(|g| g == mine));
-                kept.copied()
-                    .or_else(|| unused.next())
-                    .expect("32 bits number more classes than prefixes fit")
+                let old = mine.first().and_then(|p| previous.get(p)).copied();
+                let kept = old.filter(|number| groups.get(number).is_some_and(|g| g == mine));
+                numbers.kept.extend(kept);
+                kept.unwrap_or_else(|| numbers.fresh())
             })
             .collect()
     }
@@ -234,6 +283,3 @@ fn rule_list(rules: impl Iterator<Item = Rule>) -> Result<RuleList, CompileError
     }
     Ok(list)
 }
-
-/// Discards whatever comes.
-const DISCARD: Rule = Rule { action: action::DISCARD, ..Rule::NONE };

@@ -1,46 +1,23 @@
 use super::*;
-use adit_maps::policy::{Flow, Spd, look_up};
+use adit_maps::{
+    classes::Damaged,
+    policy::{Flow, Spd, look_up},
+};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// The three tables as the kernel looks them up: longest prefix over the raw 128 bits, families not told apart.
-impl Spd for Tables {
-    fn source_class(&self, address: &Address) -> Option<u32> {
-        longest(&self.sources, address)
-    }
-    fn destination_class(&self, address: &Address) -> Option<u32> {
-        longest(&self.destinations, address)
-    }
-    fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
-        f(self.rules.get(pair)?)
-    }
-}
-
-fn longest(side: &BTreeMap<Prefix, u32>, address: &Address) -> Option<u32> {
-    let host = Prefix { address: *address, len: 128 };
-    (0..=128).rev().find_map(|len| side.get(&ancestor(&host, len)).copied())
-}
-
-fn apply(tables: &mut Tables, change: &Change) {
-    match *change {
-        Change::SetRules(pair, list) => drop(tables.rules.insert(pair, list)),
-        Change::RemoveRules(pair) => drop(tables.rules.remove(&pair)),
-        Change::SetSource(prefix, class) => drop(tables.sources.insert(prefix, class)),
-        Change::RemoveSource(prefix) => drop(tables.sources.remove(&prefix)),
-        Change::SetDestination(prefix, class) => drop(tables.destinations.insert(prefix, class)),
-        Change::RemoveDestination(prefix) => drop(tables.destinations.remove(&prefix)),
-    }
-}
 
 /// One rule for all addresses: whether it covers the protocol and ports of a flow is for `adit-maps` to say.
 struct Single(RuleList);
 
 impl Spd for Single {
-    fn source_class(&self, _: &Address) -> Option<u32> {
-        Some(0)
+    fn generation(&self) -> u64 {
+        0
     }
-    fn destination_class(&self, _: &Address) -> Option<u32> {
-        Some(0)
+    fn is_still(&self, _: u64) -> bool {
+        true
+    }
+    fn classes(&self, _: u64, _: &Flow) -> Result<Option<ClassPair>, Damaged> {
+        Ok(Some(ClassPair::default()))
     }
     fn with_rules(&self, _: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
         f(&self.0)
@@ -124,57 +101,61 @@ proptest! {
         flows in prop::collection::vec(flow(), 64),
     ) {
         match compile(&policies, &Tables::default()) {
-            Ok(tables) => for flow in &flows {
-                prop_assert_eq!(look_up(&tables, flow), naive(&policies, flow));
-            },
+            Ok(tables) => {
+                let tables = InMemory::new(&tables).unwrap();
+                for flow in &flows {
+                    prop_assert_eq!(look_up(&tables, flow), naive(&policies, flow));
+                }
+            }
             Err(e) => prop_assert_eq!(e, CompileError::TooManyRules),
         }
     }
 
     #[test]
-    fn on_the_way_to_other_tables_nothing_protected_is_in_clear(
-        old in prop::collection::vec(total(0..9), 0..12),
+    fn on_the_way_to_other_tables_every_look_up_is_of_one_of_them(
+        old in prop::collection::vec(any_policy(), 0..12),
         kept in any::<u16>(),
-        added in prop::collection::vec(total(9..20), 0..6),
+        turned in any::<bool>(),
+        added in prop::collection::vec(any_policy(), 0..6),
         flows in prop::collection::vec(flow(), 48),
     ) {
         let survivors = old.iter().enumerate().filter(|(i, _)| kept >> i & 1 == 1).map(|(_, p)| *p);
-        let new: Vec<Policy> = survivors.chain(added).collect();
-        let from = compile(&old, &Tables::default()).unwrap();
-        let to = compile(&new, &from).unwrap();
-        let watched: Vec<_> = flows
-            .iter()
-            .filter(|f| naive(&old, f).is_some() && naive(&new, f).is_some())
-            .collect();
-        let way = Transition::between(&from, &to);
-        let mut states = vec![from.clone()];
-        for change in way.publish.iter().chain(&way.retire) {
-            let mut next = states.last().unwrap().clone();
-            apply(&mut next, change);
-            states.push(next);
+        let mut new: Vec<Policy> = survivors.chain(added).collect();
+        if turned {
+            new.reverse();
         }
-        prop_assert_eq!(states.last().unwrap(), &to);
-        for flow in &watched {
-            for state in &states {
-                prop_assert!(look_up(state, flow).is_some(), "{:?}", flow);
-            }
-            // A lookup that reads the source's class, is overtaken by changes, and reads the rest.
-            let published = &states[..=way.publish.len()];
-            for (i, early) in published.iter().enumerate() {
-                let source = early.source_class(&flow.source).unwrap();
-                for late in &published[i..] {
-                    let destination = late.destination_class(&flow.destination).unwrap();
-                    prop_assert!(late.rules.contains_key(&ClassPair { source, destination }), "{:?}", flow);
-                }
+        let (Ok(from), Ok(to)) = (compile(&old, &Tables::default()), compile(&new, &Tables::default())) else {
+            return Ok(());
+        };
+        let (to, way) = plan(&new, &from).map(|(planned, way)| {
+            assert_eq!(planned.rules.len(), to.rules.len());
+            (planned, way)
+        }).unwrap();
+        let mut maps = InMemory::new(&from).unwrap();
+        for (pair, list) in &way.publish {
+            maps.rules.insert(*pair, *list);
+            for flow in &flows {
+                prop_assert_eq!(look_up(&maps, flow), naive(&old, flow), "{:?}", flow);
             }
         }
+        maps.classes = way.classes.clone().unwrap_or(maps.classes);
+        for flow in &flows {
+            prop_assert_eq!(look_up(&maps, flow), naive(&new, flow), "{:?}", flow);
+        }
+        for pair in &way.retire {
+            maps.rules.remove(pair);
+        }
+        for flow in &flows {
+            prop_assert_eq!(look_up(&maps, flow), naive(&new, flow), "{:?}", flow);
+        }
+        prop_assert_eq!(maps.rules, to.rules);
     }
 
     #[test]
     fn the_same_policies_need_no_change(policies in prop::collection::vec(any_policy(), 0..12)) {
         if let Ok(tables) = compile(&policies, &Tables::default()) {
             let again = compile(&policies, &tables).unwrap();
-            prop_assert!(Transition::between(&tables, &again).is_empty());
+            prop_assert!(Transition::between(&tables, &again).unwrap().is_empty());
         }
     }
 }
@@ -187,9 +168,13 @@ fn cidr(text: &str) -> Prefix {
 #[test]
 fn a_short_ipv6_prefix_does_not_capture_ipv4() {
     let policies = [Policy::protect(cidr("::/0"), cidr("2001:db8::/32"), 1)];
-    let tables = compile(&policies, &Tables::default()).unwrap();
-    assert!(tables.sources.contains_key(&cidr("0.0.0.0/0")));
-    assert!(!tables.destinations.contains_key(&cidr("0.0.0.0/0")));
+    let tables = InMemory::new(&compile(&policies, &Tables::default()).unwrap()).unwrap();
+    let to = |source: &str, destination: &str| {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        look_up(&tables, &Flow::new(address(source), address(destination), 6, None)).is_some()
+    };
+    assert!(to("2001:db8:1::1", "2001:db8::1"));
+    assert!(!to("10.0.0.1", "2001:db8::1"));
 }
 
 #[test]
@@ -199,8 +184,22 @@ fn one_more_tunnel_leaves_the_others_alone() {
     let eleven: Vec<_> = (0..11).map(tunnel).collect();
     let from = compile(&ten, &Tables::default()).unwrap();
     let to = compile(&eleven, &from).unwrap();
-    let way = Transition::between(&from, &to);
-    assert_eq!((way.publish.len(), way.retire.len()), (2, 0), "{way:?}");
+    let way = Transition::between(&from, &to).unwrap();
+    assert_eq!((way.publish.len(), way.retire.len()), (1, 0), "{way:?}");
+    assert!(from.destinations.iter().all(|(prefix, class)| to.destinations.get(prefix) == Some(class)));
+}
+
+#[test]
+fn what_a_killed_control_left_behind_is_nobodys_number() {
+    let tunnel = |i: u32| Policy::protect(cidr("10.0.0.0/16"), cidr(&format!("172.16.{i}.0/24")), i);
+    let mut found = compile(&[tunnel(0)], &Tables::default()).unwrap();
+    let (next, way) = plan(&[tunnel(0), tunnel(1)], &found).unwrap();
+    // It died after it had written the rules.
+    found.rules.extend(way.publish.iter().copied());
+    let (again, way) = plan(&[tunnel(0), tunnel(2)], &found).unwrap();
+    let left = next.rules.keys().find(|pair| !again.rules.contains_key(pair)).unwrap();
+    assert_eq!(way.retire, [*left]);
+    assert!(again.destinations.values().all(|class| *class != left.destination));
 }
 
 #[test]
@@ -228,14 +227,29 @@ fn too_many_partial_policies_are_refused() {
 
 #[test]
 fn a_change_for_which_the_maps_have_no_room_is_refused_beforehand() {
-    let half = (MAX_PREFIXES / 2 + 1) as u32;
+    let half = (MAX_PAIRS / 2 + 1) as u32;
     let tables = |first: u32| {
-        let class = |i: u32| (Prefix { address: Address::v4((first + i).to_be_bytes()), len: 128 }, i);
-        Tables { sources: (0..half).map(class).collect(), ..Tables::default() }
+        let list = rule_list(std::iter::once(Rule::DISCARD)).unwrap();
+        let pair = |i: u32| (ClassPair { source: 0, destination: first + i }, list);
+        Tables { rules: (0..half).map(pair).collect(), ..Tables::default() }
     };
     let (old, new) = (tables(0), tables(half));
-    let way = Transition::between(&old, &new);
-    assert_eq!(way.fits(&old), Err(CompileError::TooManyPrefixes(2 * half as usize)));
-    assert_eq!(Transition::between(&Tables::default(), &new).fits(&Tables::default()), Ok(()));
-    assert_eq!(Transition::between(&old, &old).fits(&old), Ok(()));
+    assert_eq!(Transition::between(&old, &new), Err(CompileError::TooManyPairs(2 * half as usize)));
+    assert!(Transition::between(&Tables::default(), &new).is_ok());
+    assert!(Transition::between(&old, &old).unwrap().is_empty());
+}
+
+#[test]
+fn prefixes_for_which_there_is_no_room_are_refused_in_words() {
+    let pair = |i: u32| {
+        let host =
+            |side: u32| cidr(&format!("2001:{:x}:{:x}::{}/128", i >> 14, i >> 1 & 0x1fff, side + (i & 1)));
+        Policy::protect(host(1), host(3), 0)
+    };
+    let policies: Vec<_> = (0..20_000).map(pair).collect();
+    let error = plan(&policies, &Tables::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "40000 different prefixes on both sides together take more than the 16 MiB that there are for them"
+    );
 }

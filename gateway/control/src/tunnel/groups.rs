@@ -268,37 +268,14 @@ impl Narrowed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spd::{Tables, compile};
+    use crate::spd::{InMemory, Tables, compile};
     use adit_maps::{
         address::Address,
-        policy::{self, ClassPair, Flow, Rule, RuleList, Spd},
+        policy::{self, Flow},
     };
     use std::net::IpAddr;
 
     const TUNNEL: TunnelId = TunnelId(9);
-
-    struct InMemory(Tables);
-
-    impl InMemory {
-        fn class(
-            side: &std::collections::BTreeMap<adit_maps::address::Prefix, u32>,
-            a: &Address,
-        ) -> Option<u32> {
-            side.iter().filter(|(p, _)| p.holds(a)).max_by_key(|(p, _)| p.len).map(|(_, class)| *class)
-        }
-    }
-
-    impl Spd for InMemory {
-        fn source_class(&self, address: &Address) -> Option<u32> {
-            Self::class(&self.0.sources, address)
-        }
-        fn destination_class(&self, address: &Address) -> Option<u32> {
-            Self::class(&self.0.destinations, address)
-        }
-        fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
-            self.0.rules.get(pair).and_then(f)
-        }
-    }
 
     fn config(version: &str, local: &str, remote: &str) -> config::Tunnel {
         let text = format!(
@@ -327,7 +304,7 @@ mod tests {
         ports: (u16, u16),
     ) -> Option<u32> {
         let policies = crate::tunnel::policies(groups.into_iter());
-        let tables = InMemory(compile(&policies, &Tables::default()).unwrap());
+        let tables = InMemory::new(&compile(&policies, &Tables::default()).unwrap()).unwrap();
         let address = |a: &str| Address::from(a.parse::<IpAddr>().unwrap());
         let flow = Flow::new(address(from), address(to), protocol, Some(ports));
         policy::look_up(&tables, &flow).map(|rule| rule.policy)

@@ -6,6 +6,7 @@
 use adit_dataplane::{Config, Dataplane, PortConfig, XdpMode};
 use adit_maps::{
     address::Prefix,
+    classes::Image,
     decode::protocol,
     policy::{ClassPair, MAX_RULES, PortRange, Rule, RuleList, Selector, action},
     port::role,
@@ -205,10 +206,8 @@ impl Gateway {
             policy: 0,
         };
         let mut spd = SpdTables::open(&dir).unwrap();
-        for (mine, theirs) in self.local.iter().zip(&peer.local) {
-            spd.insert_source(mine, 1).unwrap();
-            spd.insert_destination(theirs, 1).unwrap();
-        }
+        let side = |prefixes: &[Prefix]| prefixes.iter().map(|prefix| (*prefix, 1)).collect();
+        spd.replace_classes(&Image::new(&side(&self.local), &side(&peer.local)).unwrap());
         let pair = ClassPair { source: 1, destination: 1 };
         spd.insert_rules(pair, RuleList { len: 1, rules: [rule; MAX_RULES] }).unwrap();
     }

@@ -6,12 +6,14 @@
 
 mod mapped;
 mod sad;
+mod spd;
 mod tables;
 mod totals;
 
 pub use mapped::Mapped;
 pub use sad::{Sad, Version};
-pub use tables::{Events, Locals, Outbounds, Ports, Selectors, SpdTables, SpiIndex, Verdicts, Xsks};
+pub use spd::SpdTables;
+pub use tables::{Events, Locals, Outbounds, Ports, Selectors, SpiIndex, Verdicts, Xsks};
 pub use totals::TotalsMap;
 
 use crate::{LAYOUT_VERSION, MAGIC, Stamp};
@@ -28,10 +30,8 @@ pub mod name {
     pub const SAD_STATE: &str = "SAD_STATE";
     /// [`crate::sa::SaRef`] by [`crate::sa::SpiKey`].
     pub const SPI_INDEX: &str = "SPI_INDEX";
-    /// Class by source prefix.
-    pub const SPD_SOURCE: &str = "SPD_SOURCE";
-    /// Class by destination prefix.
-    pub const SPD_DESTINATION: &str = "SPD_DESTINATION";
+    /// [`crate::classes`] of addresses.
+    pub const SPD_CLASSES: &str = "SPD_CLASSES";
     /// [`crate::policy::PairRules`] by [`crate::policy::ClassPair`].
     pub const SPD_RULES: &str = "SPD_RULES";
     /// [`crate::policy::Outbound`] by policy.
@@ -57,8 +57,7 @@ pub mod name {
         SAD_CONFIG,
         SAD_STATE,
         SPI_INDEX,
-        SPD_SOURCE,
-        SPD_DESTINATION,
+        SPD_CLASSES,
         SPD_RULES,
         OUTBOUND,
         SELECTORS,
@@ -109,6 +108,12 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// What is in a map is not what Adit writes there.
+    #[error(
+        "map {0} does not hold what this build of Adit writes: another program has written to it; unload it (`adit \
+         unload`; protected traffic stops until Adit is running again)"
+    )]
+    Damaged(&'static str),
     /// A lookup or an update failed.
     #[error("{operation} in map {name}: {source}")]
     Access {

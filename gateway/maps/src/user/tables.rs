@@ -2,16 +2,16 @@
 
 use super::{Directory, Error, Mapped, name};
 use crate::{
-    address::{Address, Prefix},
+    address::Address,
     event::Event,
-    policy::{ClassPair, Outbound, PairRules, Rule, RuleList, Selector, Spd},
+    policy::{Outbound, Selector},
     port::{self, Port},
     sa::{SaRef, SpiKey},
     verdict::{Verdict, counter_index},
 };
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, XskMap, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf, XskMap},
 };
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -24,30 +24,30 @@ fn access(name: &'static str, operation: &'static str) -> impl FnOnce(MapError) 
 }
 
 /// A hash map with its name, so that every failure says where.
-struct Hash<K: Pod, V: Pod> {
+pub(super) struct Hash<K: Pod, V: Pod> {
     map: HashMap<MapData, K, V>,
     name: &'static str,
 }
 
 impl<K: Pod, V: Pod> Hash<K, V> {
-    fn open(dir: &Directory, name: &'static str) -> Result<Self, Error> {
+    pub(super) fn open(dir: &Directory, name: &'static str) -> Result<Self, Error> {
         dir.check()?;
         let map = HashMap::try_from(dir.open(name)?).map_err(|e| dir.failed(name, e))?;
         Ok(Hash { map, name })
     }
 
-    fn insert(&mut self, key: K, value: V) -> Result<(), Error> {
+    pub(super) fn insert(&mut self, key: K, value: V) -> Result<(), Error> {
         self.map.insert(key, value, 0).map_err(access(self.name, "insert"))
     }
 
-    fn remove(&mut self, key: &K) -> Result<(), Error> {
+    pub(super) fn remove(&mut self, key: &K) -> Result<(), Error> {
         match self.map.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(e) => Err(access(self.name, "remove")(e)),
         }
     }
 
-    fn get(&self, key: &K) -> Result<Option<V>, Error> {
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, Error> {
         match self.map.get(key, 0) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
@@ -55,7 +55,7 @@ impl<K: Pod, V: Pod> Hash<K, V> {
         }
     }
 
-    fn entries(&self) -> Result<Vec<(K, V)>, Error> {
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
         self.map.iter().collect::<Result<_, _>>().map_err(access(self.name, "list"))
     }
 }
@@ -118,125 +118,6 @@ hash_handle!(
 hash_handle!(
     /// LOCALS: the gateway's own addresses. The value says nothing.
     Locals, name::LOCALS, Address => u32);
-
-/// The tables of the SPD.
-pub struct SpdTables {
-    source: LpmTrie<MapData, [u8; 16], u32>,
-    destination: LpmTrie<MapData, [u8; 16], u32>,
-    rules: Hash<ClassPair, PairRules>,
-}
-
-impl SpdTables {
-    /// Opens the three maps.
-    ///
-    /// # Errors
-    /// As [`Directory::check`], or when a map has another shape.
-    pub fn open(dir: &Directory) -> Result<Self, Error> {
-        dir.check()?;
-        let trie = |name| LpmTrie::try_from(dir.open(name)?).map_err(|e| dir.failed(name, e));
-        Ok(SpdTables {
-            source: trie(name::SPD_SOURCE)?,
-            destination: trie(name::SPD_DESTINATION)?,
-            rules: Hash::open(dir, name::SPD_RULES)?,
-        })
-    }
-
-    /// Gives a source prefix its class.
-    ///
-    /// # Errors
-    /// When the trie is full.
-    pub fn insert_source(&mut self, prefix: &Prefix, class: u32) -> Result<(), Error> {
-        self.source.insert(&key(prefix), class, 0).map_err(access(name::SPD_SOURCE, "insert"))
-    }
-
-    /// Gives a destination prefix its class.
-    ///
-    /// # Errors
-    /// When the trie is full.
-    pub fn insert_destination(&mut self, prefix: &Prefix, class: u32) -> Result<(), Error> {
-        self.destination.insert(&key(prefix), class, 0).map_err(access(name::SPD_DESTINATION, "insert"))
-    }
-
-    /// Removes a source prefix.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn remove_source(&mut self, prefix: &Prefix) -> Result<(), Error> {
-        absent_is_fine(self.source.remove(&key(prefix))).map_err(access(name::SPD_SOURCE, "remove"))
-    }
-
-    /// Removes a destination prefix.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn remove_destination(&mut self, prefix: &Prefix) -> Result<(), Error> {
-        absent_is_fine(self.destination.remove(&key(prefix))).map_err(access(name::SPD_DESTINATION, "remove"))
-    }
-
-    /// Gives a pair of classes its rules.
-    ///
-    /// # Errors
-    /// When the map is full.
-    pub fn insert_rules(&mut self, pair: ClassPair, rules: RuleList) -> Result<(), Error> {
-        self.rules.insert(pair, PairRules { pair, rules })
-    }
-
-    /// Removes the rules of a pair.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn remove_rules(&mut self, pair: &ClassPair) -> Result<(), Error> {
-        self.rules.remove(pair)
-    }
-
-    /// Every source prefix, every destination prefix and every pair of classes that the maps hold.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    #[expect(clippy::type_complexity, reason = "three plain lists, taken apart at once by the one caller")]
-    pub fn entries(
-        &self,
-    ) -> Result<(Vec<(Prefix, u32)>, Vec<(Prefix, u32)>, Vec<(ClassPair, RuleList)>), Error> {
-        let list = |trie: &LpmTrie<MapData, [u8; 16], u32>, name| {
-            trie.iter()
-                .map(|e| {
-                    e.map(|(k, class)| (Prefix { address: Address(k.data()), len: k.prefix_len() }, class))
-                })
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(access(name, "list"))
-        };
-        Ok((
-            list(&self.source, name::SPD_SOURCE)?,
-            list(&self.destination, name::SPD_DESTINATION)?,
-            self.rules.entries()?.into_iter().map(|(pair, value)| (pair, value.rules)).collect(),
-        ))
-    }
-}
-
-impl Spd for SpdTables {
-    fn source_class(&self, address: &Address) -> Option<u32> {
-        self.source.get(&Key::new(crate::policy::KEY_BITS, address.0), 0).ok()
-    }
-    fn destination_class(&self, address: &Address) -> Option<u32> {
-        self.destination.get(&Key::new(crate::policy::KEY_BITS, address.0), 0).ok()
-    }
-    fn with_rules(&self, pair: &ClassPair, f: impl FnOnce(&RuleList) -> Option<Rule>) -> Option<Rule> {
-        let value = self.rules.map.get(pair, 0).ok()?;
-        value.checked(pair, f(&value.rules))
-    }
-}
-
-fn key(prefix: &Prefix) -> Key<[u8; 16]> {
-    Key::new(prefix.len, prefix.address.0)
-}
-
-fn absent_is_fine(r: Result<(), MapError>) -> Result<(), MapError> {
-    match r {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(e)) if e.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
 
 /// OUTBOUND: which SA seals for a policy.
 pub struct Outbounds(Mapped<{ size_of::<Outbound>() / 8 }>);
