@@ -22,6 +22,8 @@ mod cloud;
 mod dotted;
 mod fortigate;
 mod gcloud;
+#[cfg(test)]
+mod guides;
 mod h3c;
 mod huawei;
 mod juniper_srx;
