@@ -2,7 +2,7 @@
 //! bits with AES-NI and PCLMULQDQ.
 //!
 //! Of each packet, eight registers at a time go through counter mode, and their products with powers of H are summed before
-//! a reduction; as in [`super::gcm`], which says how the powers are kept.
+//! a reduction; so are those of what is left in the end, and of the lengths. As in [`super::gcm`], which says how the powers are kept.
 
 use std::arch::x86_64::*;
 
@@ -18,8 +18,8 @@ use super::{
 
 /// Registers that are worked on at a time.
 const REGISTERS: usize = 8;
-/// Powers of H in a key: as many as these registers have blocks.
-const POWERS: usize = 2 * REGISTERS;
+/// Powers of H in a key: as many as these registers have blocks, and one for the lengths behind the last ones.
+const POWERS: usize = 2 * REGISTERS + 1;
 /// x^128 + x^127 + x^126 + x^121 + 1, the field's polynomial with its bits reflected, without x^128.
 const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
 /// Reverses the octets of a block.
@@ -47,7 +47,7 @@ pub(crate) type Job<'a> = AeadJob<'a, Key>;
 #[repr(C, align(64))]
 pub(crate) struct Key {
     round_keys: RoundKeys,
-    /// H^16 to H^1.
+    /// H^17 to H^1.
     powers: [[u8; BLOCK]; POWERS],
     width: Width,
 }
@@ -172,12 +172,16 @@ struct Progress<V> {
     counter: V,
     /// What has been hashed, and is to be added to the next block.
     hash: __m128i,
+    /// The power of H that the next block is multiplied with.
+    exponent: usize,
+    /// The products since.
+    sum: Sum<V>,
 }
 
-/// Encrypts or decrypts `COUNT` registers of text and hashes them.
+/// Encrypts or decrypts `COUNT` registers of text and adds their products to the sum.
 ///
 /// # Safety
-/// The processor has what `V` wants, and `text` has `COUNT` registers of octets.
+/// The processor has what `V` wants, `text` has `COUNT` registers of octets, and the exponent is at least as many blocks.
 #[inline(always)]
 unsafe fn step<V: Blocks, const SEAL: bool, const COUNT: usize>(
     key: &Key,
@@ -201,8 +205,7 @@ unsafe fn step<V: Blocks, const SEAL: bool, const COUNT: usize>(
             }
         }
         let last = V::broadcast(key.round_keys.of(rounds).as_ptr());
-        let powers = key.powers[POWERS - V::BLOCKS * COUNT..].as_ptr();
-        let mut sum = Sum::<V>::zero();
+        let powers = key.powers[POWERS - progress.exponent..].as_ptr();
         for (i, blocks) in stream.into_iter().enumerate() {
             let at = text.add(V::OCTETS * i);
             let before = V::load(at);
@@ -212,9 +215,10 @@ unsafe fn step<V: Blocks, const SEAL: bool, const COUNT: usize>(
             if i == 0 {
                 hashed = V::xor(hashed, V::first(progress.hash));
             }
-            sum.add(hashed, V::load(powers.add(V::BLOCKS * i).cast()));
+            progress.sum.add(hashed, V::load(powers.add(V::BLOCKS * i).cast()));
         }
-        progress.hash = sum.reduced();
+        progress.hash = _mm_setzero_si128();
+        progress.exponent -= V::BLOCKS * COUNT;
     }
 }
 
@@ -243,7 +247,7 @@ unsafe fn packet<V: Blocks, const SEAL: bool>(job: &mut Job<'_>) -> [u8; TAG_LEN
     let key = job.key;
     let [a, b, c, d, e, f, g, h, rest @ ..] = job.nonce;
     let nonce = [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from(u32::from_le_bytes(rest))];
-    // SAFETY: the caller's promise. `left` octets are left at `at`, as many as a step takes at least.
+    // SAFETY: the caller's promise. `left` octets are left before `end`, as many as a step takes at least.
     unsafe {
         let nonce = _mm_set_epi64x(nonce[1] as i64, nonce[0] as i64);
         let power = |exponent: usize| __m128i::load(key.powers[POWERS - exponent].as_ptr());
@@ -254,45 +258,56 @@ unsafe fn packet<V: Blocks, const SEAL: bool>(job: &mut Job<'_>) -> [u8; TAG_LEN
         let counters = V::load([[0u32, 0, 0, 2], [0, 0, 0, 3]].as_ptr().cast());
         let nonces = [nonce; 2];
         let counter = V::add32(V::load(nonces.as_ptr().cast()), counters);
-        let mut progress = Progress { counter, hash: aad.reduced() };
+        let group = REGISTERS * V::BLOCKS;
+        let mut progress = Progress { counter, hash: aad.reduced(), exponent: group, sum: Sum::zero() };
 
-        let (mut at, mut left) = (job.text.as_mut_ptr(), job.text.len());
-        macro_rules! steps {
+        let mut left = job.text.len();
+        let end = job.text.as_mut_ptr().add(left);
+        while left >= group * BLOCK {
+            step::<V, SEAL, REGISTERS>(key, end.sub(left), &mut progress);
+            left -= group * BLOCK;
+            progress.hash = progress.sum.reduced();
+            progress.exponent = group;
+            progress.sum = Sum::zero();
+        }
+        // What is left, and then the lengths.
+        progress.exponent = left.div_ceil(BLOCK) + 1;
+        macro_rules! rest {
             ($register:ty, $count:literal, $progress:ident) => {
-                while left >= $count * <$register>::OCTETS {
-                    step::<$register, SEAL, $count>(key, at, &mut $progress);
-                    at = at.add($count * <$register>::OCTETS);
+                if left >= $count * <$register>::OCTETS {
+                    step::<$register, SEAL, $count>(key, end.sub(left), &mut $progress);
                     left -= $count * <$register>::OCTETS;
                 }
             };
         }
-        steps!(V, 8, progress);
-        steps!(V, 4, progress);
-        steps!(V, 2, progress);
-        steps!(V, 1, progress);
-        let mut progress = Progress { counter: V::low(progress.counter), hash: progress.hash };
-        steps!(__m128i, 1, progress);
+        rest!(V, 4, progress);
+        rest!(V, 2, progress);
+        rest!(V, 1, progress);
+        let Progress { counter, hash, exponent, sum } = progress;
+        let sum = Sum { low: V::sum(sum.low), middle: V::sum(sum.middle), high: V::sum(sum.high) };
+        let mut progress = Progress { counter: V::low(counter), hash, exponent, sum };
+        rest!(__m128i, 1, progress);
 
-        let mut sum = Sum::<__m128i>::zero();
+        let Progress { counter, mut hash, mut sum, .. } = progress;
         if left > 0 {
             let whole = job.text.len() - left;
             let part = &mut job.text[whole..];
             let mut block = [0; BLOCK];
             block[..left].copy_from_slice(part);
-            let counter = __m128i::shuffle(progress.counter, COUNTER_REVERSED);
-            let stream = encrypted(&key.round_keys, counter);
+            let stream = encrypted(&key.round_keys, __m128i::shuffle(counter, COUNTER_REVERSED));
             let mut after = [0; BLOCK];
             __m128i::store(after.as_mut_ptr(), _mm_xor_si128(stream, __m128i::load(block.as_ptr())));
             part.copy_from_slice(&after[..left]);
             if SEAL {
-                block[..left].copy_from_slice(&after[..left]);
+                after[left..].fill(0);
+                block = after;
             }
             let hashed = __m128i::shuffle(__m128i::load(block.as_ptr()), REVERSED);
-            sum.add(_mm_xor_si128(hashed, progress.hash), power(2));
-            progress.hash = _mm_setzero_si128();
+            sum.add(_mm_xor_si128(hashed, hash), power(2));
+            hash = _mm_setzero_si128();
         }
         let lengths = _mm_set_epi64x(i64::from(job.aad_len) * 8, job.text.len() as i64 * 8);
-        sum.add(_mm_xor_si128(lengths, progress.hash), power(1));
+        sum.add(_mm_xor_si128(lengths, hash), power(1));
         let tag = _mm_xor_si128(__m128i::shuffle(sum.reduced(), REVERSED), mask);
         let mut octets = [0; TAG_LEN];
         __m128i::store(octets.as_mut_ptr(), tag);
