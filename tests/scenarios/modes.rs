@@ -197,6 +197,7 @@ fn backend() -> Result<()> {
     for (asked, expected) in [(None, fastest), (Some("aesni"), narrow), (Some("portable"), "portable")] {
         let mut command = topology.gateway_a.command(&binary.to_string_lossy());
         command.arg("run").arg("--config").arg(&file).arg("--bpf-dir").arg(directory.join("bpf"));
+        command.arg("--data-dir").arg(directory.join("data"));
         command.envs(asked.map(|asked| ("ADIT_CRYPTO", asked)));
         let mut adit = topology.gateway_a.spawn("adit-backend", &mut command)?;
         let mut told = Value::Null;

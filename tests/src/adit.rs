@@ -361,7 +361,8 @@ pfs = "disabled"
 fn spawn(namespace: &Namespace, directory: &Path, subcommand: &str, arguments: &[&str]) -> Result<Process> {
     let mut command = namespace.command(&binary()?.to_string_lossy());
     command.arg(subcommand).arg("--config").arg(directory.join("adit.toml"));
-    command.arg("--bpf-dir").arg(directory.join("bpf")).args(arguments);
+    command.arg("--bpf-dir").arg(directory.join("bpf"));
+    command.arg("--data-dir").arg(directory.join("data")).args(arguments);
     namespace.spawn(if subcommand == "run" { "adit" } else { subcommand }, &mut command)
 }
 

@@ -165,6 +165,7 @@ impl Gateway {
         let mut command = namespace.command(&binary()?.to_string_lossy());
         command.arg("--log=warn").arg("run").arg("--config").arg(directory.join("adit.toml"));
         command.arg("--bpf-dir").arg(directory.join("bpf"));
+        command.arg("--data-dir").arg(directory.join("data"));
         command.arg("--max-sas").arg((4 * count).max(8192).to_string());
         let process = namespace.spawn("adit", &mut command)?;
         Ok(Gateway { process, namespace: namespace.clone(), directory, side })

@@ -60,6 +60,33 @@ pub(crate) enum Command {
         #[command(flatten)]
         access: Access,
     },
+    /// Make the configuration of a running gateway what a document says. What that changes is shown first, field by field; what
+    /// is the same goes on untouched.
+    Apply {
+        /// The document: TOML, as `adit export` writes it; - is stdin.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Only show what would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Delete peers and tunnels that are not in the document.
+        #[arg(long)]
+        prune: bool,
+        /// Ask nobody.
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Write the configuration of a running gateway as a document that `adit apply` takes back.
+    Export {
+        /// With the keys of every tunnel: only where api.reveal_secrets of its configuration allows it. Without them those that
+        /// are there stay when it is applied.
+        #[arg(long)]
+        with_psk: bool,
+        #[command(flatten)]
+        access: Access,
+    },
     /// Look at one tunnel, or do something to it.
     Tunnel {
         /// What to look at, or what to do.
@@ -257,9 +284,10 @@ pub(crate) enum TunnelCommand {
 /// What a gateway runs with.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
-    /// The configuration file.
-    #[arg(short, long, default_value = CONFIG, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    /// A configuration file, applied at the start and at every reload: what it does not name is deleted, and `[api]` is taken
+    /// from it. Without one the database of `--data-dir` is as it was left.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Where the maps are pinned: a directory in a bpffs, or one to mount a bpffs at.
     #[arg(long, default_value = BPF_DIR, value_name = "DIR")]
     pub(crate) bpf_dir: PathBuf,
@@ -267,7 +295,7 @@ pub(crate) struct Gateway {
     /// to mount a tmpfs at [default: `sas` beside the directory of the maps]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Where the tokens of the API and its own certificate are kept.
+    /// Where the database of the configuration, the key to its secrets, the tokens of the API and its own certificate are kept.
     #[arg(long, env = "ADIT_DATA_DIR", default_value = "/var/lib/adit", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
     /// SAs that fit into the maps of a data plane that makes them: a tunnel takes two, four during a rekey. Another
@@ -417,6 +445,9 @@ mod tests {
             "adit tunnel import --from aws vpn.txt --remote-subnets 10.0.0.0/16,10.1.0.0/16 --into adit.toml",
             "adit tunnel import --from strongswan ipsec.conf --secrets ipsec.secrets",
             "adit reload",
+            "adit apply -f adit.toml --dry-run --prune",
+            "adit apply --file - --yes",
+            "adit export --with-psk",
             "adit tunnel log a-b --socket /tmp/s",
             "adit tunnel log -f a-b -o json",
             "adit check --config a.toml --log debug",

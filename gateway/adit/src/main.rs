@@ -15,6 +15,7 @@
 
 mod capture;
 mod cli;
+mod document;
 mod import;
 mod log;
 mod peer_config;
@@ -113,6 +114,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 done.unchanged
             ))
         }
+        Command::Apply { file, dry_run, prune, yes, access } => {
+            document::apply(&file, (dry_run, prune, yes), access)
+        }
+        Command::Export { with_psk, access } => document::export(with_psk, access),
         Command::Tunnel { command } => tunnel(command),
         Command::Token { command } => token::run(command),
         Command::Completion { shell } => {
@@ -176,7 +181,7 @@ fn manual(directory: &Path) -> anyhow::Result<()> {
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
+    let config = Config::check(file)?;
     for line in config.warnings_for(file).lines() {
         eprintln!("warning: {line}");
     }

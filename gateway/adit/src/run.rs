@@ -2,11 +2,21 @@
 
 use crate::cli;
 use adit_api::{Identity, Listen, Server, data_plane_socket};
-use adit_control::{Config, Control, ControlError, Options, config::Xdp};
+use adit_control::{
+    Config, Control, ControlError, Options,
+    config::{Api, Xdp},
+    own_document,
+    store::{Store, StoreError, gateway_of},
+};
 use adit_dataplane::{Backend, Dataplane, PortConfig, XdpMode};
 use adit_maps::port::role;
 use anyhow::Context;
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -18,22 +28,55 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Runs control, the data plane, or both, until a signal or until one of them cannot go on.
 pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool) -> anyhow::Result<()> {
     adit_control::memory::one_arena();
-    let config = Config::load(&arguments.config)?;
-    for line in config.warnings_for(&arguments.config).lines() {
-        tracing::warn!("{line}");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        let (config, store) = match control {
+            true => stored(arguments).await.map(|(config, store)| (config, Some(store)))?,
+            false => (looked_up(arguments)?, None),
+        };
         let workers = data_plane.then(|| start_data_plane(&config, arguments)).transpose()?;
-        let result = match control {
-            true => run_control(config, arguments, workers.as_ref(), &mut signals).await,
-            false => watch(workers.as_ref(), None, &mut signals).await,
+        let result = match store {
+            Some(store) => run_control(config, store, arguments, workers.as_ref(), &mut signals).await,
+            None => watch(workers.as_ref(), None, &mut signals).await,
         };
         let stopped = workers.map_or(Ok(()), Dataplane::stop).context("stopping the data plane");
         // What stopped the data plane explains why control found it stopped.
         stopped.and(result)
     })
+}
+
+/// What the store says, after it has been made what the file says, if there is one.
+async fn stored(arguments: &cli::Gateway) -> anyhow::Result<(Config, Store)> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let store = Store::open(&arguments.data_dir, credentials.as_deref())?;
+    let mut api = Api::default();
+    if let Some(file) = &arguments.config {
+        let (plan, own) = store.adopt(own_document(file).await?).await.map_err(|e| match e {
+            StoreError::Document(e) => anyhow::Error::from(e),
+            e => e.into(),
+        })?;
+        plan.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        api = own.unwrap_or(api);
+    }
+    let config = store.config(api).await?.with_context(|| no_gateway(arguments))?;
+    Ok((config, store))
+}
+
+/// What a data plane alone has to know.
+fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<Config> {
+    if let Some(file) = &arguments.config {
+        return Ok(Config::check(file)?);
+    }
+    let gateway = gateway_of(&arguments.data_dir)?.with_context(|| no_gateway(arguments))?;
+    Ok(Config { gateway, api: Api::default(), tunnels: Vec::new(), warnings: Vec::new() })
+}
+
+fn no_gateway(arguments: &cli::Gateway) -> String {
+    format!(
+        "there is no gateway in {}: say what it is with --config FILE, once, or always",
+        arguments.data_dir.display()
+    )
 }
 
 fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result<Dataplane> {
@@ -76,6 +119,7 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
 
 async fn run_control(
     config: Config,
+    store: Store,
     arguments: &cli::Gateway,
     workers: Option<&Dataplane>,
     signals: &mut Signals,
@@ -83,6 +127,7 @@ async fn run_control(
     let api = config.api.clone();
     let options = Options {
         file: arguments.config.clone(),
+        store,
         config,
         bpf_dir: arguments.bpf_dir.clone(),
         state_dir: cli::state_dir(arguments.state_dir.as_ref(), &arguments.bpf_dir),

@@ -2,9 +2,10 @@ mod api;
 
 use crate::{CONTENT_TYPE, Client, ClientError, Identity, Listen, ServeError, Server, render};
 use adit_control::{
-    Action, Config, Control, Options, Rekey,
+    Action, Config, Control, Options, Rekey, own_document,
     peer_config::{Request, Vendor},
     status::State,
+    store::Store,
 };
 use std::{
     fs,
@@ -34,7 +35,9 @@ impl Gateway {
         let config = Config::load(&file).unwrap();
         // Nothing can be kept there, and nothing has to be.
         let state_dir = "/dev/null/sas".into();
-        let options = Options { file, config, bpf_dir: dir.join("bpf"), state_dir };
+        let store = Store::open(&dir.join("data"), None).unwrap();
+        store.adopt(own_document(&file).await.unwrap()).await.unwrap();
+        let options = Options { file: Some(file), store, config, bpf_dir: dir.join("bpf"), state_dir };
         let (control, _) = Control::start(options).await.unwrap();
         let server = Server::start(control.clone(), &listen(&dir, "adit.sock")).await.unwrap();
         Gateway { dir, control, server }

@@ -42,5 +42,5 @@ pub mod tunnel;
 pub use config::{Config, ConfigError};
 pub use daemon::{
     Action, ActionError, Control, ControlError, Options, PeerFilesError, Rekey, ReloadError, Reloaded,
-    Stopped,
+    Stopped, own_document,
 };

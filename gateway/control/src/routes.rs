@@ -7,7 +7,7 @@
 //! back. Where there is no XDP program, `rules` stand beside them.
 
 use crate::{
-    config::{Config, Subnet},
+    config::{Gateway, Subnet, Tunnel},
     rules::{self, Blocked},
 };
 use futures_util::{StreamExt, TryStreamExt, future::join_all};
@@ -60,11 +60,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What the tunnels of a configuration want.
-    pub fn of(config: &Config) -> Self {
-        let lan = config.gateway.lan.iter().cloned().collect();
-        let mut wanted = Wanted { lan, blocked: rules::wanted(config), ..Wanted::default() };
-        for tunnel in &config.tunnels {
+    /// What the tunnels of a gateway want.
+    pub fn of<'a>(gateway: &Gateway, tunnels: impl Iterator<Item = &'a Tunnel>) -> Self {
+        let lan = gateway.lan.iter().cloned().collect();
+        let mut wanted = Wanted { lan, ..Wanted::default() };
+        for tunnel in tunnels {
+            rules::block(gateway, tunnel, &mut wanted.blocked);
             for remote in tunnel.destinations() {
                 wanted.remote.insert(*remote);
                 wanted.local.entry(*remote).or_default().extend(&tunnel.local_subnets);

@@ -5,7 +5,7 @@
 //! comes before every other rule. They carry the protocol number of our routes, by which stale ones are found.
 
 use crate::{
-    config::{Config, Subnet, Xdp},
+    config::{Gateway, Subnet, Tunnel, Xdp},
     routes::PROTOCOL,
 };
 use futures_util::TryStreamExt;
@@ -36,26 +36,21 @@ pub(crate) struct Blocked {
     pub(crate) to: Subnet,
 }
 
-/// What must not come in on the WAN in clear; nothing, where the XDP program sees to it. What goes to a peer's site comes
-/// in there on a one-armed gateway.
-pub(crate) fn wanted(config: &Config) -> BTreeSet<Blocked> {
-    let gateway = &config.gateway;
-    let mut blocked = BTreeSet::new();
+/// Adds what of a tunnel must not come in on the WAN in clear; nothing, where the XDP program sees to it. What goes to a
+/// peer's site comes in there on a one-armed gateway.
+pub(crate) fn block(gateway: &Gateway, tunnel: &Tunnel, blocked: &mut BTreeSet<Blocked>) {
     if gateway.xdp != Xdp::None {
-        return blocked;
+        return;
     }
-    for tunnel in &config.tunnels {
-        for remote in &tunnel.remote_subnets {
-            for local in &tunnel.local_subnets {
-                let interface = || gateway.wan.clone();
-                blocked.insert(Blocked { interface: interface(), from: *remote, to: *local });
-                if !gateway.is_one_armed() {
-                    blocked.insert(Blocked { interface: interface(), from: *local, to: *remote });
-                }
+    for remote in &tunnel.remote_subnets {
+        for local in &tunnel.local_subnets {
+            let interface = || gateway.wan.clone();
+            blocked.insert(Blocked { interface: interface(), from: *remote, to: *local });
+            if !gateway.is_one_armed() {
+                blocked.insert(Blocked { interface: interface(), from: *local, to: *remote });
             }
         }
     }
-    blocked
 }
 
 /// Makes our rules those that are wanted.

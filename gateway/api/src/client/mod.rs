@@ -6,11 +6,12 @@ mod https;
 pub use events::Events;
 pub use https::{Remote, Trust};
 
-use crate::{Done, FieldError, NewToken, Problem, SecretToken, Token};
+use crate::{Application, Done, Exported, FieldError, NewToken, Problem, SecretToken, Token};
 use adit_control::{
     Action, Rekey, Reloaded,
     peer_config::{self, PeerFile},
     status::{LogEntry, Status, TunnelStatus},
+    store::Plan,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -161,6 +162,22 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when the configuration is.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.json(Method::POST, "/v1/reload").await
+    }
+
+    /// Applies a document, or says what that would do.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when the document is.
+    pub async fn apply(&self, application: &Application) -> Result<Plan, ClientError> {
+        self.send(Method::POST, "/v1/apply", application).await
+    }
+
+    /// The configuration as a document.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when keys are asked for and not to be shown.
+    pub async fn export(&self, with_psk: bool) -> Result<Exported, ClientError> {
+        self.get(&format!("/v1/export?with_psk={with_psk}")).await
     }
 
     /// Every token, without its secret.

@@ -24,7 +24,7 @@ pub(super) async fn status(State(gateway): State<Gateway>) -> Answer<Status> {
     (status = 200, body = Reloaded),
     (status = 422, body = Problem, content_type = "application/problem+json", description = "The configuration is wrong.")))]
 pub(super) async fn reload(State(gateway): State<Gateway>) -> Answer<Reloaded> {
-    let done = gateway.control.reload().await?;
+    let done = gateway.control.reload().await;
     done.map(Json).map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))
 }
 

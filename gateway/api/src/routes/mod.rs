@@ -1,10 +1,12 @@
 //! What can be asked for, by path; the OpenAPI document is made of the same table.
 
+mod document;
 mod events;
 mod gateway;
 mod tokens;
 mod tunnels;
 
+pub use document::{Application, Exported};
 pub(crate) use gateway::scrape;
 pub use tokens::{NewToken, SecretToken};
 
@@ -23,10 +25,15 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 /// Octets of a body.
 const BODY: usize = 1 << 20;
+/// Octets of a body with a whole configuration: more than 10,000 tunnels.
+const DOCUMENT: usize = 1 << 24;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,6 +67,8 @@ fn routed() -> OpenApiRouter<Gateway> {
         .routes(routes!(gateway::status))
         .routes(routes!(gateway::reload))
         .routes(routes!(events::follow))
+        .routes(routes!(document::apply).layer(DefaultBodyLimit::max(DOCUMENT)))
+        .routes(routes!(document::export))
         .routes(routes!(gateway::scrape))
         .routes(routes!(gateway::openapi))
         .routes(routes!(tunnels::status))

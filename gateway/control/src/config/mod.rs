@@ -75,8 +75,8 @@
 //! ```
 //!
 //! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
-//! words of the product that this version does not have are refused by name. One of the product's defaults is narrowed
-//! until what it names exists: `psk` is required, because a generated one would have nowhere to be kept.
+//! words of the product that this version does not have are refused by name. A `psk` may be left out of what is applied to
+//! the store ([`crate::store`]), which keeps the one that the tunnel has, or generates one.
 
 mod check;
 mod diagnostic;
@@ -92,19 +92,22 @@ pub(crate) mod tree;
 pub(crate) use check::{other_key, same_pair};
 pub use diagnostic::{ConfigError, Diagnostic};
 pub(crate) use one::{read_gateway, read_peer, read_tunnel};
+pub(crate) use sections::Keys;
 pub use subnet::Subnet;
 
-use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, NatT, Ppk, Psk, Version};
+use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, Mode, NatT, Ppk, Psk, Version};
 use diagnostic::lines;
 use reader::{Section, Source};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
-use toml_edit::Document;
+use toml_edit::{Document, Item, Table, TableLike};
 use zeroize::Zeroizing;
 
 /// Dead peer detection where nothing else is said.
@@ -189,6 +192,19 @@ pub struct Api {
     pub capture_keys: bool,
     /// Whether pre-shared keys may leave it, where they are asked for.
     pub reveal_secrets: bool,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api {
+            socket: sections::SOCKET.into(),
+            metrics: None,
+            listen: None,
+            certificate: None,
+            capture_keys: false,
+            reveal_secrets: false,
+        }
+    }
 }
 
 /// Where the peer of a tunnel is.
@@ -325,9 +341,17 @@ impl Tunnel {
         hash.finalize().into()
     }
 
-    /// Whether the two differ in nothing but what people call the peer.
+    /// Whether the two differ in nothing but what people call them and the peer.
     pub fn is_same_traffic(&self, other: &Tunnel) -> bool {
-        self == &Tunnel { peer_name: self.peer_name.clone(), ..other.clone() }
+        let (name, peer_name) = (self.name.clone(), self.peer_name.clone());
+        self == &Tunnel { name, peer_name, ..other.clone() }
+    }
+
+    /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from anywhere
+    /// (RFC 2409 section 5.4).
+    pub(crate) fn strangers_at(&self) -> Option<IpAddr> {
+        let main_mode = (self.ike.version, self.ike.mode) == (Version::Ikev1, Mode::Main);
+        (main_mode && self.peer == PeerAddress::Any).then_some(self.local)
     }
 }
 
@@ -348,29 +372,84 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with everything that is wrong.
     pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
-        let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
-        let document = Document::parse(text).map_err(|e| {
-            // Only the message: the rest of what the parser says quotes the line, which may hold a key.
-            let at = Diagnostic::at(text, Some(&e.span().unwrap_or(0..0)), "");
-            let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
-            invalid(vec![Diagnostic { message, ..at }])
-        })?;
-        let source = Source::new(text);
-        let read = {
-            let root = Section::new(&source, "", Some(document.as_table()), Some(0..0));
-            sections::read(sections::Parts::of(root), &|_| None)
-        };
-        let (problems, warnings) = source.into_diagnostics();
-        match read {
-            Some((gateway, api, tunnels)) if problems.is_empty() => {
-                Ok(Config { gateway, api, tunnels, warnings })
-            }
-            _ => Err(invalid(problems)),
-        }
+        read_document(file, text, &Objects::default(), &sections::NO_KEYS).map(|(config, _)| config)
+    }
+
+    /// As [`Config::parse`] for a file that is to be applied, where a tunnel needs no key: one that nobody else has stands in
+    /// for it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn check(file: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(file).map(Zeroizing::new);
+        let text = text.map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        let keys = Keys { psk: &|_| crate::store::generated_psk().ok(), ppk: &|_| None };
+        read_document(file, &text, &Objects::default(), &keys).map(|(config, _)| config)
     }
 
     /// The warnings, a line each, led by the file's name.
     pub fn warnings_for(&self, file: &Path) -> String {
         lines(file, &self.warnings)
+    }
+}
+
+/// Resources as objects.
+#[derive(Default)]
+pub(crate) struct Objects {
+    pub(crate) gateway: Option<Map<String, Value>>,
+    pub(crate) peers: Vec<Map<String, Value>>,
+    pub(crate) tunnels: Vec<Map<String, Value>>,
+}
+
+/// Reads and checks a text together with those of `beside` that it does not name; the whole, and what the text itself has.
+///
+/// # Errors
+/// As [`Config::parse`].
+pub(crate) fn read_document(
+    file: &Path,
+    text: &str,
+    beside: &Objects,
+    keys: &Keys<'_>,
+) -> Result<(Config, Objects), ConfigError> {
+    let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
+    let document = Document::parse(text).map_err(|e| {
+        // Only the message: the rest of what the parser says quotes the line, which may hold a key.
+        let at = Diagnostic::at(text, Some(&e.span().unwrap_or(0..0)), "");
+        let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
+        invalid(vec![Diagnostic { message, ..at }])
+    })?;
+    let objects = |name: &str| -> Vec<Map<String, Value>> {
+        let tables = document.get(name).and_then(Item::as_array_of_tables).into_iter().flatten();
+        tables.map(|table| tree::object(table)).collect()
+    };
+    let gateway = document.get("gateway").and_then(Item::as_table_like).map(tree::object);
+    let ours = Objects { gateway, peers: objects("peer"), tunnels: objects("tunnel") };
+    let others = |ours: &[Map<String, Value>], beside: &[Map<String, Value>]| -> Vec<Table> {
+        let named: BTreeSet<_> = ours.iter().filter_map(|object| object.get("name")?.as_str()).collect();
+        let is_other = |object: &&Map<String, Value>| {
+            object.get("name").and_then(Value::as_str).is_none_or(|name| !named.contains(name))
+        };
+        beside.iter().filter(is_other).map(tree::table).collect()
+    };
+    let (peers, tunnels) = (others(&ours.peers, &beside.peers), others(&ours.tunnels, &beside.tunnels));
+    let gateway = beside.gateway.as_ref().filter(|_| ours.gateway.is_none()).map(tree::table);
+    let source = Source::new(text);
+    let read = {
+        let root = Section::new(&source, "", Some(document.as_table()), Some(0..0));
+        let mut parts = sections::Parts::of(root);
+        let section = |table, name| Section::new(&source, name, Some(table as &dyn TableLike), None);
+        if let Some(gateway) = &gateway {
+            parts.gateway = section(gateway, "gateway");
+        }
+        parts.peers.extend(peers.iter().map(|table| section(table, "peer")));
+        parts.tunnels.extend(tunnels.iter().map(|table| section(table, "tunnel")));
+        sections::read(parts, keys)
+    };
+    let (problems, warnings) = source.into_diagnostics();
+    match read {
+        Some((gateway, api, tunnels)) if problems.is_empty() => {
+            Ok((Config { gateway, api, tunnels, warnings }, ours))
+        }
+        _ => Err(invalid(problems)),
     }
 }

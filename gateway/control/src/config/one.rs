@@ -3,24 +3,16 @@
 use super::{
     Diagnostic, Gateway, PeerAddress, Tunnel, check,
     reader::{Section, Source},
-    sections::{self, Around, Peers},
+    sections::{self, Around, NO_KEYS, Peers},
     tree,
 };
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 /// What has been read, with what works and should not be used.
 pub(crate) struct Read<T> {
     pub(crate) value: T,
     pub(crate) warnings: Vec<Diagnostic>,
-}
-
-/// A tunnel, and what it may not have in common with others but with one key.
-pub(crate) struct ReadTunnel {
-    pub(crate) tunnel: Tunnel,
-    /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from
-    /// anywhere.
-    pub(crate) strangers_at: Option<IpAddr>,
 }
 
 /// Reads a gateway.
@@ -47,14 +39,14 @@ pub(crate) fn read_tunnel(
     object: &Map<String, Value>,
     gateway: &Gateway,
     peer: Option<(String, PeerAddress)>,
-) -> Result<Read<ReadTunnel>, Vec<Diagnostic>> {
+) -> Result<Read<Tunnel>, Vec<Diagnostic>> {
     let peers: Peers = peer.into_iter().collect();
-    let around = Around { gateway: Some(gateway), peers: &peers, psk: &|_| None };
+    let around = Around { gateway: Some(gateway), peers: &peers, keys: &NO_KEYS };
     read(object, |section| {
         let (mut pairs, mut keys) = (Vec::new(), Vec::new());
         let tunnel = sections::tunnel(section, &around, &mut BTreeSet::new(), &mut pairs, &mut keys);
         check::tunnels(&pairs);
-        Some(ReadTunnel { tunnel: tunnel?, strangers_at: keys.first().and_then(|key| key.local) })
+        tunnel
     })
 }
 

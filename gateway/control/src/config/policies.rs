@@ -9,6 +9,7 @@ use adit_ike::{
     Dpd, Encryption, Group, Id, IkePolicy, Integrity, IpsecPolicy, Mode, Ppk, Prf, Protocol, Psk, Version,
 };
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 const OF_IKEV2: &str = "is of IKEv2 only";
 
@@ -31,7 +32,7 @@ pub(super) struct Phase2 {
     pub(super) lifetime_packets: Option<u64>,
 }
 
-pub(super) fn ike(s: Section<'_>) -> Phase1 {
+pub(super) fn ike(s: Section<'_>, ppk_key: impl Fn() -> Option<Zeroizing<String>>) -> Phase1 {
     let default = IkePolicy::default();
     let version = s.get("version").map_or(Some(default.version), |f| {
         f.word(&[("ikev2".into(), Version::Ikev2), ("ikev1".into(), Version::Ikev1)], &[])
@@ -104,7 +105,7 @@ pub(super) fn ike(s: Section<'_>) -> Phase1 {
         if ikev1 {
             f.secret().fail(OF_IKEV2, None);
         }
-        post_quantum_key(s.section("ppk"))
+        post_quantum_key(s.section("ppk"), ppk_key())
     });
     let local_id = s.get("local_id").map(|f| id(&f));
     let peer_id = s.get("peer_id").map(|f| id(&f));
@@ -220,7 +221,7 @@ pub(super) fn dead_peer_detection(s: Section<'_>) -> (Option<Option<Dpd>>, Optio
 }
 
 /// A post-quantum pre-shared key (RFC 8784): hexadecimal digits behind `0x`, or text.
-fn post_quantum_key(s: Section<'_>) -> Option<Ppk> {
+fn post_quantum_key(s: Section<'_>, known: Option<Zeroizing<String>>) -> Option<Ppk> {
     let id = s.require("id").and_then(|f| {
         let text = f.text()?;
         let fits = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -232,13 +233,12 @@ fn post_quantum_key(s: Section<'_>) -> Option<Ppk> {
         }
         fits.then(|| text.as_bytes().to_vec())
     });
-    let key = s.require("key").map(Field::secret).and_then(|f| {
-        let text = f.text()?;
-        let octets = match text.strip_prefix("0x") {
-            Some(digits) => octets(digits),
-            None => Some(text.as_bytes().to_vec()).filter(|t| t.iter().all(u8::is_ascii_graphic)),
-        };
-        let octets = octets.filter(|o| (1..=256).contains(&o.len()));
+    let field = match known.is_some() {
+        true => s.get("key"),
+        false => s.require("key"),
+    };
+    let key = field.map(Field::secret).map(|f| {
+        let octets = octets_of_key(f.text()?);
         match &octets {
             None => f.fail(
                 "is not a key",
@@ -250,11 +250,23 @@ fn post_quantum_key(s: Section<'_>) -> Option<Ppk> {
             }
             Some(_) => {}
         }
-        octets.map(Psk::new)
+        octets
     });
+    let key = match key {
+        Some(given) => given,
+        None => known.and_then(|known| octets_of_key(&known)),
+    };
     let required = s.get("required").map_or(Some(true), |f| f.boolean());
     s.finish(&[]);
-    Some(Ppk { id: id?, key: key?, required: required? })
+    Some(Ppk { id: id?, key: Psk::new(key?), required: required? })
+}
+
+fn octets_of_key(text: &str) -> Option<Vec<u8>> {
+    let octets = match text.strip_prefix("0x") {
+        Some(digits) => octets(digits),
+        None => Some(text.as_bytes().to_vec()).filter(|t| t.iter().all(u8::is_ascii_graphic)),
+    };
+    octets.filter(|o| (1..=256).contains(&o.len()))
 }
 
 fn octets(digits: &str) -> Option<Vec<u8>> {

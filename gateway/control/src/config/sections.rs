@@ -13,6 +13,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+use zeroize::Zeroizing;
 
 /// Where the socket is unless the file says otherwise.
 pub(super) const SOCKET: &str = "/run/adit/adit.sock";
@@ -31,9 +32,19 @@ pub(super) type Peers = BTreeMap<String, PeerAddress>;
 pub(super) struct Around<'a> {
     pub(super) gateway: Option<&'a Gateway>,
     pub(super) peers: &'a Peers,
-    /// The key of a tunnel that is given none, by its name.
-    pub(super) psk: &'a dyn Fn(&str) -> Option<Psk>,
+    pub(super) keys: &'a Keys<'a>,
 }
+
+/// The keys of tunnels that are given none, by their names.
+pub(crate) struct Keys<'a> {
+    /// The pre-shared key.
+    pub(crate) psk: &'a dyn Fn(&str) -> Option<Psk>,
+    /// The post-quantum pre-shared key as it would be written.
+    pub(crate) ppk: &'a dyn Fn(&str) -> Option<Zeroizing<String>>,
+}
+
+/// Every key has to be given.
+pub(super) const NO_KEYS: Keys<'static> = Keys { psk: &|_| None, ppk: &|_| None };
 
 /// The tables of a whole configuration.
 pub(super) struct Parts<'a> {
@@ -42,7 +53,7 @@ pub(super) struct Parts<'a> {
     pub(super) peers: Vec<Section<'a>>,
     pub(super) tunnels: Vec<Section<'a>>,
     /// All tunnels together.
-    every: Option<Field<'a>>,
+    pub(super) every: Option<Field<'a>>,
 }
 
 impl<'a> Parts<'a> {
@@ -61,21 +72,18 @@ impl<'a> Parts<'a> {
 }
 
 /// Reads everything; `None` when a part without which there is nothing to check is missing.
-pub(super) fn read(
-    parts: Parts<'_>,
-    psk: &dyn Fn(&str) -> Option<Psk>,
-) -> Option<(Gateway, Api, Vec<Tunnel>)> {
+pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, Vec<Tunnel>)> {
     let gateway = gateway(parts.gateway);
     let api = api(parts.api);
     let mut names = BTreeSet::new();
     let peers: Peers = parts.peers.into_iter().filter_map(|s| peer(s, &mut names)).collect();
     let mut names = BTreeSet::new();
-    let (mut pairs, mut keys) = (Vec::new(), Vec::new());
-    let around = Around { gateway: gateway.as_ref(), peers: &peers, psk };
+    let (mut pairs, mut strangers) = (Vec::new(), Vec::new());
+    let around = Around { gateway: gateway.as_ref(), peers: &peers, keys };
     let tunnels: Vec<_> = parts
         .tunnels
         .into_iter()
-        .filter_map(|s| tunnel(s, &around, &mut names, &mut pairs, &mut keys))
+        .filter_map(|s| tunnel(s, &around, &mut names, &mut pairs, &mut strangers))
         .collect();
     let slots: usize = tunnels.iter().map(|t| t.groups().len()).sum();
     if slots > MAX_POLICIES
@@ -84,7 +92,7 @@ pub(super) fn read(
         f.fail(&too_many_slots(slots), Some(format!("at most {MAX_POLICIES}")));
     }
     check::tunnels(&pairs);
-    check::keys_of_strangers(&keys);
+    check::keys_of_strangers(&strangers);
     Some((gateway?, api?, tunnels))
 }
 
@@ -274,7 +282,7 @@ pub(super) fn tunnel<'a>(
     let psk_field = s.get("psk").map(Field::secret);
     let psk = match &psk_field {
         Some(f) => psk(f),
-        None => name.as_deref().and_then(around.psk),
+        None => name.as_deref().and_then(around.keys.psk),
     };
     if psk_field.is_none() && psk.is_none() {
         s.require("psk");
@@ -312,7 +320,7 @@ pub(super) fn tunnel<'a>(
         }
         found
     });
-    let phase1 = ike(s.section("ike"));
+    let phase1 = ike(s.section("ike"), || name.as_deref().and_then(around.keys.ppk));
     let (local_id, peer_id) = (phase1.local_id, phase1.peer_id);
     let phase2 = ipsec(s.section("ipsec"), phase1.version, &phase1.dh);
     if let Some(f) = s.get("nat_t")

@@ -10,17 +10,24 @@ mod resume;
 mod run;
 mod sockets;
 mod tunnels;
+mod write;
 
 pub use act::{Action, ActionError, Rekey};
 pub use reload::ReloadError;
+pub use write::own_document;
 
 use crate::{
     config::{self, Config},
     nic,
     peer_config::{self, PeerConfigError, PeerFile},
     status::{Event, LogEntry, Status},
+    store::{Change, Store},
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinHandle,
@@ -29,9 +36,11 @@ use tokio::{
 /// What `control` needs to begin.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The configuration file, read again at every reload.
-    pub file: PathBuf,
-    /// What it says now. Once `control` runs, each tunnel has its own part of it, and this has none.
+    /// The process's own file, which every reload applies to the store; `None` where the store alone counts.
+    pub file: Option<PathBuf>,
+    /// The resources.
+    pub store: Store,
+    /// What they say now. Once `control` runs, each tunnel has its own part of it, and this has none.
     pub config: Config,
     /// Where the data plane pins its maps.
     pub bpf_dir: PathBuf,
@@ -88,6 +97,8 @@ pub struct Stopped;
 pub struct Control {
     commands: mpsc::Sender<Command>,
     events: broadcast::Sender<Event>,
+    store: Store,
+    file: Option<Arc<Path>>,
 }
 
 enum Command {
@@ -95,7 +106,12 @@ enum Command {
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
     Configured(String, oneshot::Sender<Option<Configured>>),
     Act(String, Action, oneshot::Sender<Result<String, ActionError>>),
-    Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
+    RevealsSecrets(oneshot::Sender<bool>),
+    /// Whether a change can be followed.
+    Plan(Arc<Change>, oneshot::Sender<Result<(), ReloadError>>),
+    Follow(Arc<Change>, oneshot::Sender<Result<Reloaded, ReloadError>>),
+    /// Why the last reload was refused, if it was.
+    Refused(Option<String>),
     /// Whether the tunnels are closed.
     Shutdown(bool, oneshot::Sender<()>),
 }
@@ -149,9 +165,10 @@ impl Control {
         options: Options,
     ) -> Result<(Control, JoinHandle<Result<(), ControlError>>), ControlError> {
         let (commands, receiver) = mpsc::channel(16);
+        let (store, file) = (options.store.clone(), options.file.clone().map(Arc::from));
         let daemon = run::Daemon::new(options).await?;
         let events = daemon.tunnels.events();
-        Ok((Control { commands, events }, tokio::spawn(daemon.run(receiver))))
+        Ok((Control { commands, events, store, file }, tokio::spawn(daemon.run(receiver))))
     }
 
     /// Everything at this moment.
@@ -198,21 +215,20 @@ impl Control {
         })
     }
 
+    /// Whether `api.reveal_secrets` lets pre-shared keys leave the process.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn reveals_secrets(&self) -> Result<bool, Stopped> {
+        self.ask(Command::RevealsSecrets).await
+    }
+
     /// Takes a tunnel up, takes it down, or renews its SAs. What is answered says what comes of it.
     ///
     /// # Errors
     /// [`Stopped`], and inside it [`ActionError`].
     pub async fn act(&self, tunnel: &str, action: Action) -> Result<Result<String, ActionError>, Stopped> {
         self.ask(|answer| Command::Act(tunnel.to_owned(), action, answer)).await
-    }
-
-    /// Reads the configuration file again and applies what differs. Tunnels that are the same go on untouched; when
-    /// anything is wrong with the file, everything does.
-    ///
-    /// # Errors
-    /// [`Stopped`], and inside it [`ReloadError`].
-    pub async fn reload(&self) -> Result<Result<Reloaded, ReloadError>, Stopped> {
-        self.ask(Command::Reload).await
     }
 
     /// Says good-bye to every peer and stops. The policies stay in the maps: what they protect is dropped from then on.

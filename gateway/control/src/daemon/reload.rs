@@ -1,21 +1,26 @@
-//! From one configuration to another: what differs, tunnel by tunnel.
+//! From one desired state to the next: what differs, tunnel by tunnel.
 
 use super::{ControlError, Reloaded, run::Daemon};
 use crate::{
-    config::{Config, ConfigError},
+    config::{self, Gateway},
     memory,
     routes::Wanted,
     spd::{self, CompileError, Tables},
-    tunnel::{Groups, Tunnel, policies},
+    store::{Change, GatewayChange},
+    tunnel::{Groups, Slots, Tunnel, policies},
 };
-use std::{collections::BTreeSet, time::Instant};
+use adit_ike::TunnelId;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
-/// Why a reload is refused. The running configuration goes on.
+/// Why a change is refused. What runs goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file is wrong.
+    /// The store refuses.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Store(#[from] crate::store::StoreError),
     /// Something changed that is only taken at a start.
     #[error("{0} changed, which takes a restart; everything goes on as it was")]
     Restart(String),
@@ -27,102 +32,109 @@ pub enum ReloadError {
     Applied(ControlError),
 }
 
-impl Daemon {
-    /// Reads the file again and applies what differs.
-    pub(super) async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let file = self.options.file.clone();
-        let loaded = tokio::task::spawn_blocking(move || Config::load(&file)).await;
-        let result = match loaded.expect("reading a configuration does not panic, and is not cancelled") {
-            Ok(config) => self.apply(config).await,
-            Err(e) => Err(e.into()),
-        };
-        match &result {
-            Ok(done) => tracing::info!(
-                added = done.added.len(),
-                changed = done.changed.len(),
-                removed = done.removed.len(),
-                unchanged = done.unchanged,
-                "configuration reloaded"
-            ),
-            Err(e) => tracing::error!("reload refused: {e}"),
-        }
-        self.refused_reload = result.as_ref().err().map(ToString::to_string);
-        // Reading a file of thousands of tunnels takes many times its size for a moment.
-        drop(tokio::task::spawn_blocking(memory::give_back));
-        result
-    }
+/// What becomes of one tunnel of a change.
+enum Step {
+    Add(TunnelId, Groups),
+    /// But for names it is what it was.
+    Keep(TunnelId),
+    Change(TunnelId, Groups),
+}
 
-    async fn apply(&mut self, mut config: Config) -> Result<Reloaded, ReloadError> {
-        if let Some(fields) = needs_restart(&self.options.config, &config) {
+/// A change, as it will be.
+struct Next {
+    /// One for each tunnel of the change.
+    steps: Vec<Step>,
+    removed: Vec<TunnelId>,
+    slots: Slots,
+}
+
+impl Daemon {
+    /// Whether a change can be followed. Nothing is touched.
+    pub(super) fn plan(&mut self, change: &Change) -> Result<(), ReloadError> {
+        if let Some(fields) = self.needs_restart(change) {
             return Err(ReloadError::Restart(fields));
         }
-        let now = Instant::now();
-        let mut done = Reloaded {
-            warnings: config.warnings_for(&self.options.file).lines().map(str::to_owned).collect(),
-            ..Reloaded::default()
-        };
-        // Whatever can be refused is refused before anything is touched.
-        let mut slots = self.slots.clone();
-        let mut next = Vec::new();
-        let routed = Wanted::of(&config);
-        for tunnel in std::mem::take(&mut config.tunnels) {
-            let running = self.tunnels.named(&tunnel.name).and_then(|id| self.tunnels.get(id));
-            let kept = running.filter(|r| r.config().is_same_traffic(&tunnel));
-            let (id, groups) = match (running.map(Tunnel::id), kept) {
-                (Some(id), Some(kept)) => (id, kept.groups().clone()),
-                (known, _) => {
-                    let id = known.unwrap_or_else(|| self.new_id());
-                    let groups = Groups::new(id, &tunnel, &mut slots).ok_or(CompileError::TooManySlots)?;
-                    (id, groups)
-                }
-            };
-            next.push(Tunnel::new(id, tunnel, groups));
-        }
-        let wanted = policies(next.iter().map(Tunnel::groups));
+        let next = self.next(change)?;
+        let changed: HashMap<TunnelId, &Groups> = next
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Change(id, groups) => Some((*id, groups)),
+                Step::Add(..) | Step::Keep(_) => None,
+            })
+            .collect();
+        let removed: HashSet<TunnelId> = next.removed.iter().copied().collect();
+        let kept =
+            self.order.iter().filter(|id| !removed.contains(id)).filter_map(|id| {
+                changed.get(id).copied().or_else(|| self.tunnels.get(*id).map(Tunnel::groups))
+            });
+        let added = next.steps.iter().filter_map(|step| match step {
+            Step::Add(_, groups) => Some(groups),
+            Step::Change(..) | Step::Keep(_) => None,
+        });
+        let wanted = policies(kept.chain(added));
         match &self.data_plane {
             Some(data_plane) => drop(data_plane.plan(&wanted)?),
             None => drop(spd::plan(&wanted, &Tables::default())?),
         }
-        self.slots = slots;
+        Ok(())
+    }
 
-        let kept: BTreeSet<_> = next.iter().map(Tunnel::id).collect();
-        let removed: Vec<_> = self.tunnels.values().map(Tunnel::id).filter(|id| !kept.contains(id)).collect();
-        let order: Vec<_> = next.iter().map(Tunnel::id).collect();
-        let mut begin = Vec::new();
-        for tunnel in next {
-            let id = tunnel.id();
-            let Some(running) = self.tunnels.get(id) else {
-                done.added.push(tunnel.config().name.clone());
-                self.tunnels.insert(tunnel);
-                begin.push(id);
-                continue;
-            };
-            if running.config().is_same_traffic(tunnel.config()) {
-                self.tunnels.with(id, |running| running.rename_peer(tunnel.config()));
-                done.unchanged += 1;
-                continue;
-            }
-            done.changed.push(tunnel.config().name.clone());
-            self.stale.extend(running.groups().slots());
-            self.endpoint.remove_tunnel(now, id);
-            self.tunnels.with(id, |running| {
-                running.reconfigure(tunnel.config().clone(), tunnel.groups().clone());
-                running.reset("configured anew");
-            });
-            self.discard_events(id);
-            begin.push(id);
+    /// Follows a change that [`Daemon::plan`] has found possible. Tunnels that are not in it are not looked at.
+    pub(super) async fn follow(&mut self, change: &Change) -> Result<Reloaded, ReloadError> {
+        let now = Instant::now();
+        let next = self.next(change)?;
+        self.slots = next.slots;
+        match &change.gateway {
+            GatewayChange::Now(gateway) => self.options.config.gateway = Gateway::clone(gateway),
+            GatewayChange::Same | GatewayChange::Gone => {}
         }
-        for id in removed {
+        if let Some(api) = &change.api {
+            self.options.config.api = api.clone();
+        }
+        let mut done = Reloaded::default();
+        let mut begin = Vec::new();
+        for id in next.removed {
             self.endpoint.remove_tunnel(now, id);
             self.discard_events(id);
             let removed = self.tunnels.remove(id);
             self.stale.extend(removed.iter().flat_map(|t| t.groups().slots()));
             done.removed.extend(removed.map(|t| t.config().name.clone()));
+            self.order.retain(|known| *known != id);
             self.gone.push(id);
         }
-        self.order = order;
-        self.options.config = config;
-        self.wanted.send_replace(routed);
+        for ((_, tunnel), step) in change.tunnels.iter().zip(next.steps) {
+            match step {
+                Step::Add(id, groups) => {
+                    done.added.push(tunnel.name.clone());
+                    self.tunnels.insert(Tunnel::new(id, tunnel.clone(), groups));
+                    self.order.push(id);
+                    begin.push(id);
+                }
+                Step::Keep(id) => self.rename(id, tunnel),
+                Step::Change(id, groups) => {
+                    done.changed.push(tunnel.name.clone());
+                    let before = self.tunnels.get(id).map(Tunnel::groups);
+                    self.stale.extend(before.into_iter().flat_map(Groups::slots));
+                    self.endpoint.remove_tunnel(now, id);
+                    self.tunnels.rename(id, tunnel);
+                    self.tunnels.with(id, |running| {
+                        running.reconfigure(tunnel.clone(), groups);
+                        running.reset("configured anew");
+                    });
+                    self.discard_events(id);
+                    begin.push(id);
+                }
+            }
+        }
+        done.unchanged = self.tunnels.len() - done.added.len() - done.changed.len();
+        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(Tunnel::config);
+        let routed = Wanted::of(&self.options.config.gateway, tunnels);
+        self.wanted.send_if_modified(|wanted| {
+            let differs = *wanted != routed;
+            *wanted = routed;
+            differs
+        });
         let protected = self.protect().await;
         if protected.is_ok() {
             for id in std::mem::take(&mut self.gone) {
@@ -136,22 +148,73 @@ impl Daemon {
             self.begin(now, id);
         }
         self.drain(now);
+        tracing::info!(
+            added = done.added.len(),
+            changed = done.changed.len(),
+            removed = done.removed.len(),
+            unchanged = done.unchanged,
+            "configuration changed"
+        );
+        // Reading thousands of tunnels takes many times their size for a moment.
+        drop(tokio::task::spawn_blocking(memory::give_back));
         protected.map(|()| done).map_err(ReloadError::Applied)
     }
-}
 
-/// What the two differ in that a running `control` does not change.
-fn needs_restart(running: &Config, next: &Config) -> Option<String> {
-    let fields = [
-        ("gateway.address", running.gateway.addresses != next.gateway.addresses),
-        ("gateway.wan", running.gateway.wan != next.gateway.wan),
-        ("gateway.ike", running.gateway.ike != next.gateway.ike),
-        ("gateway.lan", running.gateway.lan != next.gateway.lan),
-        ("api.socket", running.api.socket != next.api.socket),
-        ("api.metrics", running.api.metrics != next.api.metrics),
-        ("api.listen", running.api.listen != next.api.listen),
-        ("api.certificate and api.key", running.api.certificate != next.api.certificate),
-    ];
-    let changed: Vec<_> = fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
-    (!changed.is_empty()).then(|| changed.join(", "))
+    fn next(&mut self, change: &Change) -> Result<Next, ReloadError> {
+        let mut slots = self.slots.clone();
+        let mut steps = Vec::with_capacity(change.tunnels.len());
+        for (before, tunnel) in &change.tunnels {
+            let running = before.as_ref().and_then(|name| self.tunnels.named(name));
+            let running = running.and_then(|id| self.tunnels.get(id));
+            let same = running.is_some_and(|running| running.config().is_same_traffic(tunnel));
+            steps.push(match running.map(Tunnel::id) {
+                Some(id) if same => Step::Keep(id),
+                known => {
+                    let id = known.unwrap_or_else(|| self.new_id());
+                    let groups = Groups::new(id, tunnel, &mut slots).ok_or(CompileError::TooManySlots)?;
+                    if known.is_some() { Step::Change(id, groups) } else { Step::Add(id, groups) }
+                }
+            });
+        }
+        let removed = change.removed.iter().filter_map(|name| self.tunnels.named(name)).collect();
+        Ok(Next { steps, removed, slots })
+    }
+
+    /// Takes the names of a tunnel that is the same in all else. What is kept for a later process has them as well.
+    fn rename(&mut self, id: TunnelId, tunnel: &config::Tunnel) {
+        let before = self.tunnels.get(id).map(|running| running.config().name.clone());
+        self.tunnels.rename(id, tunnel);
+        if before.as_ref() != Some(&tunnel.name) {
+            self.keep(id);
+        }
+    }
+
+    /// What a running `control` does not change.
+    fn needs_restart(&self, change: &Change) -> Option<String> {
+        let running = &self.options.config;
+        let mut changed = Vec::new();
+        match &change.gateway {
+            GatewayChange::Same => {}
+            GatewayChange::Gone => changed.push("gateway"),
+            GatewayChange::Now(next) => {
+                let fields = [
+                    ("gateway.address", running.gateway.addresses != next.addresses),
+                    ("gateway.wan", running.gateway.wan != next.wan),
+                    ("gateway.ike", running.gateway.ike != next.ike),
+                    ("gateway.lan", running.gateway.lan != next.lan),
+                ];
+                changed.extend(fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+            }
+        }
+        if let Some(api) = &change.api {
+            let fields = [
+                ("api.socket", running.api.socket != api.socket),
+                ("api.metrics", running.api.metrics != api.metrics),
+                ("api.listen", running.api.listen != api.listen),
+                ("api.certificate, api.key", running.api.certificate != api.certificate),
+            ];
+            changed.extend(fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+        }
+        (!changed.is_empty()).then(|| changed.join(", "))
+    }
 }

@@ -94,7 +94,8 @@ impl Daemon {
         let results = done.clone();
         let pool = Pool::start(move |result| results.send(Done::Job(result)).is_ok());
         let pool = pool.map_err(ControlError::Threads)?;
-        let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config));
+        let (wanted, wanted_receiver) =
+            watch::channel(Wanted::of(&options.config.gateway, options.config.tunnels.iter()));
         let interfaces = Interfaces::default();
         let routes = tokio::spawn(routes::keep(wanted_receiver, interfaces.clone()));
         let mut daemon = Daemon {
@@ -337,7 +338,10 @@ impl Daemon {
                 let result = self.act(Instant::now(), &name, action);
                 drop(answer.send(result));
             }
-            Command::Reload(answer) => drop(answer.send(self.reload().await)),
+            Command::RevealsSecrets(answer) => drop(answer.send(self.options.config.api.reveal_secrets)),
+            Command::Plan(change, answer) => drop(answer.send(self.plan(&change))),
+            Command::Follow(change, answer) => drop(answer.send(self.follow(&change).await)),
+            Command::Refused(why) => self.refused_reload = why,
             Command::Shutdown(_, answer) => drop::<oneshot::Sender<()>>(answer),
         }
     }

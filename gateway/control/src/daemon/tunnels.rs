@@ -2,6 +2,7 @@
 
 use super::attempts::Attempts;
 use crate::{
+    config,
     status::Event,
     tunnel::{State, Tunnel},
 };
@@ -65,6 +66,17 @@ impl Tunnels {
 
     pub(super) fn get(&self, id: TunnelId) -> Option<&Tunnel> {
         self.all.get(&id).map(|tunnel| &**tunnel)
+    }
+
+    /// Takes the names of another configuration of a tunnel.
+    pub(super) fn rename(&mut self, id: TunnelId, config: &config::Tunnel) {
+        let Some(tunnel) = self.all.get_mut(&id) else { return };
+        // Its old name may be another's by now.
+        if self.names.get(&tunnel.config().name) == Some(&id) {
+            self.names.remove(&tunnel.config().name);
+        }
+        tunnel.rename(config);
+        self.names.insert(config.name.clone(), id);
     }
 
     /// Does something to a tunnel, if it is there. It keeps its name.

@@ -5,7 +5,10 @@ use super::{
     key::{self, Key},
     schema,
 };
-use crate::resource::{Kind, Meta, Reference, Resource, Secrets};
+use crate::{
+    config,
+    resource::{Kind, Meta, Reference, Resource, Secrets},
+};
 use adit_ike::Psk;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row as SqlRow, Transaction};
 use rustix::fs::{FlockOperation, flock};
@@ -112,6 +115,24 @@ impl Database {
         let database = Database { connection, key: key.into(), path };
         database.check_key()?;
         Ok(database)
+    }
+
+    /// The gateway in a database that is there, whoever works with it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn peek(dir: &Path) -> Result<Option<config::Gateway>, OpenError> {
+        let path = dir.join(NAME);
+        if fs::metadata(&path).is_err() {
+            return Ok(None);
+        }
+        let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let gateways = rows(&connection, Kind::Gateway).map_err(|e| unusable(&path, e))?;
+        let Some(row) = gateways.into_iter().next() else { return Ok(None) };
+        match config::read_gateway(&row.given) {
+            Ok(read) => Ok(Some(read.value)),
+            Err(problems) => Err(super::write::unreadable(&row, problems).into()),
+        }
     }
 
     /// A second connection, for who only reads.

@@ -113,6 +113,9 @@ pub enum StoreError {
     /// The running gateway cannot have it. Nothing is stored.
     #[error("{0}")]
     Refused(String),
+    /// It is stored, and the running gateway follows in part.
+    #[error("stored; {0}")]
+    Applied(String),
     /// What is stored cannot be read: by an Adit with other rules, or damaged.
     #[error("{what} is stored and cannot be read: {why}")]
     Unreadable {

@@ -9,6 +9,9 @@
 //! One thread writes, each change in a transaction that is on the disk before anybody is told; another reads. What is
 //! refused changes nothing.
 
+mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod database;
 mod error;
 mod key;
@@ -17,6 +20,7 @@ mod schema;
 mod tests;
 mod write;
 
+pub use apply::{Differs, Document, Plan, Planned, Verb};
 pub use database::Given;
 pub use error::{OpenError, StoreError};
 pub use write::Edit;
@@ -25,9 +29,15 @@ use crate::{
     config,
     resource::{Resource, Secrets, Violation},
 };
+use adit_ike::Psk;
 use database::{Database, Lock};
-use std::{path::Path, sync::mpsc, thread};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
 use tokio::sync::oneshot;
+use write::Done;
 
 /// What a write means for the tunnels that run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +46,22 @@ pub struct Change {
     pub tunnels: Vec<(Option<String>, config::Tunnel)>,
     /// The names of those that are gone.
     pub removed: Vec<String>,
-    /// Whether the gateway itself is another.
-    pub gateway: bool,
+    /// What becomes of the gateway itself.
+    pub gateway: GatewayChange,
+    /// What the process itself is to do from now on, where its own file says so.
+    pub api: Option<config::Api>,
+}
+
+/// What becomes of the gateway itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum GatewayChange {
+    /// Nothing.
+    #[default]
+    Same,
+    /// It is this.
+    Now(Box<config::Gateway>),
+    /// It is deleted.
+    Gone,
 }
 
 /// What has been written.
@@ -48,15 +72,57 @@ pub struct Written<R> {
     /// What works and should not be used.
     pub warnings: Vec<Violation>,
     /// What it means for the tunnels that run.
-    pub change: Change,
+    pub change: Arc<Change>,
 }
 
-/// Looks at a change before it is made: refused, nothing is written.
-pub type Approve = Box<dyn FnOnce(&Change) -> Result<(), StoreError> + Send>;
+/// Who is told of what is written: on the thread that writes, one change after the other.
+pub trait Follow: Send {
+    /// Looks at a change before it is made.
+    ///
+    /// # Errors
+    /// Nothing is written then.
+    fn approve(&mut self, change: &Arc<Change>) -> Result<(), StoreError>;
 
-/// Approves of everything.
-pub fn always() -> Approve {
-    Box::new(|_| Ok(()))
+    /// Does what follows from a change that is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Applied`].
+    fn follow(&mut self, change: &Arc<Change>) -> Result<(), StoreError>;
+}
+
+/// Nobody follows.
+struct Nobody;
+
+impl Follow for Nobody {
+    fn approve(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// For a store that nothing runs from.
+pub fn nobody() -> Box<dyn Follow> {
+    Box::new(Nobody)
+}
+
+/// A pre-shared key for whoever is given none: 32 characters that no cloud refuses and nobody has to escape, 190 bits.
+///
+/// # Errors
+/// The kernel gives no randomness.
+pub(crate) fn generated_psk() -> std::io::Result<Psk> {
+    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    key::random_word(ALPHABET, 32).map(|word| Psk::new(word.as_str()))
+}
+
+/// The gateway of a directory, for whoever only looks: whoever works with it goes on. `None` where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn gateway_of(dir: &Path) -> Result<Option<config::Gateway>, OpenError> {
+    Database::peek(dir)
 }
 
 /// A handle to the database.
@@ -120,14 +186,15 @@ impl Store {
     /// [`crate::resource::Meta`]. A tunnel's key is generated where none is given.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`], [`StoreError::NameTaken`], what `approve` says; [`StoreError::Database`].
+    /// [`StoreError::Invalid`], [`StoreError::NameTaken`], what `follower` says; [`StoreError::Database`].
     pub async fn create<R: Resource>(
         &self,
         given: Given,
-        approve: Approve,
+        follower: Box<dyn Follow>,
     ) -> Result<Written<R>, StoreError> {
         self.write(move |database| {
-            let (id, change, warnings) = database.write(|writing| writing.create(R::KIND, given), approve)?;
+            let Done { value: id, change, warnings } =
+                database.write(|writing| writing.create(R::KIND, given), follower)?;
             Ok(Written { resource: database.get(&id)?, warnings, change })
         })
         .await
@@ -142,12 +209,12 @@ impl Store {
         name: &str,
         revision: Option<u64>,
         edit: Edit,
-        approve: Approve,
+        follower: Box<dyn Follow>,
     ) -> Result<Written<R>, StoreError> {
         let name = name.to_owned();
         self.write(move |database| {
             let work = |writing: &mut write::Writing<'_>| writing.update(R::KIND, &name, revision, edit);
-            let (id, change, warnings) = database.write(work, approve)?;
+            let Done { value: id, change, warnings } = database.write(work, follower)?;
             Ok(Written { resource: database.get(&id)?, warnings, change })
         })
         .await
@@ -157,18 +224,18 @@ impl Store {
     /// none.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Changed`], [`StoreError::InUse`], what `approve` says;
+    /// [`StoreError::NotFound`], [`StoreError::Changed`], [`StoreError::InUse`], what `follower` says;
     /// [`StoreError::Database`].
     pub async fn delete<R: Resource>(
         &self,
         names: Vec<(String, Option<u64>)>,
-        approve: Approve,
-    ) -> Result<Change, StoreError> {
+        follower: Box<dyn Follow>,
+    ) -> Result<Arc<Change>, StoreError> {
         self.write(move |database| {
             let work = |writing: &mut write::Writing<'_>| {
                 names.iter().try_for_each(|(name, revision)| writing.delete(R::KIND, name, *revision))
             };
-            database.write(work, approve).map(|(_, change, _)| change)
+            database.write(work, follower).map(|done| done.change)
         })
         .await
     }

@@ -7,13 +7,13 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-const SECRET: &str = "Sentinel-0f-the-secret-key";
+pub(super) const SECRET: &str = "Sentinel-0f-the-secret-key";
 
 /// A directory that goes with the test.
-struct Dir(PathBuf);
+pub(super) struct Dir(pub(super) PathBuf);
 
 impl Dir {
-    fn new() -> Dir {
+    pub(super) fn new() -> Dir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("adit-store-{}-{number}", std::process::id()));
@@ -21,7 +21,7 @@ impl Dir {
         Dir(dir)
     }
 
-    fn open(&self) -> Store {
+    pub(super) fn open(&self) -> Store {
         Store::open(&self.0, None).unwrap()
     }
 
@@ -44,7 +44,7 @@ fn gateway() -> Given {
     given(json!({"name": "a", "address": "192.0.2.1", "wan": "eth0", "lan": ["eth1"]}))
 }
 
-fn peer(name: &str, address: &str) -> Given {
+pub(super) fn peer(name: &str, address: &str) -> Given {
     given(json!({"name": name, "address": address}))
 }
 
@@ -57,9 +57,9 @@ fn tunnel(name: &str, remote: u8) -> Given {
 
 async fn filled(dir: &Dir) -> Store {
     let store = dir.open();
-    store.create::<Gateway>(gateway(), always()).await.unwrap();
-    store.create::<Peer>(peer("b", "198.51.100.1"), always()).await.unwrap();
-    store.create::<Tunnel>(tunnel("t", 2), always()).await.unwrap();
+    store.create::<Gateway>(gateway(), nobody()).await.unwrap();
+    store.create::<Peer>(peer("b", "198.51.100.1"), nobody()).await.unwrap();
+    store.create::<Tunnel>(tunnel("t", 2), nobody()).await.unwrap();
     store
 }
 
@@ -100,19 +100,19 @@ async fn what_is_shown_can_be_given_back() {
                "ike": {"ppk": {"id": "w", "key": "0x0102030405060708010203040506070801020304050607080102030405060708"}}}),
     ];
     for object in more {
-        store.create::<Tunnel>(given(object), always()).await.unwrap();
+        store.create::<Tunnel>(given(object), nobody()).await.unwrap();
     }
     for before in store.list::<Tunnel>().await.unwrap() {
         let keys = store.reveal(&before.meta.id).await.unwrap();
         let back = given(serde_json::to_value(&before).unwrap());
         let edit = Edit::Replace(back);
-        let after = store.update::<Tunnel>(&before.meta.name, Some(1), edit, always()).await.unwrap();
+        let after = store.update::<Tunnel>(&before.meta.name, Some(1), edit, nobody()).await.unwrap();
         assert_eq!((after.resource.spec, after.resource.meta.revision), (before.spec, 2));
         assert_eq!(store.reveal(&before.meta.id).await.unwrap(), keys);
     }
     let gateway = store.get::<Gateway>("a").await.unwrap();
     let back = Edit::Replace(given(serde_json::to_value(&gateway).unwrap()));
-    assert_eq!(store.update::<Gateway>("a", None, back, always()).await.unwrap().resource.spec, gateway.spec);
+    assert_eq!(store.update::<Gateway>("a", None, back, nobody()).await.unwrap().resource.spec, gateway.spec);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_key_is_generated_where_none_is_given() {
     let store = filled(&dir).await;
     let mut keyless = tunnel("u", 3);
     keyless.remove("psk");
-    let written = store.create::<Tunnel>(keyless, always()).await.unwrap();
+    let written = store.create::<Tunnel>(keyless, nobody()).await.unwrap();
     assert_eq!(written.warnings, []);
     let psk = store.reveal("u").await.unwrap().psk;
     assert!(psk.reveal().len() == 32 && psk.reveal().iter().all(u8::is_ascii_alphanumeric));
@@ -154,15 +154,15 @@ async fn what_cannot_be_is_refused_with_its_field() {
         ("remark", json!("x".repeat(257)), "remark"),
         ("labels", json!({"a": 1}), "labels.a"),
     ] {
-        let refused = store.create::<Tunnel>(with(name, value), always()).await.unwrap_err();
+        let refused = store.create::<Tunnel>(with(name, value), nobody()).await.unwrap_err();
         assert!(!refused.to_string().contains("with space"));
         assert_eq!(fields(refused), [field]);
     }
-    let clash = store.create::<Tunnel>(tunnel("u", 2), always()).await.unwrap_err();
+    let clash = store.create::<Tunnel>(tunnel("u", 2), nobody()).await.unwrap_err();
     let StoreError::Invalid(problems) = clash else { panic!("{clash}") };
     let with = problems[0].clashes_with.as_ref().unwrap();
     assert_eq!((with.kind, with.name.as_str(), with.id.is_some()), (Kind::Tunnel, "t", true));
-    let taken = store.create::<Tunnel>(tunnel("t", 3), always()).await.unwrap_err();
+    let taken = store.create::<Tunnel>(tunnel("t", 3), nobody()).await.unwrap_err();
     assert!(matches!(&taken, StoreError::NameTaken(other) if other.name == "t"), "{taken}");
     assert_eq!(store.list::<Tunnel>().await.unwrap().len(), 1);
 }
@@ -171,19 +171,19 @@ async fn what_cannot_be_is_refused_with_its_field() {
 async fn what_is_in_use_stays_and_says_by_what() {
     let dir = Dir::new();
     let store = filled(&dir).await;
-    let peer = store.delete::<Peer>(vec![("b".into(), None)], always()).await.unwrap_err();
+    let peer = store.delete::<Peer>(vec![("b".into(), None)], nobody()).await.unwrap_err();
     assert_eq!(peer.to_string(), "peer \"b\" is in use by tunnel \"t\"");
-    let gateway = store.delete::<Gateway>(vec![("a".into(), None)], always()).await.unwrap_err();
+    let gateway = store.delete::<Gateway>(vec![("a".into(), None)], nobody()).await.unwrap_err();
     assert_eq!(gateway.to_string(), "gateway \"a\" is in use by tunnel \"t\"");
-    store.create::<Tunnel>(tunnel("u", 3), always()).await.unwrap();
+    store.create::<Tunnel>(tunnel("u", 3), nobody()).await.unwrap();
     // All or none.
     let both = vec![("t".into(), None), ("x".into(), None)];
-    assert!(matches!(store.delete::<Tunnel>(both, always()).await, Err(StoreError::NotFound { .. })));
+    assert!(matches!(store.delete::<Tunnel>(both, nobody()).await, Err(StoreError::NotFound { .. })));
     assert_eq!(store.list::<Tunnel>().await.unwrap().len(), 2);
     let both = vec![("t".into(), Some(1)), ("u".into(), None)];
-    let change = store.delete::<Tunnel>(both, always()).await.unwrap();
+    let change = store.delete::<Tunnel>(both, nobody()).await.unwrap();
     assert_eq!(change.removed, ["t", "u"]);
-    store.delete::<Peer>(vec![("b".into(), None)], always()).await.unwrap();
+    store.delete::<Peer>(vec![("b".into(), None)], nobody()).await.unwrap();
 }
 
 #[tokio::test]
@@ -191,12 +191,21 @@ async fn who_has_not_seen_the_last_change_changes_nothing() {
     let dir = Dir::new();
     let store = filled(&dir).await;
     let remark = |text: &str| Edit::Merge(given(json!({"remark": text})));
-    store.update::<Tunnel>("t", Some(1), remark("first"), always()).await.unwrap();
-    let late = store.update::<Tunnel>("t", Some(1), remark("second"), always()).await.unwrap_err();
+    store.update::<Tunnel>("t", Some(1), remark("first"), nobody()).await.unwrap();
+    let late = store.update::<Tunnel>("t", Some(1), remark("second"), nobody()).await.unwrap_err();
     assert!(matches!(late, StoreError::Changed { revision: 2, .. }), "{late}");
-    let late = store.delete::<Tunnel>(vec![("t".into(), Some(1))], always()).await.unwrap_err();
+    let late = store.delete::<Tunnel>(vec![("t".into(), Some(1))], nobody()).await.unwrap_err();
     assert!(matches!(late, StoreError::Changed { revision: 2, .. }), "{late}");
-    let refused: Approve = Box::new(|_| Err(StoreError::Refused("no".into())));
+    struct Refuses;
+    impl Follow for Refuses {
+        fn approve(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+            Err(StoreError::Refused("no".into()))
+        }
+        fn follow(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+            panic!("nobody follows what is refused")
+        }
+    }
+    let refused = Box::new(Refuses);
     assert!(store.update::<Tunnel>("t", None, remark("third"), refused).await.is_err());
     assert_eq!(store.get::<Tunnel>("t").await.unwrap().meta.remark, "first");
 }
@@ -207,11 +216,11 @@ async fn a_merge_changes_what_it_names_and_null_goes_back_to_the_default() {
     let store = filled(&dir).await;
     let merge = |value| Edit::Merge(given(value));
     let ike = merge(json!({"ike": {"dh": [14], "lifetime": 3600}}));
-    let after = store.update::<Tunnel>("t", None, ike, always()).await.unwrap().resource.spec;
+    let after = store.update::<Tunnel>("t", None, ike, nobody()).await.unwrap().resource.spec;
     // What was never given follows.
     assert_eq!((after.ike.lifetime, &after.ipsec.pfs), (3600, &after.ike.dh));
     let back = merge(json!({"ike": {"lifetime": null}}));
-    let after = store.update::<Tunnel>("t", None, back, always()).await.unwrap();
+    let after = store.update::<Tunnel>("t", None, back, nobody()).await.unwrap();
     assert_eq!(after.resource.spec.ike.lifetime, 86_400);
     assert_eq!(after.change.tunnels.len(), 1);
 }
@@ -221,12 +230,12 @@ async fn a_peer_that_changes_takes_its_tunnels_along() {
     let dir = Dir::new();
     let store = filled(&dir).await;
     let edit = Edit::Merge(given(json!({"name": "c", "address": "203.0.113.9"})));
-    let change = store.update::<Peer>("b", None, edit, always()).await.unwrap().change;
+    let change = store.update::<Peer>("b", None, edit, nobody()).await.unwrap().change;
     assert_eq!(change.tunnels[0].1.peer.to_string(), "203.0.113.9");
     let spec = store.get::<Tunnel>("t").await.unwrap().spec;
     assert_eq!((spec.peer.as_str(), spec.ike.peer_id.as_str()), ("c", "203.0.113.9"));
     let any = Edit::Merge(given(json!({"address": "any"})));
-    let refused = store.update::<Peer>("c", None, any, always()).await.unwrap_err();
+    let refused = store.update::<Peer>("c", None, any, nobody()).await.unwrap_err();
     assert!(refused.to_string().contains("does not go with tunnel \"t\""), "{refused}");
     assert_eq!(store.get::<Peer>("c").await.unwrap().spec.address, "203.0.113.9");
 }

@@ -1,24 +1,23 @@
 //! What changes one resource, or deletes some: checked against what else is there, in one transaction.
 
 use super::{
-    Change, StoreError,
+    Change, Follow, GatewayChange, StoreError,
     database::{self, Database, Given, Row, SecretParts},
-    key::{Key, random_word},
+    generated_psk,
+    key::Key,
 };
 use crate::{
     config::{self, Diagnostic, PeerAddress, other_key, read_gateway, read_peer, read_tunnel, same_pair},
     resource::{GatewaySpec, Kind, Meta, PeerSpec, Reference, TunnelSpec, Violation},
 };
+use adit_ike::Psk;
 use adit_maps::policy::MAX_POLICIES;
 use rusqlite::{OptionalExtension, Transaction};
 use serde::Serialize;
 use serde_json::Value;
-use std::{io, net::IpAddr, path::Path};
+use std::{io, net::IpAddr, path::Path, sync::Arc};
+use zeroize::Zeroizing;
 
-/// Characters of a generated key: those that no cloud refuses and nobody has to escape.
-const KEY_ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-/// Characters of a generated key: 190 bits.
-const KEY_LENGTH: usize = 32;
 /// What only Adit gives a resource. Who sends back what was shown may leave it in.
 const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
 /// How many that need a resource are named.
@@ -41,6 +40,15 @@ pub(super) struct Writing<'a> {
     pub(super) now: String,
     pub(super) change: Change,
     pub(super) warnings: Vec<Diagnostic>,
+    /// Whether nothing is to be written after all.
+    pub(super) dry_run: bool,
+}
+
+/// What a transaction has done.
+pub(super) struct Done<T> {
+    pub(super) value: T,
+    pub(super) change: Arc<Change>,
+    pub(super) warnings: Vec<Violation>,
 }
 
 /// A resource that has been checked.
@@ -48,29 +56,33 @@ pub(super) struct Checked {
     pub(super) shown: String,
     pub(super) uses: Vec<String>,
     pub(super) tunnel: Option<config::Tunnel>,
-    pub(super) strangers_at: Option<IpAddr>,
 }
 
 impl Database {
-    /// Does `work` in a transaction, has `approve` look at what changes, and commits. When anything fails, nothing is
-    /// written.
+    /// Does `work` in a transaction, has `follower` look at what changes, commits, and has it follow. When anything fails
+    /// before that, nothing is written; nor is it where the work was only to be tried.
     pub(super) fn write<T>(
         &mut self,
         work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>,
-        approve: impl FnOnce(&Change) -> Result<(), StoreError>,
-    ) -> Result<(T, Change, Vec<Violation>), StoreError> {
+        mut follower: Box<dyn Follow>,
+    ) -> Result<Done<T>, StoreError> {
         let path = self.path.clone();
         let failed = |source| StoreError::Database { path: path.clone(), source };
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         let transaction = transaction.map_err(failed)?;
         let now = database::now(&transaction).map_err(failed)?;
         let (change, warnings) = (Change::default(), Vec::new());
-        let mut writing = Writing { transaction, key: &self.key, path: &path, now, change, warnings };
-        let done = work(&mut writing)?;
-        approve(&writing.change)?;
-        writing.transaction.commit().map_err(failed)?;
-        let warnings = writing.warnings.into_iter().map(Violation::from).collect();
-        Ok((done, writing.change, warnings))
+        let mut writing =
+            Writing { transaction, key: &self.key, path: &path, now, change, warnings, dry_run: false };
+        let value = work(&mut writing)?;
+        let Writing { transaction, change, warnings, dry_run, .. } = writing;
+        let change = Arc::new(change);
+        follower.approve(&change)?;
+        if !dry_run {
+            transaction.commit().map_err(failed)?;
+            follower.follow(&change)?;
+        }
+        Ok(Done { value, change, warnings: warnings.into_iter().map(Violation::from).collect() })
     }
 }
 
@@ -95,13 +107,30 @@ impl Writing<'_> {
             return Err(StoreError::Invalid(vec![Violation { clashes_with, ..Violation::new("name", why) }]));
         }
         if kind == Kind::Tunnel && secrets.psk.is_none() && !given.contains_key("psk") {
-            secrets.psk = Some(self.generated_psk()?);
+            secrets.psk = Some(text_of(&self.generated_psk()?));
         }
         let checked = self.check(kind, None, &given, &secrets)?;
+        self.put_new(kind, &given, &secrets, &checked)
+    }
+
+    /// Writes a new resource that has been checked; its id.
+    pub(super) fn put_new(
+        &mut self,
+        kind: Kind,
+        given: &Given,
+        secrets: &SecretParts,
+        checked: &Checked,
+    ) -> Result<String, StoreError> {
         let id = database::new_id(kind).map_err(|e| self.no_randomness(e))?;
-        self.change.note(None, &checked);
-        self.insert(kind, &id, &given, &secrets, &checked)?;
+        self.change.note(None, checked);
+        self.insert(kind, &id, given, secrets, checked)?;
         Ok(id)
+    }
+
+    /// Takes a tunnel its pairs of subnets, until it is replaced.
+    pub(super) fn release_pairs(&self, row: &Row) -> Result<(), StoreError> {
+        let deleted = self.transaction.execute("DELETE FROM pair WHERE tunnel = ?1", [&row.meta.id]);
+        deleted.map(|_| ()).map_err(self.failed())
     }
 
     /// Changes a resource, if it is of the revision that somebody has seen; its id.
@@ -163,7 +192,7 @@ impl Writing<'_> {
         self.transaction.execute("DELETE FROM resource WHERE id = ?1", [&row.meta.id]).map_err(failed)?;
         match row.kind {
             Kind::Tunnel => self.change.removed.push(row.meta.name.clone()),
-            Kind::Gateway => self.change.gateway = true,
+            Kind::Gateway => self.change.gateway = GatewayChange::Gone,
             Kind::Peer => {}
         }
         Ok(())
@@ -178,8 +207,8 @@ impl Writing<'_> {
         database::rows(&self.transaction, kind).map_err(self.failed())
     }
 
-    pub(super) fn generated_psk(&self) -> Result<zeroize::Zeroizing<String>, StoreError> {
-        random_word(KEY_ALPHABET, KEY_LENGTH).map_err(|e| self.no_randomness(e))
+    pub(super) fn generated_psk(&self) -> Result<Psk, StoreError> {
+        generated_psk().map_err(|e| self.no_randomness(e))
     }
 
     fn is_of(&self, row: &Row, revision: Option<u64>) -> Result<(), StoreError> {
@@ -205,14 +234,14 @@ impl Writing<'_> {
                 let read = read_gateway(&whole.0).map_err(invalid)?;
                 self.warnings.extend(read.warnings);
                 let shown = GatewaySpec::from(&read.value);
-                self.change.gateway = true;
-                Checked { shown: json(&shown), uses: Vec::new(), tunnel: None, strangers_at: None }
+                self.change.gateway = GatewayChange::Now(Box::new(read.value));
+                Checked::new(json(&shown))
             }
             Kind::Peer => {
                 let read = read_peer(&whole.0).map_err(invalid)?;
                 self.warnings.extend(read.warnings);
                 let shown = PeerSpec { address: read.value.1.to_string() };
-                Checked { shown: json(&shown), uses: Vec::new(), tunnel: None, strangers_at: None }
+                Checked::new(json(&shown))
             }
             Kind::Tunnel => self.check_tunnel(row, given, &whole.0)?,
         };
@@ -249,13 +278,12 @@ impl Writing<'_> {
         let read = read_tunnel(whole, &of, peer.map(|(row, address)| (row.meta.name, address)));
         let read = read.map_err(invalid)?;
         self.warnings.extend(read.warnings);
-        let read = read.value;
-        self.check_beside(row.map(|row| row.meta.id.as_str()), &read.tunnel, read.strangers_at)?;
+        let tunnel = read.value;
+        self.check_beside(row.map(|row| row.meta.id.as_str()), &tunnel)?;
         Ok(Checked {
-            shown: json(&TunnelSpec::from(&read.tunnel)),
+            shown: json(&TunnelSpec::from(&tunnel)),
             uses: uses.into_iter().flatten().collect(),
-            tunnel: Some(read.tunnel),
-            strangers_at: read.strangers_at,
+            tunnel: Some(tunnel),
         })
     }
 
@@ -273,12 +301,7 @@ impl Writing<'_> {
     }
 
     /// What must hold between a tunnel and every other.
-    fn check_beside(
-        &self,
-        id: Option<&str>,
-        tunnel: &config::Tunnel,
-        strangers_at: Option<IpAddr>,
-    ) -> Result<(), StoreError> {
+    fn check_beside(&self, id: Option<&str>, tunnel: &config::Tunnel) -> Result<(), StoreError> {
         let failed = self.failed();
         let own = id.unwrap_or_default();
         let mut problems = Vec::new();
@@ -310,10 +333,10 @@ impl Writing<'_> {
             let allowed = Some(format!("at most {MAX_POLICIES}"));
             problems.push(Violation { allowed, ..Violation::new("", why) });
         }
-        if let Some(at) = strangers_at {
+        if let Some(at) = tunnel.strangers_at() {
             for other in self.strangers_at(at)?.into_iter().filter(|other| other.meta.id != own) {
                 let key = other.secrets(self.key)?.psk;
-                if key.is_none_or(|key| adit_ike::Psk::new(key.as_str()) != tunnel.psk) {
+                if key.is_none_or(|key| Psk::new(key.as_str()) != tunnel.psk) {
                     let violation = Violation::new("psk", other_key(&other.meta.name));
                     problems.push(Violation { clashes_with: Some(other.reference()), ..violation });
                     break;
@@ -363,14 +386,16 @@ impl Writing<'_> {
                 ),
                 other => other,
             })?;
-            if checked.shown != row.shown || given != row.given {
-                self.replace(&row, &given, &secrets, &checked)?;
+            match checked.shown != row.shown || given != row.given {
+                true => self.replace(&row, &given, &secrets, &checked)?,
+                // Where its peer is does not show in it.
+                false => self.change.note(Some(&row.meta), &checked),
             }
         }
         Ok(())
     }
 
-    pub(super) fn insert(
+    fn insert(
         &mut self,
         kind: Kind,
         id: &str,
@@ -415,7 +440,7 @@ impl Writing<'_> {
         let failed = self.failed();
         self.transaction.execute(sql, values).map_err(failed)?;
         self.transaction.execute("DELETE FROM uses WHERE user = ?1", [id]).map_err(failed)?;
-        self.transaction.execute("DELETE FROM pair WHERE tunnel = ?1", [id]).map_err(failed)?;
+        self.release_pairs(row)?;
         self.relate(id, checked)
     }
 
@@ -437,12 +462,17 @@ impl Writing<'_> {
 }
 
 impl Checked {
+    /// Of what uses nothing.
+    pub(super) fn new(shown: String) -> Self {
+        Checked { shown, uses: Vec::new(), tunnel: None }
+    }
+
     fn slots(&self) -> i64 {
         self.tunnel.as_ref().map_or(0, |tunnel| tunnel.groups().len() as i64)
     }
 
     fn strangers(&self) -> Option<String> {
-        self.strangers_at.map(|at| at.to_string())
+        self.tunnel.as_ref().and_then(config::Tunnel::strangers_at).map(|at| at.to_string())
     }
 }
 
@@ -453,6 +483,11 @@ impl Change {
             self.tunnels.push((before.map(|meta| meta.name.clone()), tunnel.clone()));
         }
     }
+}
+
+/// A key as it was written: the reader takes none but of ASCII.
+pub(super) fn text_of(psk: &Psk) -> Zeroizing<String> {
+    Zeroizing::new(String::from_utf8_lossy(psk.reveal()).into_owned())
 }
 
 /// Drops what only Adit gives, and what says nothing.

@@ -152,9 +152,11 @@ impl Tunnel {
         self.fingerprint = OnceLock::new();
     }
 
-    /// Takes the peer's name of another configuration that is the same in all else.
-    pub fn rename_peer(&mut self, config: &config::Tunnel) {
+    /// Takes the names of another configuration, its own and its peer's.
+    pub fn rename(&mut self, config: &config::Tunnel) {
+        self.config.name.clone_from(&config.name);
         self.config.peer_name.clone_from(&config.peer_name);
+        self.fingerprint = OnceLock::new();
     }
 
     /// Goes back to where a tunnel starts; the log stays. The caller has closed what was up.

@@ -1,0 +1,105 @@
+//! The configuration as one document: applied, and written.
+
+use super::Answer;
+use crate::{
+    auth::{Caller, Scope},
+    problem::{Asked, Body, FieldError, Problem},
+    server::Gateway,
+};
+use adit_control::{
+    ConfigError,
+    store::{Document, Plan, StoreError},
+};
+use axum::{Extension, Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zeroize::Zeroizing;
+
+/// A document, and how it is applied.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Application {
+    /// TOML, as docs/configuration.md describes it.
+    pub document: String,
+    /// What messages call it.
+    #[serde(default)]
+    pub name: String,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Delete peers and tunnels that are not in the document.
+    #[serde(default)]
+    pub prune: bool,
+}
+
+/// Make the configuration what a document says, all of it or nothing. What is the same goes on untouched.
+#[utoipa::path(post, path = "/v1/apply", request_body = Application, responses(
+    (status = 200, body = Plan),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "The running gateway cannot have it without a restart."),
+    (status = 500, body = Problem, content_type = "application/problem+json", description = "It cannot be stored.")))]
+pub(super) async fn apply(State(gateway): State<Gateway>, Body(asked): Body<Application>) -> Answer<Plan> {
+    let Application { document, name, dry_run, prune } = asked;
+    let name = if name.is_empty() { "document".into() } else { name.into() };
+    let document = Document { text: Zeroizing::new(document), name, prune, dry_run, is_own: false };
+    gateway.control.apply(document).await.map(Json).map_err(|e| problem(&e))
+}
+
+/// What is asked of an export.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExportQuery {
+    /// With the keys of every tunnel.
+    #[serde(default)]
+    with_psk: bool,
+}
+
+/// The configuration as a document.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Exported {
+    /// TOML that can be applied; where it has no keys, those that are there stay then.
+    pub document: String,
+}
+
+/// The configuration as a document that can be applied.
+#[utoipa::path(get, path = "/v1/export", params(ExportQuery), responses(
+    (status = 200, body = Exported),
+    (status = 500, body = Problem, content_type = "application/problem+json", description = "It cannot be read.")))]
+pub(super) async fn export(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Asked(query): Asked<ExportQuery>,
+) -> Answer<Exported> {
+    if query.with_psk {
+        caller.needs(Scope::RevealSecrets)?;
+        if !gateway.control.reveals_secrets().await? {
+            let words = adit_control::PeerFilesError::Secret.to_string();
+            return Err(Problem::new(StatusCode::FORBIDDEN, words));
+        }
+    }
+    let document = gateway.control.store().export(query.with_psk).await.map_err(|e| problem(&e))?;
+    Ok(Json(Exported { document: document.to_string() }))
+}
+
+/// Why a document is not applied; each wrong field by itself.
+fn problem(error: &StoreError) -> Problem {
+    let code = match error {
+        StoreError::Document(_) | StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        StoreError::Refused(_) | StoreError::InUse { .. } => StatusCode::CONFLICT,
+        StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut problem = Problem::new(code, error.to_string());
+    if let StoreError::Document(ConfigError::Invalid { problems, .. }) = error {
+        problem.errors = problems
+            .iter()
+            .map(|d| FieldError {
+                field: d.field.clone(),
+                detail: d.to_string(),
+                clashes_with: d.clashes_with.as_ref().map(|name| format!("tunnel {name:?}")),
+            })
+            .collect();
+    }
+    problem
+}

@@ -1,0 +1,433 @@
+//! A document and the store, one as the other: what differs is said first, and written in one transaction.
+
+use super::{
+    Change, Follow, Given, Store, StoreError,
+    database::{Database, Row, SecretParts, rows},
+    run,
+    write::{Checked, Done, Writing, json, text_of, tidy, unreadable},
+};
+use crate::{
+    config::{
+        self, Config, ConfigError, Keys, Objects, read_document, read_gateway, read_peer, read_tunnel, tree,
+    },
+    resource::{GatewaySpec, Kind, PeerSpec, TunnelSpec},
+    store::{GatewayChange, nobody},
+};
+use adit_ike::Psk;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
+use toml_edit::{ArrayOfTables, DocumentMut, Item};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+/// What is to be applied.
+#[derive(Clone)]
+pub struct Document {
+    /// The text, as `docs/configuration.md` describes it.
+    pub text: Zeroizing<String>,
+    /// What messages call it.
+    pub name: PathBuf,
+    /// Whether peers and tunnels that are not in it are deleted.
+    pub prune: bool,
+    /// Whether it is only said what would be done.
+    pub dry_run: bool,
+    /// Whether it is the process's own file, whose `[api]` counts.
+    pub is_own: bool,
+}
+
+/// What applying a document does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// What is created, changed and deleted, in that order of kinds in which it is done.
+    pub changes: Vec<Planned>,
+    /// How many resources stay as they are.
+    pub unchanged: usize,
+    /// What works and should not be used, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Planned {
+    /// What is done.
+    pub action: Verb,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What differs, of one that changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<Differs>,
+}
+
+/// What is done with a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// It is new.
+    Create,
+    /// It is there, and otherwise.
+    Change,
+    /// It is not in the document.
+    Delete,
+}
+
+/// A field before and after; neither value of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Differs {
+    /// The field by its way from the top of the resource.
+    pub field: String,
+    /// As it is, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// As it is to be, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+}
+
+impl Store {
+    /// Makes the store what a document says, all of it or nothing, or says what that would do.
+    ///
+    /// # Errors
+    /// [`StoreError::Document`], what `follower` says; [`StoreError::Database`].
+    pub async fn apply(
+        &self,
+        document: Document,
+        follower: Box<dyn Follow>,
+    ) -> Result<(Plan, Arc<Change>), StoreError> {
+        self.write(move |database| {
+            let Done { value, change, .. } = database.write(|writing| writing.apply(&document), follower)?;
+            Ok((value, change))
+        })
+        .await
+    }
+
+    /// What is stored, as a document that [`Store::apply`] takes back. Without keys, those that are there stay then.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn export(&self, with_psk: bool) -> Result<Zeroizing<String>, StoreError> {
+        run(&self.reader, move |database| database.export(with_psk)).await
+    }
+
+    /// What is stored, as the daemon runs it; `None` where there is no gateway. `api` is the process's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn config(&self, api: config::Api) -> Result<Option<Config>, StoreError> {
+        run(&self.reader, move |database| database.config(api)).await
+    }
+
+    /// Makes the store what the process's own file says, before anything runs from it; what the file says of the process.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub async fn adopt(&self, document: Document) -> Result<(Plan, Option<config::Api>), StoreError> {
+        let (plan, change) = self.apply(document, nobody()).await?;
+        Ok((plan, change.api.clone()))
+    }
+}
+
+impl Database {
+    fn config(&self, api: config::Api) -> Result<Option<Config>, StoreError> {
+        let failed = self.failed();
+        let Some(gateway) = rows(&self.connection, Kind::Gateway).map_err(failed)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let of = read_gateway(&gateway.given).map_err(|problems| unreadable(&gateway, problems))?.value;
+        let mut peers = HashMap::new();
+        for row in rows(&self.connection, Kind::Peer).map_err(failed)? {
+            let (name, address) = read_peer(&row.given).map_err(|problems| unreadable(&row, problems))?.value;
+            peers.insert(name, address);
+        }
+        let tunnels = rows(&self.connection, Kind::Tunnel).map_err(failed)?.into_iter().map(|row| {
+            let whole = row.secrets(&self.key)?.within(&row.given);
+            let peer = row.given.get("peer").and_then(Value::as_str);
+            let peer = peer.and_then(|name| Some((name.to_owned(), peers.get(name)?.clone())));
+            let read = read_tunnel(&whole.0, &of, peer);
+            Ok(read.map_err(|problems| unreadable(&row, problems))?.value)
+        });
+        let tunnels = tunnels.collect::<Result<_, StoreError>>()?;
+        Ok(Some(Config { gateway: of, api, tunnels, warnings: Vec::new() }))
+    }
+
+    fn export(&self, with_psk: bool) -> Result<Zeroizing<String>, StoreError> {
+        let mut document = DocumentMut::new();
+        for kind in Kind::ALL {
+            let mut tables = ArrayOfTables::new();
+            for row in rows(&self.connection, kind).map_err(self.failed())? {
+                let secrets = if with_psk { row.secrets(&self.key)? } else { SecretParts::default() };
+                tables.push(tree::table(&secrets.within(&row.given).0));
+            }
+            let item = match kind {
+                Kind::Gateway => tables.iter().next().cloned().map(Item::Table),
+                _ => Some(Item::ArrayOfTables(tables)),
+            };
+            item.into_iter().for_each(|item| drop(document.insert(kind.word(), item)));
+        }
+        Ok(Zeroizing::new(document.to_string()))
+    }
+}
+
+impl Writing<'_> {
+    fn apply(&mut self, document: &Document) -> Result<Plan, StoreError> {
+        self.dry_run = document.dry_run;
+        let (gateways, peers, tunnels) =
+            (self.rows(Kind::Gateway)?, self.rows(Kind::Peer)?, self.rows(Kind::Tunnel)?);
+        let mut secrets: HashMap<&str, SecretParts> = HashMap::new();
+        for row in &tunnels {
+            secrets.insert(&row.meta.name, row.secrets(self.key)?);
+        }
+        let (config, ours) = self.read(document, (&gateways, &peers, &tunnels), &secrets)?;
+        let named = |objects: Vec<Given>| -> BTreeMap<String, Given> {
+            objects.into_iter().map(|object| (name_of(&object).to_owned(), object)).collect()
+        };
+        let (mut our_peers, mut our_tunnels) = (named(ours.peers), named(ours.tunnels));
+        let mut plan = Plan {
+            warnings: config.warnings_for(&document.name).lines().map(str::to_owned).collect(),
+            ..Plan::default()
+        };
+        if document.is_own {
+            self.change.api = Some(config.api);
+        }
+
+        let stays =
+            |row: &&Row, ours: &BTreeMap<String, Given>| !document.prune || ours.contains_key(&row.meta.name);
+        for row in tunnels.iter().filter(|row| !stays(row, &our_tunnels)) {
+            self.delete_row(row)?;
+            plan.changes.push(Planned::of(Verb::Delete, row));
+        }
+        let removed: Vec<&Row> = peers.iter().filter(|row| !stays(row, &our_peers)).collect();
+
+        let gateway = ours.gateway.or_else(|| gateways.first().map(|row| row.given.clone()));
+        let shown = json(&GatewaySpec::from(&config.gateway));
+        let was = gateways.first();
+        // What tunnels use may change without showing in them.
+        let mut moved = Vec::new();
+        if let Some(given) = gateway
+            && self.put(Kind::Gateway, was, keyless(given), Checked::new(shown), &mut plan)?
+        {
+            self.change.gateway = GatewayChange::Now(Box::new(config.gateway.clone()));
+            moved.push((Kind::Gateway, config.gateway.name.clone()));
+        }
+        for row in peers.iter().filter(|row| stays(row, &our_peers)).collect::<Vec<_>>() {
+            let given = our_peers.remove(&row.meta.name).unwrap_or_else(|| row.given.clone());
+            if self.put_peer(Some(row), given, &mut plan)? {
+                moved.push((Kind::Peer, row.meta.name.clone()));
+            }
+        }
+        for given in our_peers.into_values() {
+            self.put_peer(None, given, &mut plan)?;
+        }
+
+        // A pair may pass from one tunnel to another.
+        let known: HashMap<&str, &Row> = tunnels.iter().map(|row| (row.meta.name.as_str(), row)).collect();
+        let uses = self.uses()?;
+        let mut next = Vec::new();
+        for tunnel in &config.tunnels {
+            let row = known.get(tunnel.name.as_str()).copied();
+            let given = our_tunnels.remove(&tunnel.name).or_else(|| row.map(|row| row.given.clone()));
+            let mut given = given.unwrap_or_default();
+            let before = secrets.get(tunnel.name.as_str()).cloned().unwrap_or_default();
+            let taken = SecretParts::take(&mut given);
+            let psk = text_of(&tunnel.psk);
+            let key = tunnel.ppk.as_ref().and_then(|_| taken.ppk_key.or(before.ppk_key.clone()));
+            let parts = SecretParts { psk: Some(psk), ppk_key: key };
+            let uses = [
+                uses.get(&(Kind::Gateway, config.gateway.name.clone())),
+                uses.get(&(Kind::Peer, tunnel.peer_name.clone())),
+            ];
+            let checked = Checked {
+                shown: json(&TunnelSpec::from(tunnel)),
+                uses: uses.into_iter().flatten().cloned().collect(),
+                tunnel: Some(tunnel.clone()),
+            };
+            let changed = row.is_none_or(|row| row.differs(&given, &checked.shown) || parts != before);
+            if changed && let Some(row) = row {
+                self.release_pairs(row)?;
+            }
+            next.push((row, given, parts, checked));
+        }
+        for (row, given, parts, checked) in next {
+            let before = row.and_then(|row| secrets.get(row.meta.name.as_str()));
+            let keys = match before {
+                Some(before) => parts.differences(before),
+                None => Vec::new(),
+            };
+            let uses_moved = moved.iter().any(|(kind, name)| match (kind, &checked.tunnel) {
+                (Kind::Peer, Some(tunnel)) => tunnel.peer_name == *name,
+                (kind, _) => *kind == Kind::Gateway,
+            });
+            let parts = (given, parts, keys);
+            let note = row.filter(|_| uses_moved).map(|row| (row, checked.tunnel.clone()));
+            if !self.put(Kind::Tunnel, row, parts, checked, &mut plan)?
+                && let Some((row, Some(tunnel))) = note
+            {
+                self.change.tunnels.push((Some(row.meta.name.clone()), tunnel));
+            }
+        }
+        for row in removed {
+            self.delete_row(row)?;
+            plan.changes.push(Planned::of(Verb::Delete, row));
+        }
+        Ok(plan)
+    }
+
+    /// Reads a document together with what is stored and stays.
+    fn read(
+        &self,
+        document: &Document,
+        (gateways, peers, tunnels): (&[Row], &[Row], &[Row]),
+        secrets: &HashMap<&str, SecretParts>,
+    ) -> Result<(Config, Objects), StoreError> {
+        let mut beside =
+            Objects { gateway: gateways.first().map(|row| row.given.clone()), ..Objects::default() };
+        if !document.prune {
+            beside.peers = peers.iter().map(|row| row.given.clone()).collect();
+            // Without their keys, which the reader is told as it asks.
+            beside.tunnels = tunnels.iter().map(|row| row.given.clone()).collect();
+        }
+        let failed = RefCell::new(None);
+        let psk = |name: &str| match secrets.get(name).and_then(|parts| parts.psk.as_ref()) {
+            Some(psk) => Some(Psk::new(psk.as_str())),
+            None => match self.generated_psk() {
+                Ok(psk) => Some(psk),
+                Err(e) => {
+                    failed.replace(Some(e));
+                    None
+                }
+            },
+        };
+        let ppk = |name: &str| secrets.get(name)?.ppk_key.clone();
+        let read = read_document(&document.name, &document.text, &beside, &Keys { psk: &psk, ppk: &ppk });
+        match failed.into_inner() {
+            Some(e) => Err(e),
+            None => read.map_err(|e: ConfigError| e.into()),
+        }
+    }
+
+    fn put_peer(&mut self, row: Option<&Row>, given: Given, plan: &mut Plan) -> Result<bool, StoreError> {
+        // The whole document has been read before.
+        let shown = match read_peer(&given) {
+            Ok(read) => json(&PeerSpec { address: read.value.1.to_string() }),
+            Err(problems) => return Err(row.map_or(StoreError::Stopped, |row| unreadable(row, problems))),
+        };
+        self.put(Kind::Peer, row, keyless(given), Checked::new(shown), plan)
+    }
+
+    /// Writes what has been checked, if it differs, be it in its keys. Whether it did.
+    fn put(
+        &mut self,
+        kind: Kind,
+        row: Option<&Row>,
+        (mut given, secrets, keys): (Given, SecretParts, Vec<Differs>),
+        checked: Checked,
+        plan: &mut Plan,
+    ) -> Result<bool, StoreError> {
+        tidy(&mut given);
+        let Some(row) = row else {
+            self.put_new(kind, &given, &secrets, &checked)?;
+            let name = name_of(&given).to_owned();
+            plan.changes.push(Planned { action: Verb::Create, kind, name, fields: Vec::new() });
+            return Ok(true);
+        };
+        if !row.differs(&given, &checked.shown) && keys.is_empty() {
+            plan.unchanged += 1;
+            return Ok(false);
+        }
+        let mut fields = row.differences(&given, &checked.shown);
+        fields.extend(keys);
+        plan.changes.push(Planned { fields, ..Planned::of(Verb::Change, row) });
+        self.replace(row, &given, &secrets, &checked)?;
+        Ok(true)
+    }
+
+    /// The ids of what tunnels use, by kind and name.
+    fn uses(&self) -> Result<HashMap<(Kind, String), String>, StoreError> {
+        let mut ids = HashMap::new();
+        for kind in [Kind::Gateway, Kind::Peer] {
+            ids.extend(self.rows(kind)?.into_iter().map(|row| ((kind, row.meta.name), row.meta.id)));
+        }
+        Ok(ids)
+    }
+}
+
+impl Planned {
+    fn of(action: Verb, row: &Row) -> Self {
+        Planned { action, kind: row.kind, name: row.meta.name.clone(), fields: Vec::new() }
+    }
+}
+
+impl SecretParts {
+    fn differences(&self, before: &SecretParts) -> Vec<Differs> {
+        let parts = [("psk", self.psk != before.psk), ("ike.ppk.key", self.ppk_key != before.ppk_key)];
+        let changed = parts.into_iter().filter(|(_, differs)| *differs);
+        changed.map(|(field, _)| Differs { field: field.into(), old: None, new: None }).collect()
+    }
+}
+
+impl Row {
+    /// Whether it would be shown otherwise.
+    fn differs(&self, given: &Given, shown: &str) -> bool {
+        self.shown != shown
+            || ["name", "remark", "labels"].iter().any(|name| said(&self.given, name) != said(given, name))
+    }
+
+    fn differences(&self, given: &Given, shown: &str) -> Vec<Differs> {
+        let flat = |given: &Given, shown: &str| {
+            let mut fields = BTreeMap::new();
+            // What is stored as shown was written as JSON.
+            flatten("", &serde_json::from_str(shown).unwrap_or_default(), &mut fields);
+            for name in ["name", "remark", "labels"] {
+                said(given, name).iter().for_each(|value| flatten(name, value, &mut fields));
+            }
+            fields
+        };
+        let (old, new) = (flat(&self.given, &self.shown), flat(given, shown));
+        let fields: HashSet<&String> = old.keys().chain(new.keys()).collect();
+        let mut fields: Vec<_> =
+            fields.into_iter().filter(|field| old.get(*field) != new.get(*field)).collect();
+        fields.sort();
+        let of = |field: &String| Differs {
+            field: field.clone(),
+            old: old.get(field).cloned(),
+            new: new.get(field).cloned(),
+        };
+        fields.into_iter().map(of).collect()
+    }
+}
+
+fn keyless(given: Given) -> (Given, SecretParts, Vec<Differs>) {
+    (given, SecretParts::default(), Vec::new())
+}
+
+/// A field, unless it says nothing.
+fn said<'a>(given: &'a Given, name: &str) -> Option<&'a Value> {
+    given.get(name).filter(|value| match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    })
+}
+
+fn name_of(given: &Given) -> &str {
+    given.get("name").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn flatten(path: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(&path, value, fields);
+            }
+        }
+        leaf => drop(fields.insert(path.to_owned(), leaf.to_string())),
+    }
+}

@@ -1,0 +1,118 @@
+use super::{tests::*, *};
+use crate::resource::{Peer, Tunnel};
+
+const FILE: &str = include_str!("../config/tests/good.toml");
+
+fn document(text: &str) -> Document {
+    let text = zeroize::Zeroizing::new(text.to_owned());
+    Document { text, name: "adit.toml".into(), prune: true, dry_run: false, is_own: false }
+}
+
+async fn apply(store: &Store, text: &str) -> Vec<String> {
+    let (plan, _) = store.apply(document(text), nobody()).await.unwrap();
+    plan.changes.iter().map(|p| format!("{:?} {} {}", p.action, p.kind, p.name)).collect()
+}
+
+#[tokio::test]
+async fn what_is_exported_is_what_is_there() {
+    let dir = Dir::new();
+    let store = dir.open();
+    assert_eq!(apply(&store, FILE).await, ["Create gateway a", "Create peer b", "Create tunnel a-b"]);
+    let more = "[[tunnel]]\nname = \"u\"\npeer = \"b\"\nrouting_mode = \"route\"\nroutes = \"10.3.0.0/16\"\n\
+                labels = { \"a b\" = \"c\" }\nike = { ppk = { id = \"u\", key = \"abc\" } }\n";
+    assert_eq!(apply(&store, &format!("{FILE}{more}")).await, ["Create tunnel u"]);
+    let keys = store.reveal("u").await.unwrap();
+    for with_psk in [false, true] {
+        let text = store.export(with_psk).await.unwrap();
+        assert_eq!(text.contains(SECRET), with_psk);
+        assert_eq!(apply(&store, &text).await, [""; 0], "{}", *text);
+    }
+    // Keys that are not named stay; into another store the whole goes with its keys.
+    assert_eq!(store.reveal("u").await.unwrap(), keys);
+    let other = Dir::new();
+    let copy = other.open();
+    apply(&copy, &store.export(true).await.unwrap()).await;
+    assert_eq!(copy.reveal("u").await.unwrap(), keys);
+    assert_eq!(*copy.export(true).await.unwrap(), *store.export(true).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_would_be_done_is_said_field_by_field_and_not_done() {
+    let dir = Dir::new();
+    let store = dir.open();
+    apply(&store, FILE).await;
+    let text = FILE.replace("10.2.0.0/16", "10.9.0.0/16").replace(SECRET, "another-key-of-enough-length");
+    let tried = Document { dry_run: true, ..document(&text) };
+    let (plan, change) = store.apply(tried, nobody()).await.unwrap();
+    let fields: Vec<_> = plan.changes[0].fields.iter().map(|f| f.field.as_str()).collect();
+    assert_eq!((plan.changes.len(), plan.unchanged, fields), (1, 2, vec!["remote_subnets", "psk"]));
+    assert!(!format!("{plan:?}").contains("another-key"));
+    assert_eq!(change.tunnels.len(), 1);
+    assert_eq!(store.get::<Tunnel>("a-b").await.unwrap().spec.remote_subnets, ["10.2.0.0/16"]);
+    assert_eq!(store.reveal("a-b").await.unwrap().psk.reveal(), SECRET.as_bytes());
+}
+
+#[tokio::test]
+async fn pairs_may_pass_from_one_tunnel_to_another_and_what_is_not_named_goes() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let text = |t: u8, u: u8| {
+        let tunnel = |name: &str, remote: u8| {
+            format!(
+                "[[tunnel]]\nname = \"{name}\"\npeer = \"b\"\nlocal_subnets = \"10.1.0.0/16\"\n\
+                 remote_subnets = \"10.{remote}.0.0/16\"\n"
+            )
+        };
+        format!("{FILE}{}{}", tunnel("t", t), tunnel("u", u))
+    };
+    apply(&store, &text(3, 4)).await;
+    assert_eq!(apply(&store, &text(4, 3)).await, ["Change tunnel t", "Change tunnel u"]);
+    let part = "[[peer]]\nname = \"b\"\naddress = \"198.51.100.9\"\n";
+    let (plan, change) = store.apply(Document { prune: false, ..document(part) }, nobody()).await.unwrap();
+    // Their peer's identity is its address.
+    assert_eq!((plan.changes.len(), change.tunnels.len()), (4, 3));
+    assert_eq!(apply(&store, FILE).await.len(), 4);
+    assert_eq!(store.list::<Tunnel>().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn where_a_peer_is_counts_even_if_its_tunnels_are_shown_as_before() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let file = FILE.replace("[tunnel.ike]", "[tunnel.ike]\npeer_id = \"b.example\"");
+    apply(&store, &file).await;
+    let moved = document(&file.replace("198.51.100.1", "198.51.100.7"));
+    let (plan, change) = store.apply(moved, nobody()).await.unwrap();
+    assert_eq!((plan.changes.len(), plan.unchanged), (1, 2));
+    assert_eq!(change.tunnels[0].1.peer.to_string(), "198.51.100.7");
+    let edit = Edit::Merge(peer("b", "198.51.100.8"));
+    let change = store.update::<Peer>("b", None, edit, nobody()).await.unwrap().change;
+    assert_eq!(change.tunnels[0].1.peer.to_string(), "198.51.100.8");
+}
+
+#[tokio::test]
+async fn a_wrong_document_is_refused_with_its_lines_and_changes_nothing() {
+    let dir = Dir::new();
+    let store = dir.open();
+    apply(&store, FILE).await;
+    let wrong = FILE.replace("\"10.2.0.0/16\"", "\"10.2.0.1/16\"");
+    let said = store.apply(document(&wrong), nobody()).await.unwrap_err().to_string();
+    assert!(said.starts_with("adit.toml:13:19: tunnel \"a-b\".remote_subnets:"), "{said}");
+    let clash = "[[tunnel]]\nname = \"t\"\npeer = \"b\"\nlocal_subnets = \"10.1.0.0/16\"\nremote_subnets = \"10.2.0.0/16\"\n";
+    let beside = Document { prune: false, ..document(clash) };
+    let said = store.apply(beside, nobody()).await.unwrap_err().to_string();
+    assert!(said.contains("is also that of tunnel \"t\"") || said.contains("tunnel \"a-b\""), "{said}");
+    assert_eq!(store.list::<Tunnel>().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_daemon_is_given_what_is_stored() {
+    let dir = Dir::new();
+    let store = dir.open();
+    assert_eq!(store.config(config::Api::default()).await.unwrap(), None);
+    apply(&store, FILE).await;
+    let config = store.config(config::Api::default()).await.unwrap().unwrap();
+    let read = config::Config::parse("t".as_ref(), FILE).unwrap();
+    assert_eq!((&config.tunnels, &config.gateway), (&read.tunnels, &read.gateway));
+    assert_eq!(gateway_of(&dir.0).unwrap().unwrap(), read.gateway);
+}
