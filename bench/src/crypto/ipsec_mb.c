@@ -48,9 +48,10 @@ static size_t icv_length(int suite) {
     return suite == AES128_SHA1 ? 12 : suite == AES256_SHA512 ? 32 : 16;
 }
 
-/* A manager and `count` SAs: their keys differ in the first eight octets, which are the SA's number. */
-void *ipsec_mb_new(int suite, uint32_t count, const uint8_t *key, const uint8_t *salt, const uint8_t *auth_key,
-                   size_t auth_key_length) {
+/* A manager that uses registers of up to so many bits, 128, 256 or all there are, and `count` SAs: their keys differ in the
+ * first eight octets, which are the SA's number. */
+void *ipsec_mb_new(int suite, int bits, uint32_t count, const uint8_t *key, const uint8_t *salt,
+                   const uint8_t *auth_key, size_t auth_key_length) {
     struct bench *bench = calloc(1, sizeof *bench);
     if (!bench)
         return NULL;
@@ -65,7 +66,11 @@ void *ipsec_mb_new(int suite, uint32_t count, const uint8_t *key, const uint8_t 
         return NULL;
     }
     IMB_ARCH arch;
-    init_mb_mgr_auto(bench->manager, &arch);
+    switch (bits) {
+    case 128: init_mb_mgr_sse(bench->manager); break;
+    case 256: init_mb_mgr_avx2(bench->manager); break;
+    default: init_mb_mgr_auto(bench->manager, &arch);
+    }
     for (uint32_t n = 0; n < count; n++) {
         struct sa *sa = &bench->sas[n];
         memcpy(sa->key, key, sizeof sa->key);

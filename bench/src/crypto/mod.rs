@@ -109,7 +109,7 @@ pub(crate) fn run(report: &mut Report, quick: bool) {
 /// Suites that narrower backends have kernels for.
 const BY_NARROWER: [&str; 4] = ["aes128gcm16", "aes256gcm16", "aes128-sha1", "aes128-sha256"];
 
-/// Everybody who can do `load` here, Adit's backends first.
+/// Everybody who can do `load` here, Adit's backends first; who can be held to the registers of the first of these is.
 fn contenders(load: Load<'_>, backends: &[Backend]) -> Vec<Box<dyn Contender>> {
     #[allow(unused_mut, reason = "the libraries of others are a feature")]
     let mut all: Vec<Box<dyn Contender>> = backends
@@ -117,7 +117,7 @@ fn contenders(load: Load<'_>, backends: &[Backend]) -> Vec<Box<dyn Contender>> {
         .map(|backend| Box::new(ours::Bench::new(*backend, load)) as Box<dyn Contender>)
         .collect();
     #[cfg(feature = "peers")]
-    all.extend(peers::contenders(load));
+    all.extend(peers::contenders(load, backends[0]));
     all
 }
 

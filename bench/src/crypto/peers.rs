@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use adit_esp::{Auth, Cipher};
+use adit_esp::{Auth, Backend, Cipher};
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
@@ -15,10 +15,12 @@ use super::{AUTH_KEY, Contender, KEY, Load, SALT, SUITES};
 /// Octets of the ESP header.
 const HEADER: usize = 8;
 
-/// Everybody of these who can do `load`, each having sealed and opened its packets as Adit does.
-pub(super) fn contenders(load: Load<'_>) -> Vec<Box<dyn Contender>> {
+/// Everybody of these who can do `load`, each having sealed and opened its packets as Adit does. ipsec-mb uses what `backend`
+/// does.
+pub(super) fn contenders(load: Load<'_>, backend: Backend) -> Vec<Box<dyn Contender>> {
     let sealed = ours::sealed(load);
-    let ipsec_mb = IpsecMb::new(load).map(|it| Box::new(Bench::new(it, load, &sealed)) as Box<dyn Contender>);
+    let ipsec_mb =
+        IpsecMb::new(load, backend).map(|it| Box::new(Bench::new(it, load, &sealed)) as Box<dyn Contender>);
     let aws_lc = AwsLc::new(load).map(|it| Box::new(Bench::new(it, load, &sealed)) as Box<dyn Contender>);
     ipsec_mb.into_iter().chain(aws_lc).collect()
 }
@@ -114,12 +116,13 @@ impl<L: Library> Contender for Bench<L> {
     }
 }
 
-/// Intel's library, with all lanes that it finds a use for.
+/// Intel's library, with the widest registers that it may use.
 struct IpsecMb(NonNull<c_void>);
 
 unsafe extern "C" {
     fn ipsec_mb_new(
         suite: c_int,
+        bits: c_int,
         count: u32,
         key: *const u8,
         salt: *const u8,
@@ -131,7 +134,12 @@ unsafe extern "C" {
 }
 
 impl IpsecMb {
-    fn new(load: Load<'_>) -> Option<Self> {
+    fn new(load: Load<'_>, backend: Backend) -> Option<Self> {
+        let bits = match backend {
+            Backend::AesNi => 128,
+            Backend::Avx2 => 256,
+            Backend::Avx512 | Backend::Portable => 512,
+        };
         // The numbers of suites on the C side are their positions.
         let suite = SUITES.iter().position(|suite| *suite == load.suite)? as c_int;
         let auth_key = &AUTH_KEY[..load.suite.auth.key_len()];
@@ -139,6 +147,7 @@ impl IpsecMb {
         let state = unsafe {
             ipsec_mb_new(
                 suite,
+                bits,
                 load.sas as u32,
                 KEY.as_ptr(),
                 SALT.as_ptr(),
@@ -229,7 +238,7 @@ mod tests {
             for (sizes, sas, batch) in [(&IMIX[..], 1, 256), (&[64, 1400, 61], 5, 17), (&[64], 300, 128)] {
                 let load = Load { suite, sizes, sas, batch };
                 let is_aead = suite.auth == Auth::None;
-                let mut contenders = contenders(load);
+                let mut contenders = contenders(load, Backend::detect());
                 assert_eq!(contenders.len(), if is_aead { 2 } else { 1 });
                 for contender in &mut contenders {
                     let (seal, open) = contender.round(Duration::from_micros(1));
