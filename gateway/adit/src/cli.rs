@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::resources::{One, ResourceCommand, Verb};
 use adit_api::{Client, Remote, Scope, Trust};
 use adit_control::{config::Subnet, import::Format as ImportFormat, peer_config::Vendor};
 use anyhow::Context;
@@ -87,7 +88,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         access: Access,
     },
-    /// Look at one tunnel, or do something to it.
+    /// The gateway as it is configured.
+    Gateway {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ResourceCommand,
+    },
+    /// The peers.
+    Peer {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ResourceCommand,
+    },
+    /// Look at tunnels, or do something to them.
     Tunnel {
         /// What to look at, or what to do.
         #[command(subcommand)]
@@ -163,6 +176,10 @@ pub(crate) enum TokenCommand {
 /// What to look at, or what to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
+    /// Show what is configured of one, with every default; `show` has how it runs.
+    Settings(One),
+    #[command(flatten)]
+    Resource(Verb),
     /// Show its SAs, what they carry, how long they last, and what went wrong.
     Show {
         /// The tunnel's name.
@@ -458,6 +475,15 @@ mod tests {
             "adit token list -o json",
             "adit token delete ci 0123456789abcdef",
             "adit completion bash",
+            "adit gateway show a -o json",
+            "adit gateway edit a remark=home",
+            "adit peer list --search berlin --label site=1 --sort -name -o csv",
+            "adit peer create b address=198.51.100.1",
+            "adit tunnel list -o yaml",
+            "adit tunnel settings a-b",
+            "adit tunnel create a-b peer=b local_subnets=10.1.0.0/16 remote_subnets=10.2.0.0/16 psk=@key",
+            "adit tunnel edit a-b ike.lifetime=3600 --file more.json",
+            "adit tunnel delete a-b a-c",
             "adit man /tmp/man",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");

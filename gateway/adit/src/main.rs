@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
+//! | `adit gateway`, `adit peer`, `adit tunnel` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
 //! | `adit status`, `adit tunnel`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
@@ -19,12 +20,13 @@ mod document;
 mod import;
 mod log;
 mod peer_config;
+mod resources;
 mod run;
 mod table;
 mod token;
 
 use adit_api::{Client, ClientError};
-use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request};
+use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind};
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use cli::{Arguments, Command, Format, TunnelCommand};
@@ -118,6 +120,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
             document::apply(&file, (dry_run, prune, yes), access)
         }
         Command::Export { with_psk, access } => document::export(with_psk, access),
+        Command::Gateway { command } => resources::run(Kind::Gateway, command),
+        Command::Peer { command } => resources::run(Kind::Peer, command),
         Command::Tunnel { command } => tunnel(command),
         Command::Token { command } => token::run(command),
         Command::Completion { shell } => {
@@ -130,6 +134,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
 
 fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
     let (name, access, action) = match command {
+        TunnelCommand::Settings(one) => return resources::show(Kind::Tunnel, one),
+        TunnelCommand::Resource(verb) => return resources::act(Kind::Tunnel, verb),
         TunnelCommand::Log { name, follow, output, access } => {
             return log::run(&name, follow, output, access);
         }

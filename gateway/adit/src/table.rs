@@ -77,14 +77,28 @@ fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
     rows(header, tunnels.iter().map(row))
 }
 
+/// A table without lines, as wide as the terminal, if stdout is one.
+pub(crate) fn fitted(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table.add_rows(rows);
+    trimmed(&table)
+}
+
 /// A table without lines.
 pub(crate) fn rows<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     table.add_rows(rows);
+    trimmed(&table)
+}
+
+fn trimmed(table: &Table) -> String {
     let text = table.to_string();
-    text.lines().map(str::trim).collect::<Vec<_>>().join("\n")
+    // One space stands before each cell: where a cell goes on in a second line, its place says to which it belongs.
+    text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect::<Vec<_>>().join("\n")
 }
 
 /// One tunnel with everything there is to say about it, without a final line break.

@@ -1,4 +1,5 @@
 mod api;
+mod resources;
 
 use crate::{CONTENT_TYPE, Client, ClientError, Identity, Listen, ServeError, Server, render};
 use adit_control::{

@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 const MOST: usize = 256;
 /// Characters of a name at most.
 const LONGEST_NAME: usize = 64;
+/// Seconds of its life at most: ten years.
+const LONGEST_LIFE: u64 = 315_360_000;
 /// Seconds of life between two notes of its last use in the file.
 const NOTED: u64 = 3600;
 const PREFIX: &str = "adit_";
@@ -160,8 +162,8 @@ impl Tokens {
         if scopes.is_empty() {
             return invalid("scopes: at least one of read, write, reveal-secrets");
         }
-        if lifetime == Some(0) {
-            return invalid("lifetime: at least 1 second");
+        if lifetime.is_some_and(|seconds| !(1..=LONGEST_LIFE).contains(&seconds)) {
+            return invalid("lifetime: 1 to 315360000 seconds");
         }
         let _one = self.changing.lock().await;
         let mut next = self.kept().clone();

@@ -6,10 +6,13 @@ mod https;
 pub use events::Events;
 pub use https::{Remote, Trust};
 
-use crate::{Application, Done, Exported, FieldError, NewToken, Problem, SecretToken, Token};
+use crate::{
+    Application, Done, Doomed, DoomedOne, Exported, FieldError, NewToken, Page, Problem, SecretToken, Token,
+};
 use adit_control::{
     Action, Rekey, Reloaded,
     peer_config::{self, PeerFile},
+    resource::Kind,
     status::{LogEntry, Status, TunnelStatus},
     store::Plan,
 };
@@ -22,6 +25,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use std::{io, path::PathBuf};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -67,7 +71,12 @@ fn remedy(source: &io::Error) -> &'static str {
 fn words(problem: &Problem) -> String {
     let clash = |e: &FieldError| e.clashes_with.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let line = |e: &FieldError| format!("{}: {}{}", e.field, e.detail, clash(e));
-    let fields = problem.errors.iter().map(line).filter(|line| !problem.detail.contains(line.as_str()));
+    let told = |e: &FieldError| {
+        // What has no field is told of another: that it is in the way.
+        let other = e.clashes_with.as_deref().filter(|_| e.field.is_empty());
+        problem.detail.contains(other.unwrap_or(&line(e)))
+    };
+    let fields = problem.errors.iter().filter(|e| !told(e)).map(line);
     std::iter::once(problem.detail.clone()).chain(fields).collect::<Vec<_>>().join("\n")
 }
 
@@ -178,6 +187,65 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when keys are asked for and not to be shown.
     pub async fn export(&self, with_psk: bool) -> Result<Exported, ClientError> {
         self.get(&format!("/v1/export?with_psk={with_psk}")).await
+    }
+
+    /// A page of the resources of a kind: those that are as wanted, by the parameters of the list.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resources(
+        &self,
+        kind: Kind,
+        wanted: &[(&str, Option<String>)],
+        limit: usize,
+        offset: usize,
+    ) -> Result<Page<Value>, ClientError> {
+        let mut path = format!("{}?limit={limit}&offset={offset}", path_of(kind));
+        for (name, value) in wanted {
+            path.extend(value.iter().map(|value| format!("&{name}={}", encoded(value))));
+        }
+        self.get(&path).await
+    }
+
+    /// One resource, by its name or its id.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is none.
+    pub async fn resource(&self, kind: Kind, name: &str) -> Result<Value, ClientError> {
+        self.get(&format!("{}/{}", path_of(kind), encoded(name))).await
+    }
+
+    /// Creates a resource, and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] with what is wrong of its fields.
+    pub async fn create(&self, kind: Kind, given: &Map<String, Value>) -> Result<Value, ClientError> {
+        self.send(Method::POST, path_of(kind), given).await
+    }
+
+    /// Changes some fields of a resource, and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] with what is wrong of its fields.
+    pub async fn edit(
+        &self,
+        kind: Kind,
+        name: &str,
+        given: &Map<String, Value>,
+    ) -> Result<Value, ClientError> {
+        self.send(Method::PATCH, &format!("{}/{}", path_of(kind), encoded(name)), given).await
+    }
+
+    /// Deletes resources of a kind, all of them or none.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when one is not there, or in use.
+    pub async fn delete(&self, kind: Kind, names: &[String]) -> Result<(), ClientError> {
+        let one = |name: &String| DoomedOne { name: name.clone(), revision: None };
+        let doomed = Doomed { kind, resources: names.iter().map(one).collect() };
+        let body = serde_json::to_vec(&doomed).map_err(|e| ClientError::Place(e.to_string()))?;
+        let (code, body) = self.ask(Method::POST, "/v1/delete", Some(body.into())).await?;
+        if code.is_success() { Ok(()) } else { Err(refused(&body)) }
     }
 
     /// Every token, without its secret.
@@ -292,6 +360,15 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender.send_request(request).await?)
+}
+
+/// Where the resources of a kind are.
+fn path_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Gateway => "/v1/gateways",
+        Kind::Peer => "/v1/peers",
+        Kind::Tunnel => "/v1/tunnels",
+    }
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {

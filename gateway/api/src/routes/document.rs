@@ -3,13 +3,10 @@
 use super::Answer;
 use crate::{
     auth::{Caller, Scope},
-    problem::{Asked, Body, FieldError, Problem},
+    problem::{Asked, Body, Problem},
     server::Gateway,
 };
-use adit_control::{
-    ConfigError,
-    store::{Document, Plan, StoreError},
-};
+use adit_control::store::{Document, Plan};
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -42,7 +39,7 @@ pub(super) async fn apply(State(gateway): State<Gateway>, Body(asked): Body<Appl
     let Application { document, name, dry_run, prune } = asked;
     let name = if name.is_empty() { "document".into() } else { name.into() };
     let document = Document { text: Zeroizing::new(document), name, prune, dry_run, is_own: false };
-    gateway.control.apply(document).await.map(Json).map_err(|e| problem(&e))
+    Ok(Json(gateway.control.apply(document).await?))
 }
 
 /// What is asked of an export.
@@ -78,28 +75,6 @@ pub(super) async fn export(
             return Err(Problem::new(StatusCode::FORBIDDEN, words));
         }
     }
-    let document = gateway.control.store().export(query.with_psk).await.map_err(|e| problem(&e))?;
+    let document = gateway.control.store().export(query.with_psk).await?;
     Ok(Json(Exported { document: document.to_string() }))
-}
-
-/// Why a document is not applied; each wrong field by itself.
-fn problem(error: &StoreError) -> Problem {
-    let code = match error {
-        StoreError::Document(_) | StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        StoreError::Refused(_) | StoreError::InUse { .. } => StatusCode::CONFLICT,
-        StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let mut problem = Problem::new(code, error.to_string());
-    if let StoreError::Document(ConfigError::Invalid { problems, .. }) = error {
-        problem.errors = problems
-            .iter()
-            .map(|d| FieldError {
-                field: d.field.clone(),
-                detail: d.to_string(),
-                clashes_with: d.clashes_with.as_ref().map(|name| format!("tunnel {name:?}")),
-            })
-            .collect();
-    }
-    problem
 }

@@ -3,11 +3,15 @@
 mod document;
 mod events;
 mod gateway;
+mod listing;
+mod resources;
 mod tokens;
 mod tunnels;
 
 pub use document::{Application, Exported};
 pub(crate) use gateway::scrape;
+pub use listing::Page;
+pub use resources::{Changed, Doomed, DoomedOne};
 pub use tokens::{NewToken, SecretToken};
 
 use crate::{problem::Problem, server::Gateway};
@@ -79,6 +83,7 @@ fn routed() -> OpenApiRouter<Gateway> {
         .routes(routes!(tunnels::rekey))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
+        .merge(resources::routed())
 }
 
 /// Every route.
@@ -109,6 +114,7 @@ fn common_answers(operation: &mut Operation) {
         ("403", "The token does not allow it."),
         ("408", "It took too long."),
         ("429", "Too many tokens from there were none."),
+        ("500", "It cannot be read or kept: the disk refuses."),
         ("503", "The gateway stops."),
     ];
     for (code, words) in refusals {

@@ -28,7 +28,7 @@ pub struct NewToken {
     pub scopes: Vec<Scope>,
     /// After how many seconds it ends; without it, never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 315360000)]
     pub lifetime: Option<u64>,
 }
 

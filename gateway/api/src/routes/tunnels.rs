@@ -9,7 +9,9 @@ use crate::{
 use adit_control::{
     Action, ActionError, PeerFilesError, Rekey,
     peer_config::{self, PeerFile, Vendor},
+    resource::Tunnel,
     status::{LogEntry, TunnelStatus},
+    store::StoreError,
 };
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Deserialize;
@@ -17,20 +19,22 @@ use std::net::IpAddr;
 use utoipa::IntoParams;
 
 /// One tunnel at this moment.
-#[utoipa::path(get, path = "/v1/tunnels/{name}/status", params(("name" = String, Path, description = "Its name.")),
+#[utoipa::path(get, path = "/v1/tunnels/{name}/status", params(("name" = String, Path, description = "Its name or its id.")),
     responses((status = 200, body = TunnelStatus),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none.")))]
 pub(super) async fn status(State(gateway): State<Gateway>, Named(name): Named) -> Answer<TunnelStatus> {
+    let name = running(&gateway, name).await?;
     let status = gateway.status().await?;
     let tunnel = status.tunnels.into_iter().find(|t| t.name == name);
     tunnel.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
 }
 
 /// A tunnel's connection log, oldest first: its last thousand events.
-#[utoipa::path(get, path = "/v1/tunnels/{name}/log", params(("name" = String, Path, description = "Its name.")),
+#[utoipa::path(get, path = "/v1/tunnels/{name}/log", params(("name" = String, Path, description = "Its name or its id.")),
     responses((status = 200, body = Vec<LogEntry>),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none.")))]
 pub(super) async fn log(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Vec<LogEntry>> {
+    let name = running(&gateway, name).await?;
     gateway.control.log(&name).await?.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
 }
 
@@ -52,7 +56,7 @@ pub(super) struct PeerConfigQuery {
 
 /// The configuration of the other side: local and remote swapped, in the words of its vendor.
 #[utoipa::path(get, path = "/v1/tunnels/{name}/peer-config",
-    params(("name" = String, Path, description = "Its name."), PeerConfigQuery),
+    params(("name" = String, Path, description = "Its name or its id."), PeerConfigQuery),
     responses((status = 200, body = Vec<PeerFile>),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 422, body = Problem, content_type = "application/problem+json",
@@ -69,6 +73,7 @@ pub(super) async fn peer_config(
     let vendor = query.vendor.parse::<Vendor>();
     let vendor = vendor.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.to_string()))?;
     let request = peer_config::Request { vendor, with_psk: query.with_psk, address: query.address };
+    let name = running(&gateway, name).await?;
     let code = |e: &PeerFilesError| match e {
         PeerFilesError::NoTunnel(_) => StatusCode::NOT_FOUND,
         PeerFilesError::Secret => StatusCode::FORBIDDEN,
@@ -79,23 +84,23 @@ pub(super) async fn peer_config(
 }
 
 /// Take a tunnel up: negotiate at once, also where it is on demand or was taken down.
-#[utoipa::path(post, path = "/v1/tunnels/{name}/up", params(("name" = String, Path, description = "Its name.")),
+#[utoipa::path(post, path = "/v1/tunnels/{name}/up", params(("name" = String, Path, description = "Its name or its id.")),
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Its state does not allow it.")))]
 pub(super) async fn up(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Done> {
-    act(&gateway, &name, Action::Up).await
+    act(&gateway, name, Action::Up).await
 }
 
 /// Take a tunnel down and keep it down until `up` or a change of its configuration. What it protects is dropped.
-#[utoipa::path(post, path = "/v1/tunnels/{name}/down", params(("name" = String, Path, description = "Its name.")),
+#[utoipa::path(post, path = "/v1/tunnels/{name}/down", params(("name" = String, Path, description = "Its name or its id.")),
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Its state does not allow it.")))]
 pub(super) async fn down(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Done> {
-    act(&gateway, &name, Action::Down).await
+    act(&gateway, name, Action::Down).await
 }
 
 /// What is to be renewed.
@@ -111,7 +116,7 @@ pub(super) struct RekeyQuery {
 
 /// Renew a tunnel's SAs while traffic goes on.
 #[utoipa::path(post, path = "/v1/tunnels/{name}/rekey",
-    params(("name" = String, Path, description = "Its name."), RekeyQuery),
+    params(("name" = String, Path, description = "Its name or its id."), RekeyQuery),
     responses((status = 200, body = Done),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 409, body = Problem, content_type = "application/problem+json",
@@ -121,14 +126,25 @@ pub(super) async fn rekey(
     Named(name): Named,
     Asked(query): Asked<RekeyQuery>,
 ) -> Answer<Done> {
-    act(&gateway, &name, Action::Rekey(query.what)).await
+    act(&gateway, name, Action::Rekey(query.what)).await
 }
 
-async fn act(gateway: &Gateway, name: &str, action: Action) -> Answer<Done> {
+async fn act(gateway: &Gateway, name: String, action: Action) -> Answer<Done> {
     let code = |e: &ActionError| match e {
         ActionError::Unknown(_) => StatusCode::NOT_FOUND,
         ActionError::Refused(..) => StatusCode::CONFLICT,
     };
-    let done = gateway.control.act(name, action).await?;
+    let name = running(gateway, name).await?;
+    let done = gateway.control.act(&name, action).await?;
     done.map(|done| Json(Done { done })).map_err(|e| Problem::new(code(&e), e.to_string()))
+}
+
+/// The name of a tunnel that is named by its name or its id.
+async fn running(gateway: &Gateway, name: String) -> Result<String, Problem> {
+    match gateway.control.store().get::<Tunnel>(&name).await {
+        Ok(tunnel) => Ok(tunnel.meta.name),
+        // It may be on its way out, and run still.
+        Err(StoreError::NotFound { .. }) => Ok(name),
+        Err(e) => Err(e.into()),
+    }
 }

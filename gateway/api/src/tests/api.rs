@@ -52,13 +52,16 @@ impl Gateway {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
-    async fn local(&self) -> UnixStream {
+    pub(super) async fn local(&self) -> UnixStream {
         UnixStream::connect(self.dir.join("adit.sock")).await.unwrap()
     }
 }
 
 /// Sends one request of these octets; the status, the header and the body of the answer.
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> (u16, String, String) {
+pub(super) async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> (u16, String, String) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // A server that refuses a body may close before it has read it.
@@ -68,7 +71,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> 
     (header[9..12].parse().unwrap(), header.to_lowercase(), body.to_owned())
 }
 
-fn request(method: &str, path: &str, header: &str, body: &str) -> String {
+pub(super) fn request(method: &str, path: &str, header: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{header}Content-Length: {length}\r\n\r\n{body}"

@@ -1,0 +1,184 @@
+//! Resources as text.
+
+use super::Output;
+use crate::table;
+use adit_control::resource::Kind;
+use serde_json::Value;
+
+/// Some of a kind.
+pub(super) fn list(found: &[Value], kind: Kind, output: Output) -> anyhow::Result<String> {
+    Ok(match output {
+        Output::Table => shown(found, kind),
+        Output::Json => serde_json::to_string_pretty(found)?,
+        Output::Yaml => found.iter().map(|one| format!("- {}", block(one, 2).trim_start())).collect(),
+        Output::Csv => separated(found),
+    })
+}
+
+/// One.
+pub(super) fn one(found: &Value, kind: Kind, output: Output) -> anyhow::Result<String> {
+    Ok(match output {
+        Output::Table => shown(std::slice::from_ref(found), kind),
+        Output::Json => serde_json::to_string_pretty(found)?,
+        Output::Yaml => block(found, 0),
+        Output::Csv => separated(std::slice::from_ref(found)),
+    })
+}
+
+/// What a table has room for.
+fn shown(found: &[Value], kind: Kind) -> String {
+    let (header, fields): (&[&str], &[&str]) = match kind {
+        Kind::Gateway => {
+            (&["NAME", "ADDRESS", "WAN", "LAN", "REMARK"], &["name", "address", "wan", "lan", "remark"])
+        }
+        Kind::Peer => (&["NAME", "ADDRESS", "REMARK"], &["name", "address", "remark"]),
+        Kind::Tunnel => (
+            &["NAME", "PEER", "LOCAL", "REMOTE", "IKE", "START", "ENABLED", "REMARK"],
+            &["name", "peer", "local_subnets", "remote_subnets", "ike.version", "start", "enabled", "remark"],
+        ),
+    };
+    let cell = |one: &Value, field: &str| word(one.pointer(&format!("/{}", field.replace('.', "/"))));
+    let rows = found.iter().map(|one| fields.iter().map(|field| cell(one, field)).collect());
+    table::fitted(header, rows)
+}
+
+/// A value in one cell.
+fn word(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => list.iter().map(|v| word(Some(v))).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Comma-separated values (RFC 4180): a column for each field that one of them has.
+fn separated(found: &[Value]) -> String {
+    let leaves: Vec<Vec<(String, String)>> = found
+        .iter()
+        .map(|one| {
+            let mut of_one = Vec::new();
+            leaves(one, "", &mut of_one);
+            of_one
+        })
+        .collect();
+    let mut columns: Vec<&str> = Vec::new();
+    for (name, _) in leaves.iter().flatten() {
+        if !columns.contains(&name.as_str()) {
+            columns.push(name);
+        }
+    }
+    let quoted = |text: &str| {
+        let special = text.contains([',', '"', '\n', '\r']);
+        if special { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    };
+    let line = |cells: Vec<String>| cells.join(",") + "\r\n";
+    let header = line(columns.iter().map(|name| quoted(name)).collect());
+    let row = |one: &Vec<(String, String)>| {
+        let cell =
+            |name: &&str| one.iter().find(|(n, _)| n == name).map_or(String::new(), |(_, v)| quoted(v));
+        line(columns.iter().map(cell).collect())
+    };
+    header + &leaves.iter().map(row).collect::<String>()
+}
+
+fn leaves(value: &Value, path: &str, into: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(value, &path, into);
+            }
+        }
+        other => into.push((path.to_owned(), word(Some(other)))),
+    }
+}
+
+/// YAML 1.2 in block style, indented by so much. Every string is quoted, as in JSON: none is taken for something else.
+fn block(value: &Value, indent: usize) -> String {
+    let pad = " ".repeat(indent);
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            let field = |(name, value): (&String, &Value)| {
+                let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+                let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", ""];
+                let name = if plain && !reserved.contains(&name.as_str()) {
+                    name.clone()
+                } else {
+                    Value::from(name.as_str()).to_string()
+                };
+                match value {
+                    Value::Object(inner) if !inner.is_empty() => {
+                        format!("{pad}{name}:\n{}", block(value, indent + 2))
+                    }
+                    Value::Array(inner) if !inner.is_empty() => {
+                        format!("{pad}{name}:\n{}", block(value, indent + 2))
+                    }
+                    scalar => format!("{pad}{name}: {scalar}\n"),
+                }
+            };
+            fields.iter().map(field).collect()
+        }
+        Value::Array(list) if !list.is_empty() => {
+            list.iter().map(|item| format!("{pad}- {}", block(item, indent + 2).trim_start())).collect()
+        }
+        scalar => format!("{pad}{scalar}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tunnel() -> Value {
+        json!({
+            "name": "a-b", "remark": "say \"no\", twice", "labels": {"no": "1"}, "routes": [], "enabled": true,
+            "remote_subnets": ["10.2.0.0/16", "10.3.0.0/16"], "ike": {"version": "ikev2", "dh": [31, 14]},
+            "pairs": [{"a": 1, "b": [2]}],
+        })
+    }
+
+    #[test]
+    fn yaml_is_in_blocks_with_quoted_strings() {
+        let text = one(&tunnel(), Kind::Tunnel, Output::Yaml).unwrap();
+        for part in [
+            "name: \"a-b\"\n",
+            "remark: \"say \\\"no\\\", twice\"\n",
+            "labels:\n  \"no\": \"1\"\n",
+            "routes: []\n",
+            "enabled: true\n",
+            "remote_subnets:\n  - \"10.2.0.0/16\"\n  - \"10.3.0.0/16\"\n",
+            "ike:\n  dh:\n    - 31\n    - 14\n  version: \"ikev2\"\n",
+            "pairs:\n  - a: 1\n    b:\n      - 2\n",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        let listed =
+            list(&[json!({"a": 1, "b": {"c": 2}}), json!({"a": 3})], Kind::Tunnel, Output::Yaml).unwrap();
+        assert_eq!(listed, "- a: 1\n  b:\n    c: 2\n- a: 3\n");
+    }
+
+    #[test]
+    fn a_spreadsheet_has_a_column_for_each_field() {
+        let other = json!({"name": "c", "mtu": 1400});
+        let text = list(&[tunnel(), other], Kind::Tunnel, Output::Csv).unwrap();
+        let lines: Vec<_> = text.split("\r\n").collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        let header: Vec<_> = lines[0].split(',').collect();
+        assert!(header.contains(&"ike.version") && header.contains(&"labels.no") && header.contains(&"mtu"));
+        assert!(
+            lines[1].contains("\"say \"\"no\"\", twice\"")
+                && lines[1].contains("\"10.2.0.0/16,10.3.0.0/16\"")
+        );
+        assert!(lines[2].contains("c,") && lines[2].contains("1400"));
+    }
+
+    #[test]
+    fn a_table_has_what_matters() {
+        let text = list(&[tunnel()], Kind::Tunnel, Output::Table).unwrap();
+        assert!(
+            text.starts_with("NAME") && text.contains("10.2.0.0/16,10.3.0.0/16") && text.contains("ikev2")
+        );
+    }
+}
