@@ -11,8 +11,8 @@
 //!
 //! What the data plane tells of itself, on its own socket ([`data_plane_socket`]), is part of status and metrics.
 //!
-//! No answer holds a secret but two: a new token, once, and the configuration of the other side, where `api.reveal_secrets`
-//! allows it, it is asked for, and who asks has the scope for it.
+//! No answer holds a secret but three: a new token, once; and the configuration of the other side and an exported document,
+//! where `api.reveal_secrets` allows it, it is asked for, and who asks has the scope for it.
 
 mod auth;
 mod client;
