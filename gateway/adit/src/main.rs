@@ -125,8 +125,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tunnel { command } => tunnel(command),
         Command::Token { command } => token::run(command),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "adit", &mut std::io::stdout());
-            Ok(())
+            // It panics where its output cannot be written, as into a pipe that nobody reads.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "adit", &mut text);
+            print(String::from_utf8_lossy(&text).trim_end())
         }
         Command::Man { directory } => manual(&directory),
     }
