@@ -12,6 +12,8 @@
 mod apply;
 #[cfg(test)]
 mod apply_tests;
+#[cfg(test)]
+mod crash_tests;
 mod database;
 mod error;
 mod key;
