@@ -148,13 +148,13 @@ impl Store {
     /// # Errors
     /// As [`OpenError`] says; a directory that another process works with is waited for for two seconds.
     pub fn open(dir: &Path, credentials: Option<&Path>) -> Result<Store, OpenError> {
-        let lock = Lock::take(dir)?;
+        let lock = Arc::new(Lock::take(dir)?);
         let database = Database::open(dir, credentials)?;
         let reader = database.reader()?;
         let failed = |source| OpenError::File { path: dir.to_owned(), source };
         Ok(Store {
-            writer: serve("store-writer", database, Some(lock)).map_err(failed)?,
-            reader: serve("store-reader", reader, None).map_err(failed)?,
+            writer: serve("store-writer", database, lock.clone()).map_err(failed)?,
+            reader: serve("store-reader", reader, lock).map_err(failed)?,
         })
     }
 
@@ -251,7 +251,7 @@ impl Store {
 }
 
 /// A thread that does what is asked of a database until nobody can ask any more.
-fn serve(name: &str, mut database: Database, lock: Option<Lock>) -> std::io::Result<mpsc::Sender<Job>> {
+fn serve(name: &str, mut database: Database, lock: Arc<Lock>) -> std::io::Result<mpsc::Sender<Job>> {
     let (sender, jobs) = mpsc::channel::<Job>();
     let work = move || {
         jobs.into_iter().for_each(|job| job(&mut database));

@@ -28,6 +28,14 @@ impl Dir {
     fn refused(&self) -> String {
         Store::open(&self.0, None).unwrap_err().to_string()
     }
+
+    /// Waits until the threads of a store that was dropped have let go of the database, and puts what is in its log into
+    /// its file: where both close it at once, neither does.
+    fn closed(&self) {
+        let _lock = Lock::take(&self.0).unwrap();
+        let connection = rusqlite::Connection::open(self.0.join("adit.db")).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+    }
 }
 
 impl Drop for Dir {
@@ -263,6 +271,7 @@ async fn a_wrong_database_or_key_is_refused_in_words() {
     drop(store);
     let (db, key) = (dir.0.join("adit.db"), dir.0.join("adit.key"));
     drop(dir.open());
+    dir.closed();
     let (good, good_key) = (fs::read(&db).unwrap(), fs::read(&key).unwrap());
 
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
@@ -284,6 +293,7 @@ async fn a_wrong_database_or_key_is_refused_in_words() {
     drop(store);
     fs::copy(credentials.0.join("adit.key"), &key).unwrap();
     drop(dir.open());
+    dir.closed();
 
     let connection = rusqlite::Connection::open(&db).unwrap();
     connection.pragma_update(None, "user_version", 9999).unwrap();
