@@ -98,10 +98,11 @@ impl Counted {
     }
 
     /// Reads what callgrind has written: https://valgrind.org/docs/manual/cl-format.html. A function has its name where
-    /// its number comes first; behind `calls` is a line of what the call took.
+    /// its number comes first; behind `calls` is a line of what the call took. What the engine calls of itself is in what it
+    /// took already.
     fn read(profile: &str) -> Self {
         let (mut counted, mut is_engine) = (Counted::default(), HashMap::new());
-        let (mut called, mut is_call) = (false, false);
+        let (mut within, mut called, mut is_call) = (false, false, false);
         for line in profile.lines() {
             let (key, value) = line.split_once('=').or_else(|| line.split_once(": ")).unwrap_or_default();
             match key {
@@ -111,15 +112,16 @@ impl Counted {
                     let known = is_engine.entry(number.to_owned());
                     let known =
                         *known.or_insert_with(|| ENGINE.iter().any(|function| name.starts_with(function)));
-                    if key == "cfn" {
-                        called = known;
+                    match key {
+                        "cfn" => called = known,
+                        _ => within = known,
                     }
                 }
                 "calls" => is_call = true,
                 _ if is_call => {
                     is_call = false;
                     let cost = line.rsplit(' ').next().and_then(|cost| cost.parse::<u64>().ok());
-                    counted.engine += cost.filter(|_| called).unwrap_or_default();
+                    counted.engine += cost.filter(|_| called && !within).unwrap_or_default();
                 }
                 _ => {}
             }
@@ -156,7 +158,8 @@ mod tests {
     fn the_engine_is_told_from_what_is_around_it() {
         let profile = "events: Ir\nsummary: 1000\n\nfn=(1) adit_dataplane::worker::Worker::round\n7 50\n\
                        cfn=(2) adit_esp::engine::Engine::open\ncalls=3 12\n8 600\n9 30\ncfn=(3) memcpy\ncalls=1 0\n\
-                       +1 20\n\nfn=(2)\n12 500\ncfn=(3)\ncalls=1 0\n12 100\n\nfn=(4) other\ncfn=(2)\ncalls=1 12\n* 200\n";
+                       +1 20\n\nfn=(2)\n12 100\ncfn=(3)\ncalls=1 0\n12 100\n\
+                       cfn=(5) adit_esp::engine::Engine::open_streamed\ncalls=1 20\n12 400\n\nfn=(4) other\ncfn=(2)\ncalls=1 12\n* 200\n";
         assert_eq!(Counted::read(profile), Counted { all: 1000, engine: 800 });
     }
 
