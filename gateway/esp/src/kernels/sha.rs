@@ -103,37 +103,44 @@ macro_rules! sixteen {
     };
 }
 
+/// What hashes over words of 32 bits have in common.
+macro_rules! words_of_32_bits {
+    () => {
+        const BLOCK: usize = 64;
+        const WORD: usize = 4;
+        type Tail = [u8; 192];
+        const TAIL: Self::Tail = [0; 192];
+
+        #[inline(always)]
+        unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
+            let words = words.map(|word| word as u32);
+            // SAFETY: the caller's promise; no register is wider than the words.
+            unsafe { V::load(words.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat<V: Vector>(word: u64) -> V {
+            // SAFETY: the caller's promise.
+            unsafe { V::splat32(word as u32) }
+        }
+
+        #[inline(always)]
+        unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
+            // SAFETY: the caller's promise.
+            unsafe { V::select32(mask, a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
+            // SAFETY: the caller's promise.
+            unsafe { load32(at) }
+        }
+    };
+}
+
 impl Lanes for Sha1 {
-    const BLOCK: usize = 64;
-    const WORD: usize = 4;
     const WORDS: usize = 5;
-    type Tail = [u8; 192];
-    const TAIL: Self::Tail = [0; 192];
-
-    #[inline(always)]
-    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
-        let words = words.map(|word| word as u32);
-        // SAFETY: the caller's promise; no register is wider than the words.
-        unsafe { V::load(words.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat<V: Vector>(word: u64) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::splat32(word as u32) }
-    }
-
-    #[inline(always)]
-    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::select32(mask, a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
-        // SAFETY: the caller's promise.
-        unsafe { load32(at) }
-    }
+    words_of_32_bits!();
 
     #[inline(always)]
     unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], mut w: [V; 16]) {
@@ -171,36 +178,8 @@ impl Lanes for Sha1 {
 }
 
 impl Lanes for Sha256 {
-    const BLOCK: usize = 64;
-    const WORD: usize = 4;
     const WORDS: usize = 8;
-    type Tail = [u8; 192];
-    const TAIL: Self::Tail = [0; 192];
-
-    #[inline(always)]
-    unsafe fn spread<V: Vector>(words: [u64; MAX_LANES]) -> V {
-        let words = words.map(|word| word as u32);
-        // SAFETY: the caller's promise; no register is wider than the words.
-        unsafe { V::load(words.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat<V: Vector>(word: u64) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::splat32(word as u32) }
-    }
-
-    #[inline(always)]
-    unsafe fn select<V: Vector>(mask: u16, a: V, b: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::select32(mask, a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(at: &[*const u8; MAX_LANES]) -> [V; 16] {
-        // SAFETY: the caller's promise.
-        unsafe { load32(at) }
-    }
+    words_of_32_bits!();
 
     #[inline(always)]
     unsafe fn compress<V: Vector>(state: &mut [V; MAX_WORDS], mut w: [V; 16]) {
