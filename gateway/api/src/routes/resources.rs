@@ -11,7 +11,10 @@ use crate::{
 use adit_control::{
     ConfigError,
     config::Diagnostic,
-    resource::{Gateway as GatewayResource, Kind, Peer, Reference, Resource, Tunnel, Violation},
+    resource::{
+        Gateway as GatewayResource, GatewayBody, GatewayPatch, Kind, Peer, PeerBody, PeerPatch, Reference,
+        Resource, Tunnel, TunnelBody, TunnelPatch, Violation,
+    },
     store::{Edit, Given, StoreError, Written},
 };
 use axum::{
@@ -119,7 +122,7 @@ async fn delete_many(
 
 /// The handlers of one kind, each with its lines of the document.
 macro_rules! kind {
-    ($module:ident, $resource:ty, $list:literal, $one:literal) => {
+    ($module:ident, $resource:ty, $body:ty, $patch:ty, $list:literal, $one:literal) => {
         mod $module {
             use super::*;
 
@@ -135,7 +138,7 @@ macro_rules! kind {
 
             /// Create one: with those of its fields that are not to have their default.
             #[utoipa::path(post, path = $list, tag = "resources", operation_id = concat!("create_", stringify!($module)),
-                request_body = Object,
+                request_body = $body,
                 responses((status = 201, body = Changed<$resource>,
                         headers(("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its revision."))),
                     (status = 409, body = Problem, content_type = "application/problem+json",
@@ -161,7 +164,7 @@ macro_rules! kind {
 
             /// Change one to what is given, with defaults for what is not. Secrets that are not given stay.
             #[utoipa::path(put, path = $one, tag = "resources", operation_id = concat!("replace_", stringify!($module)),
-                request_body = Object,
+                request_body = $body,
                 params(("name" = String, Path, description = "Its id or its name."),
                     ("If-Match" = Option<String>, Header, description = "Its revision, as ETag had it.")),
                 responses((status = 200, body = Changed<$resource>, headers(("ETag" = String, description = "Its revision."))),
@@ -181,7 +184,7 @@ macro_rules! kind {
 
             /// Change some of its fields (RFC 7396): what is null goes back to its default.
             #[utoipa::path(patch, path = $one, tag = "resources", operation_id = concat!("change_", stringify!($module)),
-                request_body = Object,
+                request_body = $patch,
                 params(("name" = String, Path, description = "Its id or its name."),
                     ("If-Match" = Option<String>, Header, description = "Its revision, as ETag had it.")),
                 responses((status = 200, body = Changed<$resource>, headers(("ETag" = String, description = "Its revision."))),
@@ -221,9 +224,9 @@ macro_rules! kind {
     };
 }
 
-kind!(gateways, GatewayResource, "/v1/gateways", "/v1/gateways/{name}");
-kind!(peers, Peer, "/v1/peers", "/v1/peers/{name}");
-kind!(tunnels, Tunnel, "/v1/tunnels", "/v1/tunnels/{name}");
+kind!(gateways, GatewayResource, GatewayBody, GatewayPatch, "/v1/gateways", "/v1/gateways/{name}");
+kind!(peers, Peer, PeerBody, PeerPatch, "/v1/peers", "/v1/peers/{name}");
+kind!(tunnels, Tunnel, TunnelBody, TunnelPatch, "/v1/tunnels", "/v1/tunnels/{name}");
 
 /// Every route of this file.
 pub(super) fn routed() -> OpenApiRouter<Gateway> {

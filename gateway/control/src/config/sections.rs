@@ -146,7 +146,7 @@ pub(super) fn gateway(s: Section<'_>) -> Option<Gateway> {
 fn endpoint(s: Section<'_>) -> Option<EndpointConfig> {
     let default = EndpointConfig::default();
     let number = |name, range, unit, default| s.get(name).map_or(Some(default), |f| f.number(range, unit));
-    let cookies = number("cookie_threshold", 0..=65_535, "half-open IKE SAs", 64);
+    let cookies = number("cookie_threshold", 0..=65_534, "half-open IKE SAs", 64);
     let half_open = number("half_open_limit", 16..=65_535, "half-open IKE SAs", 4096);
     let fragment_size = number("fragment_size", 576..=65_535, "bytes", 1280);
     let initial = number("retransmit_after", 100..=60_000, "milliseconds", 500);

@@ -4,10 +4,14 @@
 //! follows another field goes on following it. Whether something can be given is decided by [`crate::config`]'s reader
 //! alone, for JSON and TOML alike.
 
+mod body;
+#[cfg(test)]
+mod body_tests;
 mod gateway;
 mod peer;
 mod tunnel;
 
+pub use body::{GatewayBody, GatewayPatch, PeerBody, PeerPatch, TunnelBody, TunnelPatch};
 pub use gateway::{Gateway, GatewayIke, GatewaySpec};
 pub use peer::{Peer, PeerSpec};
 pub use tunnel::{DpdSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec};
@@ -183,12 +187,13 @@ impl Violation {
     }
 }
 
-/// Fields are named from the resource on: `tunnel "a".ike.dh` is `ike.dh` of the tunnel.
+/// Fields are named from the resource on: `tunnel "a".ike.dh` is `ike.dh` of the tunnel. Of an object, nothing stands before
+/// them but that.
 impl From<Diagnostic> for Violation {
     fn from(d: Diagnostic) -> Self {
         let within = match d.field.rfind("\".") {
             Some(at) => d.field[at + 2..].to_owned(),
-            None => d.field.split_once('.').map_or(d.field.as_str(), |(_, within)| within).to_owned(),
+            None => d.field,
         };
         let clash = |name| Reference { kind: Kind::Tunnel, name, id: None };
         Violation {

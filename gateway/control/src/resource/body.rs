@@ -1,0 +1,327 @@
+//! What is given of a resource that is made or changed, as schemas of the OpenAPI document: what clients are generated
+//! from. Whether something can be given is for [`crate::config`]'s reader to say; a test holds one against the other.
+//!
+//! A body is what a resource is made of, or replaced by. A patch has the same fields, none of them needed, and takes null
+//! for the default of each that has one (RFC 7396).
+
+use super::Meta;
+use crate::config::Xdp;
+use adit_ike::{Encryption, Group, Integrity, Prf};
+use serde_json::Value;
+use std::{fmt::Display, ops::RangeInclusive};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type},
+    },
+};
+
+/// Defines the two schemas of a kind.
+macro_rules! bodies {
+    ($($body:ident, $patch:ident: $fields:ident;)*) => {$(
+        #[doc = concat!("What is given of a resource: ", stringify!($fields), ".")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $body;
+
+        impl ToSchema for $body {}
+
+        impl PartialSchema for $body {
+            fn schema() -> RefOr<Schema> {
+                Schema::Object($fields()).into()
+            }
+        }
+
+        #[doc = concat!("What of a resource is to change: ", stringify!($fields), ".")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $patch;
+
+        impl ToSchema for $patch {}
+
+        impl PartialSchema for $patch {
+            fn schema() -> RefOr<Schema> {
+                Schema::Object(patched($fields())).into()
+            }
+        }
+    )*};
+}
+
+bodies! {
+    GatewayBody, GatewayPatch: gateway;
+    PeerBody, PeerPatch: peer;
+    TunnelBody, TunnelPatch: tunnel;
+}
+
+fn gateway() -> Object {
+    resource()
+        .needs(
+            "address",
+            list(
+                text(),
+                1..=2,
+                "Its public addresses: one, or one of each family. One may stand without a list.",
+            ),
+        )
+        .needs(
+            "wan",
+            text()
+                .min_length(Some(1))
+                .max_length(Some(15))
+                .description(Some("The interface that faces the peers.")),
+        )
+        .needs(
+            "lan",
+            list(
+                text().min_length(Some(1)).max_length(Some(15)),
+                1..=usize::MAX,
+                "The interfaces that face the protected networks; \
+                the same as `wan` on a one-armed gateway. One may stand without a list.",
+            ),
+        )
+        .has(
+            "local_id",
+            text().description(Some("What it calls itself unless a tunnel says otherwise: its address.")),
+        )
+        .has("model", words(["standalone"]).description(Some("Whether it is one of a pair.")))
+        .has("xdp", words(Xdp::WORDS.map(|(word, _)| word)).description(Some("How packets come and go.")))
+        .has(
+            "ike",
+            fields("IKE as a whole.")
+                .has(
+                    "cookie_threshold",
+                    number(0..=65_534, "Half-open IKE SAs from which on strangers have to show a cookie."),
+                )
+                .has(
+                    "half_open_limit",
+                    number(
+                        16..=65_535,
+                        "Half-open IKE SAs from which on strangers are ignored; above `cookie_threshold`.",
+                    ),
+                )
+                .has("fragment_size", number(576..=65_535, "Largest IP packet of an IKE message in bytes."))
+                .has("retransmit_after", number(100..=60_000, "Milliseconds until a request is sent again."))
+                .has("retransmit_ceiling", number(100..=60_000, "Milliseconds between two sendings at most."))
+                .has("attempts", number(1..=20, "How often a request is sent in all."))
+                .has("keepalive", number(1..=3600, "Seconds between NAT keepalives.")),
+        )
+        .build()
+}
+
+fn peer() -> Object {
+    let address = "An IPv4 or IPv6 address, a host name, or `any`: it comes to us.";
+    resource().needs("address", text().max_length(Some(253)).description(Some(address))).build()
+}
+
+fn tunnel() -> Object {
+    let prefixes = |words: &str| {
+        list(text(), 1..=255, &format!("{words}, as CIDR prefixes. One may stand without a list."))
+    };
+    resource()
+        .needs("peer", text().description(Some("The peer's name.")))
+        .has("routing_mode", words(["protected", "route"]).description(Some(
+            "`protected`: both lists of subnets, which are needed, say what goes through; `route`: everything may, and \
+             `routes`, which is needed, says what is sent.",
+        )))
+        .has("local_subnets", prefixes("What is protected on our side"))
+        .has("remote_subnets", prefixes("What is protected on the peer's side"))
+        .has("routes", prefixes("What is sent through it in routing mode `route`"))
+        .has("psk", secret(128, "The pre-shared key: printable ASCII characters without space. Generated where none is given, kept \
+            where a change gives none."))
+        .has("enabled", truth("Whether it is to be up at all."))
+        .has("start", words(["immediate", "on-demand", "respond"]).description(Some("Who begins.")))
+        .has("nat_t", words(["auto", "force", "off"]).description(Some("UDP encapsulation.")))
+        .has("mtu", automatic(576..=9216, "Largest outer packet in bytes."))
+        .has("mss_clamp", automatic(88..=9156, "Largest inner TCP segment in bytes."))
+        .has("ike", phase_one())
+        .has("ipsec", phase_two())
+        .has(
+            "dpd",
+            fields("Dead peer detection.")
+                .has("enabled", truth("Whether it is on."))
+                .has("delay", number(1..=3600, "Seconds of silence after which the peer is asked."))
+                .has("timeout", number(1..=3600, "Seconds without an answer after which it is dead."))
+                .has("action", words(["restart", "clear", "hold"]).description(Some("What is done then."))),
+        )
+        .build()
+}
+
+fn phase_one() -> ObjectBuilder {
+    let ppk = fields("A post-quantum pre-shared key (RFC 8784).")
+        .needs(
+            "id",
+            text().min_length(Some(1)).max_length(Some(128)).description(Some("Its name on both sides.")),
+        )
+        .has(
+            "key",
+            secret(514, "The key: `0x` and hexadecimal digits, or text. Kept where a change gives none."),
+        )
+        .has("required", truth("Whether a peer without it is refused."));
+    fields("Phase 1.")
+        .has("version", words(["ikev2", "ikev1"]).description(Some("The version that is spoken.")))
+        .has("mode", words(["main", "aggressive"]).description(Some("With `ikev1`.")))
+        .has("encryption", choices(&Encryption::FOR_IKE, "Ciphers in the order of preference."))
+        .has("integrity", choices(&Integrity::ALL, "Integrity algorithms in the order of preference."))
+        .has(
+            "prf",
+            choices(&Prf::ALL.map(Prf::hash_name), "Pseudo-random functions in the order of preference."),
+        )
+        .has("dh", list(groups(), 1..=Group::ALL.len(), "Diffie-Hellman groups in the order of preference."))
+        .has(
+            "additional_ke",
+            choices(&Group::ADDITIONAL.map(Group::word), "Additional key exchanges (RFC 9370)."),
+        )
+        .has("lifetime", number(60..=86_400, "Seconds."))
+        .has("reauthenticate", truth("Whether a new IKE SA takes the place of a rekey."))
+        .has("childless", truth("Whether the IKE SA is begun without a Child SA (RFC 6023)."))
+        .has("ppk", ppk)
+        .has("local_id", text().description(Some("What we call ourselves.")))
+        .has("peer_id", text().description(Some("What the peer must call itself.")))
+}
+
+fn phase_two() -> ObjectBuilder {
+    let group = AnyOfBuilder::new().item(groups()).item(words(["disabled"]));
+    let pfs = "Diffie-Hellman groups of each Child SA's own exchange, or `disabled`.";
+    fields("Phase 2.")
+        .has("protocol", words(["esp", "ah"]).description(Some("Its protocol.")))
+        .has(
+            "encryption",
+            choices(&Encryption::FOR_IPSEC, "Ciphers in the order of preference; none with `ah`."),
+        )
+        .has("integrity", choices(&Integrity::ALL, "Integrity algorithms in the order of preference."))
+        .has("pfs", list(group, 1..=Group::ALL.len(), pfs))
+        .has("lifetime", number(60..=86_400, "Seconds."))
+        .has("lifetime_bytes", number(1 << 16..=MOST, "Bytes after which a Child SA ends."))
+        .has("lifetime_packets", number(100..=MOST, "Packets after which a Child SA ends."))
+        .has("esn", truth("Whether extended sequence numbers are offered."))
+        .has("replay_window", number(0..=4096, "Packets; 0 is off."))
+}
+
+/// The largest number that the reader can tell.
+const MOST: u64 = i64::MAX as u64;
+
+/// The fields of an object, one by one.
+trait Fields: Sized {
+    /// One with a default.
+    fn has(self, name: &str, schema: impl Into<Schema>) -> Self;
+    /// One without.
+    fn needs(self, name: &str, schema: impl Into<Schema>) -> Self;
+}
+
+impl Fields for ObjectBuilder {
+    fn has(self, name: &str, schema: impl Into<Schema>) -> Self {
+        self.property(name, schema.into())
+    }
+
+    fn needs(self, name: &str, schema: impl Into<Schema>) -> Self {
+        self.has(name, schema).required(name)
+    }
+}
+
+/// What every resource has. What only Adit gives may be left in what it has shown.
+fn resource() -> ObjectBuilder {
+    let label = text().max_length(Some(64));
+    let labels = ObjectBuilder::new()
+        .additional_properties(Some(Schema::Object(label.build())))
+        .max_properties(Some(64))
+        .description(Some("Words of one's own, by which resources are found."));
+    let mut built = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    if let RefOr::T(Schema::Object(meta)) = Meta::schema() {
+        for (name, schema) in meta.properties {
+            let is_read_only = matches!(&schema, RefOr::T(Schema::Object(o)) if o.read_only == Some(true));
+            if is_read_only || name == "name" || name == "remark" {
+                built = built.property(name, schema);
+            }
+        }
+    }
+    built.required("name").has("labels", labels)
+}
+
+fn fields(words: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .description(Some(words))
+}
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+fn secret(longest: usize, words: &str) -> ObjectBuilder {
+    text().min_length(Some(1)).max_length(Some(longest)).write_only(true).description(Some(words))
+}
+
+fn truth(words: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Boolean).description(Some(words))
+}
+
+fn number(range: RangeInclusive<u64>, words: &str) -> ObjectBuilder {
+    let (least, most) = range.into_inner();
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least));
+    number.maximum(Some(most)).description(Some(words))
+}
+
+fn words<T: Display>(known: impl IntoIterator<Item = T>) -> ObjectBuilder {
+    text().enum_values(Some(known.into_iter().map(|word| word.to_string())))
+}
+
+fn groups() -> ObjectBuilder {
+    let numbers = Group::ALL.map(|group| Value::from(group.number()));
+    ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(numbers))
+}
+
+fn automatic(range: RangeInclusive<u64>, description: &str) -> AnyOfBuilder {
+    AnyOfBuilder::new()
+        .item(words(["auto"]))
+        .item(number(range, "").description(None::<String>))
+        .description(Some(description))
+}
+
+fn list(item: impl Into<Schema>, count: RangeInclusive<usize>, words: &str) -> ArrayBuilder {
+    let (least, most) = count.into_inner();
+    let list = ArrayBuilder::new().items(RefOr::T(item.into())).unique_items(true).min_items(Some(least));
+    list.max_items((most < usize::MAX).then_some(most)).description(Some(words))
+}
+
+fn choices<T: Display>(known: &[T], description: &str) -> ArrayBuilder {
+    list(words(known), 1..=known.len(), &format!("{description} One may stand without a list."))
+}
+
+/// The same fields, none of them needed, with null for each that has a default.
+fn patched(mut object: Object) -> Object {
+    let needed = std::mem::take(&mut object.required);
+    for (name, schema) in &mut object.properties {
+        if let RefOr::T(schema) = schema
+            && !needed.contains(name)
+        {
+            *schema = nullable(std::mem::take(schema));
+        }
+    }
+    object
+}
+
+fn nullable(schema: Schema) -> Schema {
+    let or_null = |of: &SchemaType| match of {
+        SchemaType::Type(one) => SchemaType::from_iter([one.clone(), Type::Null]),
+        other => other.clone(),
+    };
+    match schema {
+        Schema::Object(object) if object.read_only == Some(true) => Schema::Object(object),
+        Schema::Object(object) => {
+            let mut object = patched(object);
+            object.schema_type = or_null(&object.schema_type);
+            if let Some(values) = &mut object.enum_values {
+                values.push(Value::Null);
+            }
+            Schema::Object(object)
+        }
+        Schema::Array(mut array) => {
+            array.schema_type = or_null(&array.schema_type);
+            Schema::Array(array)
+        }
+        Schema::AnyOf(mut any) => {
+            any.items.push(RefOr::T(ObjectBuilder::new().schema_type(Type::Null).into()));
+            Schema::AnyOf(any)
+        }
+        other => other,
+    }
+}
