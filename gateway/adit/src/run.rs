@@ -174,7 +174,7 @@ fn listen(config: &Config, data_dir: &Path) -> Listen {
         socket: api.socket.clone(),
         metrics: api.metrics,
         https: api.listen.map(|address| (address, identity(address))),
-        tokens: data_dir.join("tokens.json"),
+        tokens_of_old: data_dir.join("tokens.json"),
     }
 }
 

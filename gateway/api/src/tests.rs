@@ -69,7 +69,7 @@ fn listen(dir: &Path, socket: &str) -> Listen {
         socket: dir.join(socket),
         metrics: Some(any),
         https: Some((any, identity)),
-        tokens: dir.join("data/tokens.json"),
+        tokens_of_old: dir.join("data/tokens.json"),
     }
 }
 

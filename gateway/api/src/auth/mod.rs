@@ -6,7 +6,6 @@ mod tokens;
 
 pub(crate) use admission::{Caller, Doorkeeper, Peer, admit};
 pub(crate) use tokens::Tokens;
-pub(crate) use tokens::replace;
 pub use tokens::{Token, TokenError};
 
 use serde::{Deserialize, Serialize};

@@ -1,17 +1,17 @@
-//! Bearer tokens, kept as argon2id hashes in one file that only its owner may read.
+//! Bearer tokens, kept as argon2id hashes in the store.
 //!
 //! A token is `adit_ID.SECRET`: the number says which hash to check. Its secret has 256 bits. The hash of a good one is
 //! calculated once in the life of the process; from then on the secret is compared with a digest in memory.
 
 use super::Scope;
+use adit_control::store::{KeptToken, Store, StoreError};
 use argon2::Argon2;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -27,7 +27,7 @@ const MOST: usize = 256;
 const LONGEST_NAME: usize = 64;
 /// Seconds of its life at most: ten years.
 const LONGEST_LIFE: u64 = 315_360_000;
-/// Seconds of life between two notes of its last use in the file.
+/// Seconds of life between two notes of its last use in the store.
 const NOTED: u64 = 3600;
 const PREFIX: &str = "adit_";
 
@@ -53,7 +53,10 @@ pub struct Token {
 /// Why tokens are not read, kept or made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file cannot be read or written.
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file of an earlier version cannot be read or removed.
     #[error("{}: {source}", path.display())]
     File {
         /// Which.
@@ -85,8 +88,8 @@ pub enum TokenError {
     Failed(String),
 }
 
-/// A token as it is kept.
-#[derive(Clone, Serialize, Deserialize)]
+/// A token, and what tells whether somebody has it.
+#[derive(Clone, Deserialize)]
 struct Kept {
     #[serde(flatten)]
     token: Token,
@@ -99,37 +102,67 @@ struct Kept {
     known: Option<[u8; 32]>,
 }
 
+impl From<KeptToken> for Kept {
+    fn from(kept: KeptToken) -> Self {
+        // A word that means nothing here allows nothing.
+        let scopes =
+            Scope::ALL.into_iter().filter(|scope| kept.scopes.iter().any(|word| word == scope.word()));
+        let token = Token {
+            id: kept.id,
+            name: kept.name,
+            scopes: scopes.collect(),
+            created_at: kept.created_at,
+            expires_at: kept.expires_at,
+            last_used_at: kept.last_used_at,
+        };
+        Kept { token, salt: kept.salt, hash: kept.hash, known: None }
+    }
+}
+
+impl From<Kept> for KeptToken {
+    fn from(kept: Kept) -> Self {
+        let token = kept.token;
+        KeptToken {
+            id: token.id,
+            name: token.name,
+            scopes: token.scopes.iter().map(|scope| scope.word().to_owned()).collect(),
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+            salt: kept.salt,
+            hash: kept.hash,
+        }
+    }
+}
+
 /// All tokens of a gateway.
 pub(crate) struct Tokens {
-    file: PathBuf,
+    store: Store,
+    /// What the store has of them.
     kept: Mutex<Vec<Kept>>,
     /// A hash takes 19 MiB and tens of milliseconds: strangers get one at a time in all.
     hashing: Semaphore,
-    /// One change of the file at a time.
+    /// One is made or deleted at a time.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl Tokens {
-    /// Reads the tokens of the file; without the file, there are none.
+    /// Reads the tokens of the store. Those of the file in which earlier versions kept them, if it is there, are put into the
+    /// store first, and the file is removed: what is deleted later does not come back.
     ///
     /// # Errors
-    /// [`TokenError::File`], [`TokenError::Content`], [`TokenError::Open`].
-    pub(crate) fn open(file: impl Into<PathBuf>) -> Result<Arc<Tokens>, TokenError> {
-        let path = file.into();
-        let kept = match fs::read(&path) {
-            Ok(text) => {
-                let mode = fs::metadata(&path).map_or(0, |m| m.permissions().mode() & 0o777);
-                if mode & 0o077 != 0 {
-                    return Err(TokenError::Open { path, mode });
-                }
-                serde_json::from_slice(&text)
-                    .map_err(|source| TokenError::Content { path: path.clone(), source })?
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(source) => return Err(TokenError::File { path, source }),
-        };
+    /// [`TokenError::Store`], and of the file [`TokenError::File`], [`TokenError::Content`], [`TokenError::Open`].
+    pub(crate) async fn open(store: Store, of_old: &Path) -> Result<Arc<Tokens>, TokenError> {
+        if let Some(found) = read(of_old)? {
+            store.add_tokens(found.into_iter().map(KeptToken::from).collect()).await?;
+            let failed = |source| TokenError::File { path: of_old.to_owned(), source };
+            fs::remove_file(of_old).map_err(failed)?;
+            of_old.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all()).map_err(failed)?;
+            tracing::info!("the tokens of {} are in the store now", of_old.display());
+        }
+        let kept = store.tokens().await?.into_iter().map(Kept::from).collect();
         Ok(Arc::new(Tokens {
-            file: path,
+            store,
             kept: Mutex::new(kept),
             hashing: Semaphore::new(1),
             changing: tokio::sync::Mutex::new(()),
@@ -166,11 +199,14 @@ impl Tokens {
             return invalid("lifetime: 1 to 315360000 seconds");
         }
         let _one = self.changing.lock().await;
-        let mut next = self.kept().clone();
-        if next.len() >= MOST {
+        let (count, is_taken) = {
+            let kept = self.kept();
+            (kept.len(), kept.iter().any(|kept| kept.token.name == name))
+        };
+        if count >= MOST {
             return invalid("there are 256 tokens: delete one first");
         }
-        if next.iter().any(|kept| kept.token.name == name) {
+        if is_taken {
             return Err(TokenError::Invalid(format!("name: {name:?} is the name of another token")));
         }
         let mut random = Zeroizing::new([0; 56]);
@@ -187,26 +223,27 @@ impl Tokens {
         };
         let shown = Zeroizing::new([PREFIX, &token.id, ".", &secret].concat());
         let hash = self.hash(secret, salt.clone()).await.map_err(TokenError::Failed)?;
-        next.push(Kept { token: token.clone(), salt, hash, known: None });
-        self.keep(next).await?;
+        let kept = Kept { token: token.clone(), salt, hash, known: None };
+        self.store.add_tokens(vec![kept.clone().into()]).await?;
+        self.kept().push(kept);
         Ok((token, shown))
     }
 
     /// Deletes a token by its number or its name; whether there was one. From then on it opens nothing.
     ///
     /// # Errors
-    /// [`TokenError::File`]: it is still there.
+    /// [`TokenError::Store`]: it is still there.
     pub(crate) async fn delete(self: &Arc<Self>, which: &str) -> Result<bool, TokenError> {
         let _one = self.changing.lock().await;
-        let before = self.kept().clone();
-        // A name that is the number of another does not stand for that.
-        let Some(id) = (before.iter().find(|k| k.token.id == which))
-            .or_else(|| before.iter().find(|k| k.token.name == which))
-            .map(|k| k.token.id.clone())
-        else {
-            return Ok(false);
+        let found = {
+            let kept = self.kept();
+            // A name that is the number of another does not stand for that.
+            let by_id = kept.iter().find(|k| k.token.id == which);
+            by_id.or_else(|| kept.iter().find(|k| k.token.name == which)).map(|k| k.token.id.clone())
         };
-        self.keep(before.into_iter().filter(|k| k.token.id != id).collect()).await?;
+        let Some(id) = found else { return Ok(false) };
+        self.store.delete_token(&id).await?;
+        self.kept().retain(|k| k.token.id != id);
         Ok(true)
     }
 
@@ -237,12 +274,10 @@ impl Tokens {
             let noted = found.token.last_used_at.replace(now);
             (found.token.clone(), noted)
         };
-        if noted.is_none_or(|at| now.saturating_sub(at) >= NOTED) {
-            let _one = self.changing.lock().await;
-            let all = self.kept().clone();
-            if let Err(e) = self.keep(all).await {
-                tracing::warn!("the use of a token is not noted: {e}");
-            }
+        if noted.is_none_or(|at| now.saturating_sub(at) >= NOTED)
+            && let Err(e) = self.store.note_token_use(id, now).await
+        {
+            tracing::warn!("the use of a token is not noted: {e}");
         }
         Some(token)
     }
@@ -257,38 +292,25 @@ impl Tokens {
         work.await.map_err(|e| e.to_string())?
     }
 
-    /// Writes the file as a whole, and takes what it holds once it is there.
-    async fn keep(self: &Arc<Self>, next: Vec<Kept>) -> Result<(), TokenError> {
-        let tokens = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let text = serde_json::to_vec_pretty(&next).map_err(io::Error::other);
-            text.and_then(|text| replace(&tokens.file, &text))
-                .map_err(|source| TokenError::File { path: tokens.file.clone(), source })?;
-            *tokens.kept() = next;
-            Ok(())
-        });
-        work.await.map_err(|e| TokenError::Failed(e.to_string()))?
-    }
-
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         // What is held under the lock is replaced in one step.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts a file of mode 0600 in the place of another, if there is one; a crash leaves one of the two.
-pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+/// The tokens of a file of an earlier version; `None` without one.
+fn read(file: &Path) -> Result<Option<Vec<Kept>>, TokenError> {
+    let path = || file.to_owned();
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(TokenError::File { path: path(), source }),
+    };
+    let mode = fs::metadata(file).map_or(0, |m| m.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        return Err(TokenError::Open { path: path(), mode });
     }
-    let making = path.with_extension("new");
-    // Left over from a process that ended between the two steps.
-    let _ = fs::remove_file(&making);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&making)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&making, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    serde_json::from_slice(&text).map(Some).map_err(|source| TokenError::Content { path: path(), source })
 }
 
 fn hex(octets: &[u8]) -> String {
@@ -307,44 +329,108 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
+    /// A directory that goes with the test.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(test: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("adit-tokens-{test}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(&dir).unwrap();
+            Dir(dir)
+        }
+
+        /// What a process finds that starts there.
+        async fn open(&self) -> Arc<Tokens> {
+            Tokens::open(Store::open(&self.0, None).unwrap(), &self.of_old()).await.unwrap()
+        }
+
+        fn of_old(&self) -> PathBuf {
+            self.0.join("tokens.json")
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn wrong(shown: &str) -> String {
+        let digit = if shown.ends_with('0') { "1" } else { "0" };
+        format!("{}{digit}", &shown[..shown.len() - 1])
+    }
+
     #[tokio::test]
     async fn a_token_is_good_until_it_is_deleted_and_survives_a_restart() {
-        let dir = std::env::temp_dir().join(format!("adit-tokens-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let file = dir.join("tokens.json");
-        let tokens = Tokens::open(&file).unwrap();
+        let dir = Dir::new("life");
+        let tokens = dir.open().await;
         let (made, shown) = tokens.create("ci", &[Scope::Write, Scope::Read], None).await.unwrap();
         assert_eq!(made.scopes, [Scope::Read, Scope::Write]);
-        let tokens = Tokens::open(&file).unwrap();
+        drop(tokens);
+        let tokens = dir.open().await;
         assert_eq!(tokens.verify(&shown).await.unwrap().id, made.id);
         assert!(tokens.verify(&shown).await.is_some(), "also by its digest");
-        let digit = if shown.ends_with('0') { "1" } else { "0" };
-        for wrong in [&format!("{}{digit}", &shown[..shown.len() - 1]), &shown[5..], "adit_.", "adit_0.0", ""]
-        {
+        for wrong in [&wrong(&shown), &shown[5..], "adit_.", "adit_0.0", ""] {
             assert!(tokens.verify(wrong).await.is_none(), "{wrong}");
         }
-        let again = Tokens::open(&file).unwrap();
-        let wrong = format!("{}{digit}", &shown[..shown.len() - 1]);
-        assert!(again.verify(&wrong).await.is_none(), "also by its hash");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(!text.contains(&shown[22..]) && text.contains("\"ci\""));
+        drop(tokens);
+        let again = dir.open().await;
+        assert!(again.list()[0].last_used_at.is_some(), "its use is noted");
+        assert!(again.verify(&wrong(&shown)).await.is_none(), "also by its hash");
+        for file in fs::read_dir(&dir.0).unwrap() {
+            let octets = fs::read(file.unwrap().path()).unwrap();
+            assert!(!octets.windows(64).any(|w| w == &shown.as_bytes()[22..]));
+        }
         assert!(again.create("ci", &[Scope::Read], None).await.is_err());
         assert!(again.delete("ci").await.unwrap() && !again.delete("ci").await.unwrap());
         assert!(again.verify(&shown).await.is_none());
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Tokens::open(&file), Err(TokenError::Open { mode: 0o640, .. })));
-        fs::remove_dir_all(dir).unwrap();
+        drop(again);
+        assert!(dir.open().await.verify(&shown).await.is_none());
     }
 
     #[tokio::test]
     async fn a_token_ends() {
-        let dir = std::env::temp_dir().join(format!("adit-token-end-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let tokens = Tokens::open(dir.join("tokens.json")).unwrap();
+        let dir = Dir::new("end");
+        let tokens = dir.open().await;
         let (_, shown) = tokens.create("short", &[Scope::Read], Some(1000)).await.unwrap();
         assert!(tokens.verify(&shown).await.is_some());
         tokens.kept()[0].token.expires_at = Some(now());
         assert!(tokens.verify(&shown).await.is_none());
-        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// As an earlier version wrote it.
+    #[tokio::test]
+    async fn the_tokens_of_a_file_move_into_the_store_once() {
+        const SECRET: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
+        let dir = Dir::new("old");
+        let mut hash = [0; 32];
+        Argon2::default().hash_password_into(SECRET.as_bytes(), b"0011223344556677", &mut hash).unwrap();
+        let text = format!(
+            "[{{\"id\": \"0123456789abcdef\", \"name\": \"old\", \"scopes\": [\"read\", \"reveal-secrets\"], \"created_at\": 7, \
+             \"expires_at\": null, \"last_used_at\": 9, \"salt\": \"0011223344556677\", \"hash\": \"{}\"}}]",
+            hex(&hash)
+        );
+        fs::write(dir.of_old(), &text).unwrap();
+        fs::set_permissions(dir.of_old(), fs::Permissions::from_mode(0o640)).unwrap();
+        let store = Store::open(&dir.0, None).unwrap();
+        let open = Tokens::open(store.clone(), &dir.of_old()).await;
+        assert!(matches!(open, Err(TokenError::Open { mode: 0o640, .. })));
+        drop((open, store));
+        fs::set_permissions(dir.of_old(), fs::Permissions::from_mode(0o600)).unwrap();
+        let tokens = dir.open().await;
+        assert!(!dir.of_old().exists());
+        let shown = format!("{PREFIX}0123456789abcdef.{SECRET}");
+        let token = tokens.verify(&shown).await.unwrap();
+        assert_eq!((token.scopes, token.created_at), (vec![Scope::Read, Scope::RevealSecrets], 7));
+        // As if the process had ended before the file was removed.
+        fs::write(dir.of_old(), &text).unwrap();
+        fs::set_permissions(dir.of_old(), fs::Permissions::from_mode(0o600)).unwrap();
+        drop(tokens);
+        let tokens = dir.open().await;
+        assert_eq!((tokens.list().len(), dir.of_old().exists()), (1, false));
+        tokens.delete("old").await.unwrap();
+        drop(tokens);
+        assert!(dir.open().await.list().is_empty());
     }
 }

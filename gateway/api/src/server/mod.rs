@@ -35,8 +35,8 @@ pub struct Listen {
     pub metrics: Option<SocketAddr>,
     /// Where everything is served over TLS to whoever has a token.
     pub https: Option<(SocketAddr, Identity)>,
-    /// The file of the tokens; it is made with the first of them.
-    pub tokens: PathBuf,
+    /// The file in which earlier versions kept their tokens: what is in it moves into the store.
+    pub tokens_of_old: PathBuf,
 }
 
 /// Why the server does not start.
@@ -108,7 +108,7 @@ impl Server {
         // From here on the socket goes when it fails.
         let mut server =
             Server { socket: listen.socket.clone(), metrics: None, https: None, tasks: Vec::new() };
-        let tokens = Tokens::open(&listen.tokens)?;
+        let tokens = Tokens::open(control.store().clone(), &listen.tokens_of_old).await?;
         let tls = match &listen.https {
             Some((address, identity)) => {
                 let (tls, fingerprint) = tls::acceptor(identity)?;

@@ -1,6 +1,5 @@
 //! The certificate that HTTPS is served with: one that is given, or one of our own.
 
-use crate::auth::replace;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::{
     ServerConfig,
@@ -9,8 +8,10 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Write},
     net::IpAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -119,10 +120,25 @@ fn own(directory: &Path, addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), Tls
     Ok((certificate, key))
 }
 
+/// Puts a file of mode 0600 in the place of another, if there is one; a crash leaves one of the two.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let making = path.with_extension("new");
+    // Left over from a process that ended between the two steps.
+    let _ = fs::remove_file(&making);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&making)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&making, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn our_own_certificate_is_made_once_and_kept_to_ourselves() {

@@ -166,3 +166,34 @@ async fn no_resource_shows_its_key() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn clients_that_change_the_same_resource_at_once_lose_no_change() {
+    const CLIENTS: usize = 8;
+    const CHANGES: usize = 5;
+    let gateway = Gateway::start(45).await;
+    let given = given(json!({"name": "c", "address": "any", "labels": {"count": "0"}}));
+    gateway.client().create(Kind::Peer, &given).await.unwrap();
+    let path = "/v1/peers/c";
+    let count = |peer: &Value| -> usize { peer["labels"]["count"].as_str().unwrap().parse().unwrap() };
+    // Reads the number, and writes the next one if nobody else was faster.
+    let client = async || {
+        let (mut done, mut late) = (0, 0);
+        while done < CHANGES {
+            let (_, _, seen) = gateway.json("GET", path, "", &Value::Null).await;
+            let tag = format!("If-Match: \"{}\"\r\n", seen["revision"]);
+            let patch = json!({"labels": {"count": (count(&seen) + 1).to_string()}});
+            match gateway.json("PATCH", path, &tag, &patch).await.0 {
+                200 => done += 1,
+                412 => late += 1,
+                other => panic!("{other}"),
+            }
+        }
+        late
+    };
+    let late: usize = futures_util::future::join_all((0..CLIENTS).map(|_| client())).await.into_iter().sum();
+    let (_, _, last) = gateway.json("GET", path, "", &Value::Null).await;
+    assert_eq!((count(&last), last["revision"].as_u64()), (CLIENTS * CHANGES, Some(1 + 8 * 5)));
+    assert!(late > 0, "they did not meet");
+    gateway.stop().await;
+}

@@ -188,6 +188,7 @@ impl Writing<'_> {
         let named = |objects: Vec<Given>| -> BTreeMap<String, Given> {
             objects.into_iter().map(|object| (name_of(&object).to_owned(), object)).collect()
         };
+        let in_order: Vec<String> = ours.peers.iter().map(|peer| name_of(peer).to_owned()).collect();
         let (mut our_peers, mut our_tunnels) = (named(ours.peers), named(ours.tunnels));
         let mut plan = Plan {
             warnings: config.warnings_for(&document.name).lines().map(str::to_owned).collect(),
@@ -222,7 +223,7 @@ impl Writing<'_> {
                 moved.push((Kind::Peer, row.meta.name.clone()));
             }
         }
-        for given in our_peers.into_values() {
+        for given in in_order.iter().filter_map(|name| our_peers.remove(name)) {
             self.put_peer(None, given, &mut plan)?;
         }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `adit.db` | the resources; their secrets sealed with XChaCha20-Poly1305, each bound to its resource's id |
+//! | `adit.db` | the resources; their secrets sealed with XChaCha20-Poly1305, each bound to its resource's id; the API's tokens, as hashes |
 //! | `adit.key` | the key to the secrets, mode 0600, made with the database; systemd's credential of that name comes first |
 //! | `adit.lock` | held by the process that has the directory |
 //!
@@ -16,15 +16,23 @@ mod apply_tests;
 mod crash_tests;
 mod database;
 mod error;
+#[cfg(test)]
+mod full_disk_tests;
 mod key;
+#[cfg(test)]
+mod migration_tests;
+#[cfg(test)]
+mod model_tests;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod write;
 
 pub use apply::{Differs, Document, Plan, Planned, Verb};
 pub use database::Given;
 pub use error::{OpenError, StoreError};
+pub use tokens::KeptToken;
 pub use write::Edit;
 
 use crate::{

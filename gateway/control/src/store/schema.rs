@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The steps from an empty database on; the version of a database is how many of them it has taken. A step that has been
 /// released never changes.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     "CREATE TABLE setting (
         name TEXT PRIMARY KEY,
         value BLOB NOT NULL
@@ -41,6 +41,18 @@ const MIGRATIONS: [&str; 1] = [
         PRIMARY KEY (local, remote)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX pair_tunnel ON pair (tunnel);",
+    "-- Bearer tokens: times are seconds since 1970, `scopes` are words between spaces.
+    CREATE TABLE token (
+        place INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL UNIQUE,
+        scopes TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER,
+        salt TEXT NOT NULL,
+        hash TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// Takes the steps that a database has not taken yet, all or none.
