@@ -105,6 +105,7 @@ impl Tests {
             (Selection::Lab, "modes"),
             (Selection::Lab, "load"),
             (Selection::Lab, "fail_closed"),
+            (Selection::Lab, "groups"),
             (Selection::Lab, "lifetimes"),
             (Selection::Soak, SOAK),
             (Selection::Interop, "peer_config"),

@@ -143,6 +143,11 @@ pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
     if t.rekeys.child > 0 {
         out.push(format!("           renewed {} times", t.rekeys.child));
     }
+    if let Some(check) = &t.health_check {
+        let answers = if check.answers { "answers" } else { "does not answer" };
+        let took = check.round_trip_ms.map_or(String::new(), |ms| format!(", the last in {ms:.1} ms"));
+        out.push(format!("  health   {} {answers} {}{took}", check.destination, check.source));
+    }
     out.extend(reason(t, now));
     out.join("\n")
 }
@@ -166,6 +171,10 @@ fn reason(t: &TunnelStatus, now: Timestamp) -> Option<String> {
         let whose = if error.ours { "" } else { ", begun by the peer" };
         let place = if phase.is_empty() { String::new() } else { format!("{phase}{exchange}{whose}, ") };
         return Some(format!("{}: {place}{} ago: {}", t.name, ago(now, error.at), error.cause));
+    }
+    if let Some(check) = t.health_check.as_ref().filter(|check| !check.answers) {
+        let (to, from) = (check.destination, check.source);
+        return Some(format!("{}: health 0: {to} does not answer echo requests from {from}", t.name));
     }
     let drops: Vec<_> =
         t.drops.iter().filter(|(_, n)| **n > 0).map(|(cause, n)| format!("{cause} {n}")).collect();

@@ -162,7 +162,7 @@ fn of_nics(status: &Status, out: &mut Samples, figure: fn(Traffic) -> u64) {
 }
 
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 36] = [
+static FAMILIES: [Family; 37] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -212,10 +212,18 @@ static FAMILIES: [Family; 36] = [
     },
     Family {
         name: "adit_tunnel_health",
-        help: "1 when packets can pass, 0 when not.",
+        help: "1 when packets can pass: it is connected, and its health check gets answers. 0 when not.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| out.add(&[("tunnel", &t.name)], f64::from(t.healthy))),
+    },
+    Family {
+        name: "adit_tunnel_health_check_round_trip_seconds",
+        help: "How long the last answer to the tunnel's health check took.",
         kind: GAUGE,
         source: Source::Tunnel(|t, out| {
-            out.add(&[("tunnel", &t.name)], f64::from(t.state == State::Connected))
+            if let Some(ms) = t.health_check.as_ref().and_then(|check| check.round_trip_ms) {
+                out.add(&[("tunnel", &t.name)], ms / 1e3);
+            }
         }),
     },
     Family {
@@ -472,7 +480,7 @@ mod tests {
             let fields = serde_json::json!({
                 "name": name, "id": 1, "state": "connected", "since": 1, "peer": "b", "peer_address": "any",
                 "local": "192.0.2.1", "local_subnets": [], "remote_subnets": [], "version": "ikev2",
-                "children": [], "rekeys": {"ike": 1, "child": 2}, "drops": {"replay": 3},
+                "children": [], "healthy": true, "rekeys": {"ike": 1, "child": 2}, "drops": {"replay": 3},
                 "inbound": {"packets": 4, "bytes": 5}, "outbound": {"packets": 6, "bytes": 7},
             });
             serde_json::from_value(fields).unwrap()

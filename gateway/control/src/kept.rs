@@ -30,7 +30,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// What a file begins with, and the version of what follows.
-const MAGIC: [u8; 8] = *b"ADIT-SA\x02";
+const MAGIC: [u8; 8] = *b"ADIT-SA\x03";
 
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
@@ -57,6 +57,8 @@ pub struct Kept {
     pub fingerprint: [u8; 32],
     /// Whether it was taken down by hand.
     pub held: bool,
+    /// Whether nothing answered its health check.
+    pub silent: bool,
     /// Rekeys of the IKE SA, and of Child SAs.
     pub rekeys: (u64, u64),
     /// What those of its SAs have done that are gone.
@@ -69,7 +71,7 @@ pub struct Kept {
     pub ike: Option<Zeroizing<Vec<u8>>>,
 }
 
-adit_ike::kept! { Kept { id, name, fingerprint, held, rekeys, totals, groups, pairs, ike } }
+adit_ike::kept! { Kept { id, name, fingerprint, held, silent, rekeys, totals, groups, pairs, ike } }
 
 /// Why SAs are not kept.
 #[derive(Debug, thiserror::Error)]
@@ -333,6 +335,7 @@ mod tests {
             name: format!("t{id}"),
             fingerprint: [7; 32],
             held: true,
+            silent: true,
             rekeys: (1, 2),
             totals: Totals {
                 inbound: Counters { packets: 3, bytes: 4, ..Counters::default() },
@@ -445,7 +448,7 @@ mod tests {
         kept(1).write(&mut to);
         let digest = sha2::Sha256::digest(to.into_octets());
         let hex: String = digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect();
-        assert_eq!((MAGIC[7], hex.as_str()), (2, "80273965fc4c4f9b"));
+        assert_eq!((MAGIC[7], hex.as_str()), (3, "e8168937c731853e"));
     }
 
     #[test]

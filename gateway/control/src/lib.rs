@@ -12,6 +12,7 @@
 //! | [`peer_config`] | the configuration of the other side, in its vendor's words |
 //! | [`import`] | configurations of others, read into peers and tunnels |
 //! | [`kept`] | what a later process needs to go on |
+//! | [`echo`] | echo requests of health checks, as packets |
 //! | [`routes`] | routes to the remote subnets |
 //! | [`maps`] | the maps as this crate uses them, behind a trait |
 //! | [`memory`] | how the process allocates |
@@ -23,6 +24,7 @@
 
 pub mod config;
 mod daemon;
+pub mod echo;
 pub mod import;
 pub mod kept;
 pub mod maps;

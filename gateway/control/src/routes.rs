@@ -4,7 +4,8 @@
 //! a remote subnet always meets the data plane, which seals it or drops it, and never leaves in clear. Behind each stands
 //! an unreachable route of the worst metric, for when the device is not there. All carry a protocol number of their own
 //! ([`PROTOCOL`]), by which stale ones are found and removed; whatever removes or changes one is answered by putting it
-//! back. Where there is no XDP program, `rules` stand beside them.
+//! back. Where a tunnel's health check withdraws its routes, the unreachable ones stay. Where there is no XDP program,
+//! `rules` stand beside them.
 
 use crate::{
     config::{Gateway, Subnet, Tunnel},
@@ -51,6 +52,10 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Wanted {
     /// To the TUN device.
     pub remote: BTreeSet<Subnet>,
+    /// To nowhere: their tunnels do not carry anything at the moment.
+    pub withdrawn: BTreeSet<Subnet>,
+    /// To the TUN device for health checks: from where, to where.
+    pub checks: BTreeSet<(IpAddr, IpAddr)>,
     /// Where the preferred source address must lie, for each remote subnet that has one there.
     pub local: BTreeMap<Subnet, Vec<Subnet>>,
     /// The interfaces whose addresses are preferred where every address would do.
@@ -60,12 +65,17 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What the tunnels of a gateway want.
-    pub fn of<'a>(gateway: &Gateway, tunnels: impl Iterator<Item = &'a Tunnel>) -> Self {
+    /// What the tunnels of a gateway want, each with whether its routes are withdrawn.
+    pub fn of<'a>(gateway: &Gateway, tunnels: impl Iterator<Item = (&'a Tunnel, bool)>) -> Self {
         let lan = gateway.lan.iter().cloned().collect();
         let mut wanted = Wanted { lan, ..Wanted::default() };
-        for tunnel in tunnels {
+        for (tunnel, withdrawn) in tunnels {
             rules::block(gateway, tunnel, &mut wanted.blocked);
+            wanted.checks.extend(tunnel.health_check.map(|check| (check.source, check.destination)));
+            if withdrawn {
+                wanted.withdrawn.extend(tunnel.destinations());
+                continue;
+            }
             for remote in tunnel.destinations() {
                 wanted.remote.insert(*remote);
                 wanted.local.entry(*remote).or_default().extend(&tunnel.local_subnets);
@@ -79,16 +89,35 @@ impl Wanted {
         let source = |remote: &Subnet| {
             let local = self.local.get(remote)?;
             let may_be = |own: &&Own| {
-                local.iter().any(|l| l.holds(own.ip) && (l.length() > 0 || self.lan.contains(&own.interface)))
+                own.interface != DEVICE
+                    && local
+                        .iter()
+                        .any(|l| l.holds(own.ip) && (l.length() > 0 || self.lan.contains(&own.interface)))
             };
             addresses.iter().find(may_be).map(|own| own.ip)
         };
         let mut routes = BTreeMap::new();
+        routes.extend(self.withdrawn.iter().map(|remote| ((*remote, Way::Nowhere), None)));
         for remote in &self.remote {
             routes.insert((*remote, Way::Nowhere), None);
             routes.extend(device.map(|index| ((*remote, Way::Through(index)), source(remote))));
         }
+        for (from, to) in &self.checks {
+            let to = Subnet::host(*to);
+            routes.insert((to, Way::Nowhere), None);
+            let is_ours = addresses.iter().any(|own| own.ip == *from);
+            if let Some(index) = device {
+                routes.entry((to, Way::Through(index))).or_insert(is_ours.then_some(*from));
+            }
+        }
         routes
+    }
+
+    /// The addresses that the TUN device is to have: where health checks come from, if no interface has them. Without,
+    /// the answers would not be for this machine.
+    fn own_addresses(&self, addresses: &[Own]) -> BTreeSet<IpAddr> {
+        let elsewhere = |ip: &IpAddr| addresses.iter().any(|own| own.ip == *ip && own.interface != DEVICE);
+        self.checks.iter().map(|(from, _)| *from).filter(|ip| !elsewhere(ip)).collect()
     }
 }
 
@@ -179,6 +208,10 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
     let device = names.iter().find(|(_, name)| *name == DEVICE).map(|(index, _)| *index);
     let addresses = addresses(handle, &names).await.map_err(words("cannot list addresses"))?;
     interfaces.replace(names);
+    let mut problems = Vec::new();
+    if let Some(device) = device {
+        problems.extend(take_addresses(handle, device, &wanted.own_addresses(&addresses)).await?);
+    }
     let goal = wanted.routes(device, &addresses);
     let (mut present, mut stale) = (BTreeSet::new(), Vec::new());
     for found in ours(handle).await.map_err(words("cannot list routes"))? {
@@ -189,7 +222,6 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
             None => stale.push(found),
         }
     }
-    let mut problems = Vec::new();
     let missing: Vec<(Subnet, Way, Option<IpAddr>)> = goal
         .into_iter()
         .filter(|(route, _)| !present.contains(route))
@@ -304,6 +336,43 @@ fn message(subnet: &Subnet, source: Option<IpAddr>, way: Way) -> RouteMessage {
     message
 }
 
+/// Makes the host addresses of the TUN device, which is Adit's, those that are wanted. What refuses is returned in words.
+async fn take_addresses(
+    handle: &Handle,
+    device: u32,
+    wanted: &BTreeSet<IpAddr>,
+) -> Result<Vec<String>, String> {
+    let failed = |e: rtnetlink::Error| format!("cannot list the addresses of {DEVICE}: {e}");
+    let mut present = BTreeSet::new();
+    let mut stale = Vec::new();
+    let mut list = handle.address().get().set_link_index_filter(device).execute();
+    while let Some(message) = list.try_next().await.map_err(failed)? {
+        let ip = message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        });
+        match ip {
+            Some(ip) if wanted.contains(&ip) => drop(present.insert(ip)),
+            Some(ip) if message.header.prefix_len == Subnet::host(ip).length() => stale.push(message),
+            _ => {}
+        }
+    }
+    let mut problems = Vec::new();
+    for ip in wanted.difference(&present) {
+        match handle.address().add(device, *ip, Subnet::host(*ip).length()).execute().await {
+            Ok(()) => tracing::info!("address {ip} on {DEVICE}, for a health check"),
+            Err(e) => problems.push(format!("{ip} on {DEVICE}: {e}")),
+        }
+    }
+    for message in stale {
+        // One that another actor removed in the meantime is as good as removed.
+        if let Err(e) = handle.address().del(message).execute().await {
+            tracing::debug!("an address of {DEVICE} stays: {e}");
+        }
+    }
+    Ok(problems)
+}
+
 async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, rtnetlink::Error> {
     let mut names = BTreeMap::new();
     let mut links = handle.link().get().execute();
@@ -363,6 +432,35 @@ mod tests {
         assert_eq!(routes[&(subnet("10.4.0.0/16"), through)], Some("10.1.0.1".parse().unwrap()));
         let without = wanted.routes(None, &addresses);
         assert!(without.len() == 3 && without.keys().all(|(_, way)| *way == Way::Nowhere));
+    }
+
+    #[test]
+    fn a_withdrawn_tunnels_routes_lead_nowhere_and_its_health_check_goes_on() {
+        let subnet = |s: &str| s.parse::<Subnet>().unwrap();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let wanted = Wanted {
+            withdrawn: [subnet("10.2.0.0/16")].into(),
+            checks: [(ip("169.254.9.2"), ip("10.2.0.1")), (ip("10.1.0.1"), ip("10.3.0.1"))].into(),
+            ..Wanted::default()
+        };
+        let own = |ip: &str, name: &str| Own { ip: ip.parse().unwrap(), interface: name.into() };
+        let addresses = [own("10.1.0.1", "eth1")];
+        let routes = wanted.routes(Some(7), &addresses);
+        let (tun, nowhere) = (Way::Through(7), Way::Nowhere);
+        let found: Vec<_> =
+            routes.into_iter().map(|((to, way), source)| (to.to_string(), way, source)).collect();
+        let expected = [
+            ("10.2.0.0/16", nowhere, None),
+            ("10.2.0.1/32", nowhere, None),
+            ("10.2.0.1/32", tun, None),
+            ("10.3.0.1/32", nowhere, None),
+            ("10.3.0.1/32", tun, Some(ip("10.1.0.1"))),
+        ];
+        assert_eq!(found, expected.map(|(to, way, source)| (to.to_owned(), way, source)));
+        assert_eq!(wanted.own_addresses(&addresses), [ip("169.254.9.2")].into());
+        let taken = [own("10.1.0.1", "eth1"), own("169.254.9.2", DEVICE)];
+        assert_eq!(wanted.own_addresses(&taken), [ip("169.254.9.2")].into(), "it keeps what it took");
+        assert!(wanted.own_addresses(&[own("10.1.0.1", "eth1"), own("169.254.9.2", "lo")]).is_empty());
     }
 
     #[test]

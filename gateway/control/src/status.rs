@@ -118,6 +118,28 @@ pub struct TunnelStatus {
     pub drops: BTreeMap<Cow<'static, str>, u64>,
     /// What went wrong last, until a negotiation succeeds.
     pub last_error: Option<Failure>,
+    /// Whether packets can pass: it is connected, and its health check, if it has one, gets answers.
+    #[serde(default)]
+    pub healthy: bool,
+    /// What its health check finds, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthStatus>,
+}
+
+/// What a health check finds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HealthStatus {
+    /// Who is asked.
+    #[schema(value_type = String)]
+    pub destination: IpAddr,
+    /// Where the requests come from.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Whether somebody answers, as far as is known.
+    pub answers: bool,
+    /// How long the last answer took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
 }
 
 /// How often SAs of a tunnel have been renewed.

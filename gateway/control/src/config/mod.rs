@@ -72,6 +72,12 @@
 //! # delay = 8
 //! # timeout = 13
 //! # action = "restart"           # clear, hold
+//! [tunnel.health_check]          # none
+//! # destination = "10.2.0.10"    # who is asked, through the tunnel
+//! # source = "10.1.0.1"          # where from: an address of the gateway, or one that it may take
+//! # interval = 3                 # seconds
+//! # retries = 3                  # echo requests
+//! # switch_route = false
 //! ```
 //!
 //! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
@@ -80,6 +86,7 @@
 
 mod check;
 mod diagnostic;
+mod health;
 mod one;
 mod policies;
 mod reader;
@@ -299,6 +306,23 @@ pub struct Tunnel {
     pub dpd: Option<Dpd>,
     /// What follows when it strikes.
     pub dpd_action: DpdAction,
+    /// How it is found out whether anything answers at the other end, if it is.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Echo requests (RFC 792, RFC 4443) through a tunnel, by which its health is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Who is asked.
+    pub destination: IpAddr,
+    /// Where they come from, of the same family.
+    pub source: IpAddr,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How many in a row have to fail, or to be answered, to change what is believed.
+    pub retries: u32,
+    /// Whether the tunnel's routes are withdrawn while nothing answers.
+    pub switch_route: bool,
 }
 
 impl Tunnel {
@@ -332,7 +356,7 @@ impl Tunnel {
     /// By which a later process knows whether the tunnel is configured as it was: the same for all that
     /// [`Tunnel::is_same_traffic`]. As secret as the pre-shared key.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let nameless = Tunnel { peer_name: String::new(), ..self.clone() };
+        let nameless = Tunnel { peer_name: String::new(), health_check: None, ..self.clone() };
         let mut hash = Sha256::new();
         // Keys do not show in it.
         hash.update(format!("{nameless:?}"));
@@ -341,10 +365,11 @@ impl Tunnel {
         hash.finalize().into()
     }
 
-    /// Whether the two differ in nothing but what people call them and the peer.
+    /// Whether the two differ in nothing but what people call them and the peer, and how their health is looked after:
+    /// in nothing that is negotiated.
     pub fn is_same_traffic(&self, other: &Tunnel) -> bool {
-        let (name, peer_name) = (self.name.clone(), self.peer_name.clone());
-        self == &Tunnel { name, peer_name, ..other.clone() }
+        let (name, peer_name, health_check) = (self.name.clone(), self.peer_name.clone(), self.health_check);
+        self == &Tunnel { name, peer_name, health_check, ..other.clone() }
     }
 
     /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from anywhere

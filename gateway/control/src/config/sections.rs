@@ -2,6 +2,7 @@
 
 use super::{
     Api, Gateway, PeerAddress, Start, Subnet, Tunnel, Xdp, check,
+    health::{Carried, health_check},
     policies::{dead_peer_detection, ike, ipsec},
     reader::{Field, Section},
 };
@@ -333,6 +334,12 @@ pub(super) fn tunnel<'a>(
         );
     }
     let (dpd, dpd_action) = dead_peer_detection(s.section("dpd"));
+    let by_route = traffic.routes.is_some();
+    let carried = Carried { local: &traffic.local, remote: &traffic.remote, by_route };
+    let health = match s.get("health_check") {
+        Some(_) => health_check(s.section("health_check"), &carried).map(Some),
+        None => Some(None),
+    };
     let local_id = match local_id {
         None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
         Some(given) => given,
@@ -373,7 +380,7 @@ pub(super) fn tunnel<'a>(
         });
     }
     remark_and_labels(&s);
-    s.finish(&[&GENERATED[..], &["bgp", "health_check", "group", "alarm_template"]].concat());
+    s.finish(&[&GENERATED[..], &["bgp", "group", "alarm_template"]].concat());
     let (peer_name, address) = peer?;
     let phase2 = phase2?;
     Some(Tunnel {
@@ -400,6 +407,7 @@ pub(super) fn tunnel<'a>(
         replay_window: phase2.replay_window,
         dpd: dpd?,
         dpd_action: dpd_action?,
+        health_check: health?,
     })
 }
 
@@ -464,7 +472,7 @@ pub(super) fn id(f: &Field<'_>) -> Option<Id> {
     parsed(f, "is not an identity", Some("an IP address, a host name, user@host, keyid:HEX"))
 }
 
-fn parsed<T: std::str::FromStr>(f: &Field<'_>, message: &str, allowed: Option<&str>) -> Option<T> {
+pub(super) fn parsed<T: std::str::FromStr>(f: &Field<'_>, message: &str, allowed: Option<&str>) -> Option<T> {
     let value = f.text()?.parse().ok();
     if value.is_none() {
         f.fail(message, allowed.map(str::to_owned));
@@ -562,7 +570,7 @@ fn automatic(f: &Field<'_>, range: std::ops::RangeInclusive<u32>) -> Option<Opti
 }
 
 /// Whether one machine may have the address. IPv4 in IPv6 notation would be of one family here and of the other on the wire.
-fn is_of_a_host(ip: IpAddr) -> bool {
+pub(super) fn is_of_a_host(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
         IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some()),

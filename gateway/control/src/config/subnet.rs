@@ -21,6 +21,11 @@ impl Subnet {
     /// Every IPv6 address.
     pub const ALL_V6: Subnet = Subnet { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), length: 0 };
 
+    /// One address.
+    pub fn host(address: IpAddr) -> Subnet {
+        Subnet { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// First address.
     pub fn address(&self) -> IpAddr {
         self.address

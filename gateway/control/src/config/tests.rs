@@ -60,7 +60,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("[gateway]", "alarm_template = \"x\"", "gateway.alarm_template"),
         ("[[peer]]", "asn = 65001", "peer \"b\".asn"),
         ("[[tunnel]]", "bgp = { local_asn = 1 }", "tunnel \"a-b\".bgp"),
-        ("[[tunnel]]", "health_check = { destination = \"10.2.0.1\" }", "tunnel \"a-b\".health_check"),
         ("[[tunnel]]", "group = \"g\"", "tunnel \"a-b\".group"),
         ("[[tunnel]]", "id = \"x\"", "tunnel \"a-b\".id"),
         ("[tunnel.ipsec]", "tfc = 1400", "tunnel \"a-b\".ipsec.tfc"),
@@ -73,6 +72,35 @@ fn what_is_not_built_is_refused_by_name() {
     }
     let said = error(&format!("{GOOD}\n[[group]]\nname = \"g\"\n"));
     assert!(said.contains(": group: is not available in this version"), "{said}");
+}
+
+#[test]
+fn a_health_check_lies_in_what_the_tunnel_carries() {
+    let checked = |lines: &str| format!("{GOOD}[tunnel.health_check]\n{lines}");
+    let t = parse(&checked("destination = \"10.2.0.9\"\nsource = \"10.1.0.1\"\n")).unwrap().tunnels.remove(0);
+    let expected = HealthCheck {
+        destination: [10, 2, 0, 9].into(),
+        source: [10, 1, 0, 1].into(),
+        interval: Duration::from_secs(3),
+        retries: 3,
+        switch_route: false,
+    };
+    assert_eq!(t.health_check, Some(expected));
+    let without = parse(GOOD).unwrap().tunnels.remove(0);
+    assert_eq!((without.health_check, t.fingerprint()), (None, without.fingerprint()));
+    assert!(t.is_same_traffic(&without), "it is looked after otherwise, and negotiated as before");
+    for (lines, field, words) in [
+        ("destination = \"10.2.0.9\"", "source", "required"),
+        ("destination = \"10.9.0.9\"\nsource = \"10.1.0.1\"", "destination", "outside"),
+        ("destination = \"10.2.0.9\"\nsource = \"10.9.0.1\"", "source", "outside"),
+        ("destination = \"x\"\nsource = \"10.1.0.1\"", "destination", "is not an IP address"),
+        ("destination = \"10.2.0.9\"\nsource = \"10.1.0.1\"\ninterval = 61", "interval", "1..60"),
+        ("destination = \"10.2.0.9\"\nsource = \"10.1.0.1\"\nretries = 0", "retries", "1..10"),
+        ("destination = \"10.2.0.9\"\nsource = \"10.1.0.1\"\nport = 1", "port", "is not a field"),
+    ] {
+        let said = error(&checked(lines));
+        assert!(said.contains(&format!("health_check.{field}: ")) && said.contains(words), "{said}");
+    }
 }
 
 #[test]

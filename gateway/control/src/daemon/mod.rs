@@ -5,6 +5,7 @@ mod attempts;
 mod data_plane;
 mod negotiate;
 mod pool;
+mod probes;
 mod reload;
 mod resume;
 mod run;

@@ -4,7 +4,6 @@ use super::{ControlError, Reloaded, run::Daemon};
 use crate::{
     config::{self, Gateway},
     memory,
-    routes::Wanted,
     spd::{self, CompileError, Tables},
     store::{Change, GatewayChange},
     tunnel::{Groups, Slots, Tunnel, policies},
@@ -128,13 +127,7 @@ impl Daemon {
             }
         }
         done.unchanged = self.tunnels.len() - done.added.len() - done.changed.len();
-        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(Tunnel::config);
-        let routed = Wanted::of(&self.options.config.gateway, tunnels);
-        self.wanted.send_if_modified(|wanted| {
-            let differs = *wanted != routed;
-            *wanted = routed;
-            differs
-        });
+        self.route();
         let protected = self.protect().await;
         if protected.is_ok() {
             for id in std::mem::take(&mut self.gone) {

@@ -79,6 +79,9 @@ impl Legacy {
             if legacy.same.get(&id).is_some_and(|kept| kept.held) {
                 tunnel.hold();
             }
+            if legacy.same.get(&id).is_some_and(|kept| kept.silent) {
+                tunnel.distrust();
+            }
             Ok(tunnel)
         });
         let tunnels = tunnels.collect::<Result<_, _>>()?;
@@ -129,6 +132,7 @@ impl Daemon {
             name: tunnel.config().name.clone(),
             fingerprint: tunnel.fingerprint(),
             held: tunnel.is_held(),
+            silent: tunnel.is_silent(),
             rekeys,
             totals,
             groups: tunnel.groups().kept(),

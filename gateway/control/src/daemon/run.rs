@@ -5,11 +5,13 @@ use super::{
     data_plane::DataPlane,
     negotiate::Done,
     pool::Pool,
+    probes::Probes,
     resume::{self, Legacy},
     sockets::Sockets,
     tunnels::Tunnels,
 };
 use crate::{
+    echo::Echo,
     kept::Keeper,
     memory,
     routes::{self, Interfaces, Wanted},
@@ -21,7 +23,7 @@ use crate::{
 use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
 use adit_maps::event::Event;
 use getrandom::SysRng;
-use rand_core::UnwrapErr;
+use rand_core::{Rng, UnwrapErr};
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime},
@@ -59,6 +61,7 @@ pub(super) struct Daemon {
     pub(super) order: Vec<TunnelId>,
     pub(super) data_plane: Option<DataPlane>,
     pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) probes: Probes,
     pub(super) done: mpsc::UnboundedSender<Done>,
     pub(super) refused_reload: Option<String>,
     /// Removed tunnels whose policies may still be in the maps.
@@ -81,6 +84,7 @@ pub(super) struct Daemon {
     routes: JoinHandle<std::io::Result<()>>,
     started: SystemTime,
     datagrams: mpsc::Receiver<(Path, Vec<u8>)>,
+    echoes: mpsc::Receiver<Echo>,
     finished: mpsc::UnboundedReceiver<Done>,
 }
 
@@ -94,8 +98,9 @@ impl Daemon {
         let results = done.clone();
         let pool = Pool::start(move |result| results.send(Done::Job(result)).is_ok());
         let pool = pool.map_err(ControlError::Threads)?;
-        let (wanted, wanted_receiver) =
-            watch::channel(Wanted::of(&options.config.gateway, options.config.tunnels.iter()));
+        let configured = options.config.tunnels.iter().map(|tunnel| (tunnel, false));
+        let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config.gateway, configured));
+        let (heard, echoes) = mpsc::channel(1024);
         let interfaces = Interfaces::default();
         let routes = tokio::spawn(routes::keep(wanted_receiver, interfaces.clone()));
         let mut daemon = Daemon {
@@ -108,6 +113,7 @@ impl Daemon {
             order: Vec::new(),
             data_plane: None,
             wanted,
+            probes: Probes::new(heard),
             done,
             refused_reload: None,
             gone: Vec::new(),
@@ -122,6 +128,7 @@ impl Daemon {
             routes,
             started: SystemTime::now(),
             datagrams,
+            echoes,
             finished,
             options,
         };
@@ -189,6 +196,14 @@ impl Daemon {
                     for _ in 1..BATCH {
                         let Ok(done) = self.finished.try_recv() else { break };
                         self.handle_done(now, done);
+                    }
+                }
+                Some(echo) = self.echoes.recv() => {
+                    let now = Instant::now();
+                    self.handle_echo(now, &echo);
+                    for _ in 1..BATCH {
+                        let Ok(echo) = self.echoes.try_recv() else { break };
+                        self.handle_echo(now, &echo);
                     }
                 }
                 events = next_events(&mut self.data_plane) => {
@@ -281,14 +296,65 @@ impl Daemon {
             self.endpoint.handle_timeout(now);
         }
         self.negotiate(now);
+        self.check(now);
         self.drain(now);
+        if self.tunnels.take_rerouted() {
+            self.route();
+        }
+    }
+
+    /// Lets the health checks go on whose time has come.
+    fn check(&mut self, now: Instant) {
+        while let Some(id) = self.tunnels.due_check(now) {
+            let nonce = UnwrapErr(SysRng).next_u64();
+            let Some((silent, asked)) = self.tunnels.with(id, |tunnel| {
+                let silent = tunnel.is_silent();
+                let echo = tunnel.check(now, nonce);
+                let ends = tunnel.config().health_check.map(|check| (check.source, check.destination));
+                (silent != tunnel.is_silent(), echo.zip(ends))
+            }) else {
+                return;
+            };
+            if let Some((echo, (source, destination))) = asked
+                && let Err(e) = self.probes.ask(&echo, source, destination)
+            {
+                self.tunnels.with(id, |tunnel| tunnel.not_asked(&e));
+            }
+            if silent {
+                self.keep(id);
+            }
+        }
+    }
+
+    fn handle_echo(&mut self, now: Instant, echo: &Echo) {
+        let id = TunnelId(echo.tunnel);
+        let turned = self.tunnels.with(id, |tunnel| {
+            let silent = tunnel.is_silent();
+            tunnel.check_answered(now, echo.nonce);
+            silent != tunnel.is_silent()
+        });
+        if turned == Some(true) {
+            self.keep(id);
+        }
+    }
+
+    /// Has the routes follow the tunnels.
+    pub(super) fn route(&mut self) {
+        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id));
+        let tunnels = tunnels.map(|tunnel| (tunnel.config(), tunnel.is_withdrawn()));
+        let routed = Wanted::of(&self.options.config.gateway, tunnels);
+        self.wanted.send_if_modified(|wanted| {
+            let differs = *wanted != routed;
+            *wanted = routed;
+            differs
+        });
     }
 
     fn next_wake(&self) -> Option<Instant> {
         let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
         // A pool that is busy wakes the task by what it has done.
         let begin = self.tunnels.next_due().filter(|_| !self.pool.is_busy());
-        [endpoint, begin, self.policies_due].into_iter().flatten().min()
+        [endpoint, begin, self.tunnels.next_check(), self.policies_due].into_iter().flatten().min()
     }
 
     async fn meet_data_plane(&mut self) -> Result<(), ControlError> {
@@ -310,6 +376,7 @@ impl Daemon {
             self.discard_events(id);
         }
         self.data_plane = None;
+        self.probes.close();
         for id in self.order.clone() {
             let unserved = self.tunnels.with(id, |tunnel| tunnel.forget_slots(|_| false));
             self.stale.extend(unserved.into_iter().flatten());

@@ -21,6 +21,10 @@ pub(super) struct Tunnels {
     all: BTreeMap<TunnelId, Box<Tunnel>>,
     names: HashMap<String, TunnelId>,
     due: BTreeSet<(Instant, TunnelId)>,
+    /// When their health checks go on.
+    checks: BTreeSet<(Instant, TunnelId)>,
+    /// Whether routes of one are to be withdrawn, or are to come back.
+    rerouted: bool,
     attempts: Attempts,
     events: broadcast::Sender<Event>,
 }
@@ -31,6 +35,8 @@ impl Default for Tunnels {
             all: BTreeMap::new(),
             names: HashMap::new(),
             due: BTreeSet::new(),
+            checks: BTreeSet::new(),
+            rerouted: false,
             attempts: Attempts::default(),
             events: broadcast::Sender::new(KEPT_EVENTS),
         }
@@ -47,6 +53,7 @@ impl Tunnels {
         self.remove(tunnel.id());
         self.names.insert(tunnel.config().name.clone(), tunnel.id());
         self.due.extend(tunnel.due().map(|at| (at, tunnel.id())));
+        self.checks.extend(tunnel.check_due().map(|at| (at, tunnel.id())));
         self.all.insert(tunnel.id(), Box::new(tunnel));
     }
 
@@ -55,6 +62,9 @@ impl Tunnels {
         self.names.remove(&tunnel.config().name);
         if let Some(at) = tunnel.due() {
             self.due.remove(&(at, id));
+        }
+        if let Some(at) = tunnel.check_due() {
+            self.checks.remove(&(at, id));
         }
         self.attempts.end(id);
         if self.events.receiver_count() > 0 {
@@ -75,14 +85,17 @@ impl Tunnels {
         if self.names.get(&tunnel.config().name) == Some(&id) {
             self.names.remove(&tunnel.config().name);
         }
+        let before = (tunnel.check_due(), tunnel.is_withdrawn());
         tunnel.rename(config);
+        note_check(&mut self.checks, before.0, tunnel);
+        self.rerouted |= before.1 != tunnel.is_withdrawn();
         self.names.insert(config.name.clone(), id);
     }
 
     /// Does something to a tunnel, if it is there. It keeps its name.
     pub(super) fn with<T>(&mut self, id: TunnelId, f: impl FnOnce(&mut Tunnel) -> T) -> Option<T> {
         let tunnel = self.all.get_mut(&id)?;
-        let before = tunnel.due();
+        let (before, check_before, withdrawn) = (tunnel.due(), tunnel.check_due(), tunnel.is_withdrawn());
         let told = (tunnel.state(), tunnel.log().count());
         let result = f(tunnel);
         let after = tunnel.due();
@@ -93,6 +106,8 @@ impl Tunnels {
             before.map(|at| self.due.remove(&(at, id)));
             self.due.extend(after.map(|at| (at, id)));
         }
+        note_check(&mut self.checks, check_before, tunnel);
+        self.rerouted |= withdrawn != tunnel.is_withdrawn();
         if !tunnel.is_attempting() {
             self.attempts.end(id);
         }
@@ -117,6 +132,21 @@ impl Tunnels {
         Some(self.attempts.room_at().map_or(*first, |room| room.max(*first)))
     }
 
+    /// When a health check goes on.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        self.checks.first().map(|(at, _)| *at)
+    }
+
+    /// The one whose health check is due first, if its time has come.
+    pub(super) fn due_check(&self, now: Instant) -> Option<TunnelId> {
+        self.checks.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+    }
+
+    /// Whether routes of a tunnel are to be withdrawn, or are to come back, since this was asked last.
+    pub(super) fn take_rerouted(&mut self) -> bool {
+        std::mem::take(&mut self.rerouted)
+    }
+
     /// The one that is due first, if its time has come and not too many negotiate already: it is to negotiate.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<TunnelId> {
         while self.attempts.has_room(now)
@@ -128,6 +158,14 @@ impl Tunnels {
             }
         }
         None
+    }
+}
+
+fn note_check(checks: &mut BTreeSet<(Instant, TunnelId)>, before: Option<Instant>, tunnel: &Tunnel) {
+    let after = tunnel.check_due();
+    if before != after {
+        before.map(|at| checks.remove(&(at, tunnel.id())));
+        checks.extend(after.map(|at| (at, tunnel.id())));
     }
 }
 

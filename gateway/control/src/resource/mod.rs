@@ -14,7 +14,7 @@ mod tunnel;
 pub use body::{GatewayBody, GatewayPatch, PeerBody, PeerPatch, TunnelBody, TunnelPatch};
 pub use gateway::{Gateway, GatewayIke, GatewaySpec};
 pub use peer::{Peer, PeerSpec};
-pub use tunnel::{DpdSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec};
+pub use tunnel::{DpdSpec, HealthCheckSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec};
 
 use crate::config::Diagnostic;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

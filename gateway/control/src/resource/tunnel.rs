@@ -49,6 +49,9 @@ pub struct TunnelSpec {
     pub ipsec: IpsecSpec,
     /// Dead peer detection.
     pub dpd: DpdSpec,
+    /// Echo requests through the tunnel, by which its health is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckSpec>,
 }
 
 /// Phase 1.
@@ -137,6 +140,35 @@ pub struct DpdSpec {
     pub action: String,
 }
 
+/// Echo requests through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthCheckSpec {
+    /// Who is asked: an address on the peer's side.
+    #[schema(example = "10.2.0.10")]
+    pub destination: String,
+    /// Where they come from: an address on our side. One that the machine does not have becomes one of `adit0`.
+    #[schema(example = "10.1.0.1")]
+    pub source: String,
+    /// Seconds from one to the next: 1..60.
+    pub interval: u64,
+    /// How many in a row decide: 1..10.
+    pub retries: u32,
+    /// Whether the tunnel's routes are withdrawn while nothing answers.
+    pub switch_route: bool,
+}
+
+impl From<&config::HealthCheck> for HealthCheckSpec {
+    fn from(c: &config::HealthCheck) -> Self {
+        HealthCheckSpec {
+            destination: c.destination.to_string(),
+            source: c.source.to_string(),
+            interval: c.interval.as_secs(),
+            retries: c.retries,
+            switch_route: c.switch_route,
+        }
+    }
+}
+
 impl From<&config::Tunnel> for TunnelSpec {
     fn from(t: &config::Tunnel) -> Self {
         let automatic = |n: Option<u16>| n.map_or(Word::Text("auto".into()), |n| Word::Number(n.into()));
@@ -165,6 +197,7 @@ impl From<&config::Tunnel> for TunnelSpec {
             ike: ike(t),
             ipsec: ipsec(t),
             dpd: dpd(t),
+            health_check: t.health_check.as_ref().map(HealthCheckSpec::from),
         }
     }
 }

@@ -14,6 +14,7 @@ use adit_maps::policy::{MAX_POLICIES, PortRange};
 use std::{
     cmp::Reverse,
     collections::{HashMap, VecDeque},
+    net::IpAddr,
 };
 
 /// Policies that one narrowed Child SA may become: ranges of addresses that are no prefixes take many.
@@ -75,6 +76,8 @@ impl Slots {
 pub struct Groups {
     whole: Vec<Whole>,
     narrowed: Vec<Narrowed>,
+    /// Source and destination of the health check, if there is one.
+    checked: Option<(IpAddr, IpAddr)>,
 }
 
 /// Pairs of subnets that one Child SA is to cover.
@@ -132,7 +135,9 @@ impl Groups {
             return None;
         }
         let whole = groups.into_iter().filter_map(|pairs| Some(Whole { slot: slots.take(tunnel)?, pairs }));
-        Some(Groups { whole: whole.collect(), narrowed: Vec::new() })
+        let mut groups = Groups { whole: whole.collect(), ..Groups::default() };
+        groups.check(config.health_check.as_ref());
+        Some(groups)
     }
 
     /// The slots that a tunnel of the same configuration had in an earlier process; `None` when they do not fit it, or
@@ -154,7 +159,31 @@ impl Groups {
         let whole = groups.into_iter().zip(&kept.whole).map(|(pairs, slot)| Whole { slot: *slot, pairs });
         let narrowed = kept.narrowed.iter().cloned();
         let narrowed = narrowed.map(|(slot, (local, remote))| Narrowed { slot, local, remote });
-        Some(Groups { whole: whole.collect(), narrowed: narrowed.collect() })
+        let mut groups = Groups { whole: whole.collect(), narrowed: narrowed.collect(), checked: None };
+        groups.check(config.health_check.as_ref());
+        Some(groups)
+    }
+
+    /// Takes another health check, or none.
+    pub fn check(&mut self, check: Option<&config::HealthCheck>) {
+        self.checked = check.map(|check| (check.source, check.destination));
+    }
+
+    /// The policy of the health check: its requests go through this tunnel, whoever else carries what the tunnel protects,
+    /// and with an SA that admits them, if there is one.
+    pub fn check_policy(&self) -> Option<Policy> {
+        let (source, destination) = self.checked?;
+        let holds = |side: &[TrafficSelector], ip: IpAddr| {
+            side.iter().any(|ts| ts.contains(&Subnet::host(ip).selector()))
+        };
+        let admits = |n: &&Narrowed| holds(&n.local, source) && holds(&n.remote, destination);
+        let v4 = source.is_ipv4();
+        // In routing mode `route` the destination need not be one that is routed.
+        let of_family = |w: &&Whole| w.pairs.iter().any(|(l, _)| l.address().is_ipv4() == v4);
+        let covers = |w: &&Whole| w.pairs.iter().any(|(l, r)| l.holds(source) && r.holds(destination));
+        let whole = || self.whole.iter().find(covers).or_else(|| self.whole.iter().find(of_family));
+        let slot = self.narrowed.iter().find(admits).map(|n| n.slot).or_else(|| whole().map(|w| w.slot))?;
+        Some(Policy::protect(Subnet::host(source).prefix(), Subnet::host(destination).prefix(), slot))
     }
 
     /// What a later process needs for [`Groups::resume`].
@@ -273,8 +302,6 @@ mod tests {
         address::Address,
         policy::{self, Flow},
     };
-    use std::net::IpAddr;
-
     const TUNNEL: TunnelId = TunnelId(9);
 
     fn config(version: &str, local: &str, remote: &str) -> config::Tunnel {
@@ -425,6 +452,38 @@ mod tests {
         assert_eq!(groups.forget(|slot| slot != 1), [1]);
         assert_eq!(slot(&groups, "10.1.0.1", "10.2.7.7", 6, (999, 443)), Some(0));
         assert_eq!(slot(&groups, "10.1.0.1", "10.3.7.7", 6, (1, 1)), Some(2));
+    }
+
+    #[test]
+    fn a_health_check_goes_through_its_own_tunnel() {
+        let checked = |version: &str, from: &str, to: &str| config::Tunnel {
+            health_check: Some(config::HealthCheck {
+                destination: to.parse().unwrap(),
+                source: from.parse().unwrap(),
+                interval: std::time::Duration::from_secs(3),
+                retries: 3,
+                switch_route: false,
+            }),
+            ..config(version, "[\"10.1.0.0/16\"]", "[\"10.2.0.0/16\", \"10.3.0.0/16\"]")
+        };
+        let mut slots = Slots::default();
+        let first = Groups::new(TUNNEL, &checked("ikev1", "10.1.0.1", "10.3.0.1"), &mut slots).unwrap();
+        let other = config("ikev2", "[\"10.1.0.0/16\"]", "[\"10.3.0.1/32\"]");
+        let other = Groups::new(TUNNEL, &other, &mut slots).unwrap();
+        // The other one's remote prefix is as specific, and its flows are otherwise its own.
+        let all = [&other, &first];
+        assert_eq!(slot_of(all, "10.1.0.1", "10.3.0.1", 1, (0, 0)), Some(1));
+        assert_eq!(slot_of(all, "10.1.0.2", "10.3.0.1", 1, (0, 0)), Some(2));
+        assert_eq!(slot_of(all, "10.1.0.1", "10.3.0.2", 1, (0, 0)), Some(1));
+
+        let mut groups = Groups::new(TUNNEL, &checked("ikev2", "10.1.0.1", "10.2.0.1"), &mut slots).unwrap();
+        assert_eq!(slot(&groups, "10.1.0.1", "10.2.0.1", 1, (0, 0)), Some(3));
+        let narrowed =
+            groups.serve(TUNNEL, &[prefix("10.1.0.0/24")], &[prefix("10.2.0.0/24")], &mut slots).unwrap();
+        let narrowed = narrowed.slots[0];
+        assert_eq!(slot(&groups, "10.1.0.1", "10.2.0.1", 1, (0, 0)), Some(narrowed), "the SA that admits it");
+        groups.check(None);
+        assert_eq!(groups.check_policy(), None);
     }
 
     #[test]

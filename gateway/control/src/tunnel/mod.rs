@@ -1,19 +1,22 @@
 //! One tunnel as it runs: its configuration, its state, its log, and what is known of its SAs.
 
 mod groups;
+mod health;
 mod log;
 mod machine;
 
 pub use groups::{Groups, KeptGroups, Served, Slots, Unserved};
+pub use health::{Health, PATIENCE, Turn};
 pub use log::{KEPT, Log};
 pub use machine::{Machine, State};
 
 use crate::{
     config,
+    echo::Echo,
     maps::Counters,
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
-    status::{ChildStatus, Failure, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
+    status::{ChildStatus, Failure, HealthStatus, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
 };
 use adit_ike::{
     ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild, TrafficSelector,
@@ -52,6 +55,10 @@ pub struct Tunnel {
     children: BTreeMap<u32, Box<Child>>,
     remote: Option<IpAddr>,
     last_error: Option<Failure>,
+    /// Its health check, if it has one.
+    health: Option<Box<Health>>,
+    /// Why the last request of the check did not leave.
+    unsent: Option<String>,
     rekeys: Rekeys,
     /// Taken down by hand.
     held: bool,
@@ -131,6 +138,8 @@ impl Tunnel {
             id,
             groups,
             machine: Machine::new(config.enabled, config.start, config.dpd_action),
+            health: config.health_check.map(|check| Box::new(Health::new(check))),
+            unsent: None,
             config,
             since: SystemTime::now(),
             log: Log::default(),
@@ -148,12 +157,23 @@ impl Tunnel {
 
     /// Takes another configuration and other slots; to be followed by [`Tunnel::reset`].
     pub fn reconfigure(&mut self, config: config::Tunnel, groups: Groups) {
+        self.health = config.health_check.map(|check| Box::new(Health::new(check)));
         (self.config, self.groups, self.held) = (config, groups, false);
         self.fingerprint = OnceLock::new();
     }
 
-    /// Takes the names of another configuration, its own and its peer's.
+    /// Takes what another configuration of the same traffic may have otherwise: the names, its own and its peer's, and the
+    /// health check, which begins anew where it is another.
     pub fn rename(&mut self, config: &config::Tunnel) {
+        if self.config.health_check != config.health_check {
+            self.config.health_check = config.health_check;
+            self.groups.check(config.health_check.as_ref());
+            self.health = config.health_check.map(|check| Box::new(Health::new(check)));
+            let words =
+                if self.health.is_some() { "the health check begins anew" } else { "no health check" };
+            self.note(words);
+            self.follow_state();
+        }
         self.config.name.clone_from(&config.name);
         self.config.peer_name.clone_from(&config.peer_name);
         self.fingerprint = OnceLock::new();
@@ -168,6 +188,7 @@ impl Tunnel {
         (self.flow, self.ask) = (None, None);
         self.children.clear();
         self.note(why);
+        self.follow_state();
     }
 
     /// Its number.
@@ -213,6 +234,26 @@ impl Tunnel {
     /// When [`Tunnel::handle_timeout`] has something to do.
     pub fn due(&self) -> Option<Instant> {
         self.machine.due()
+    }
+
+    /// Whether packets can pass: the tunnel is up, and nothing is known to be wrong at the other end.
+    pub fn is_healthy(&self) -> bool {
+        self.state() == State::Connected && !self.is_silent()
+    }
+
+    /// Whether its health check gets no answers.
+    pub fn is_silent(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.is_silent())
+    }
+
+    /// Whether its routes are withdrawn: its health check wants that, and it is not healthy.
+    pub fn is_withdrawn(&self) -> bool {
+        self.config.health_check.is_some_and(|check| check.switch_route) && !self.is_healthy()
+    }
+
+    /// When [`Tunnel::check`] has something to do.
+    pub fn check_due(&self) -> Option<Instant> {
+        self.health.as_ref()?.due()
     }
 
     /// Whether a negotiation that we began has neither failed nor succeeded yet.
@@ -288,6 +329,65 @@ impl Tunnel {
     /// [`Groups::forget`].
     pub fn forget_slots(&mut self, serves: impl Fn(u32) -> bool) -> Vec<u32> {
         self.groups.forget(serves)
+    }
+
+    /// Goes on with its health check. The request that is to leave, with `nonce`.
+    pub fn check(&mut self, now: Instant, nonce: u64) -> Option<Echo> {
+        let due = self.health.as_mut()?.handle_timeout(now, nonce);
+        self.turned(due.turn);
+        due.ask.map(|sequence| Echo { tunnel: self.id.0, nonce, sequence })
+    }
+
+    /// The request did not leave. It counts as one that is not answered.
+    pub fn not_asked(&mut self, why: &dyn Display) {
+        self.unsent = Some(log::line(&why.to_string()));
+    }
+
+    /// A request of its health check was answered.
+    pub fn check_answered(&mut self, now: Instant, nonce: u64) {
+        let turn = self.health.as_mut().and_then(|health| health.handle_answer(now, nonce));
+        self.unsent = None;
+        self.turned(turn);
+    }
+
+    /// Nothing answered its health check in an earlier process.
+    pub fn distrust(&mut self) {
+        self.health.iter_mut().for_each(|health| health.distrust());
+    }
+
+    fn turned(&mut self, turn: Option<Turn>) {
+        let Some(health) = &self.health else { return };
+        let check = *health.check();
+        let (from, to, n) = (check.source, check.destination, check.retries);
+        match turn {
+            Some(Turn::Silent) => {
+                let why = self
+                    .unsent
+                    .as_ref()
+                    .map_or(String::new(), |why| format!(", the last did not leave: {why}"));
+                let withdrawn = if check.switch_route { ", routes are withdrawn" } else { "" };
+                let requests = if n == 1 { "echo request" } else { "echo requests in a row" };
+                let cause = format!("{to} does not answer {n} {requests} from {from}{why}");
+                self.note(format!("health 0: {cause}{withdrawn}"));
+                self.last_error = Some(failure(None, None, true, cause));
+            }
+            Some(Turn::Answers(took)) => {
+                let ms = took.as_secs_f64() * 1e3;
+                let back = if check.switch_route { "; routes are back" } else { "" };
+                self.note(format!(
+                    "health 1: {to} answers again, {n} in a row, the last in {ms:.1} ms{back}"
+                ));
+                self.last_error = None;
+            }
+            None => {}
+        }
+    }
+
+    /// The health check goes on while there are SAs.
+    fn follow_state(&mut self) {
+        let is_up = self.state() == State::Connected;
+        let Some(health) = &mut self.health else { return };
+        if is_up { health.begin(Instant::now()) } else { health.end() }
     }
 
     /// It was taken down by hand in an earlier process.
@@ -592,6 +692,13 @@ impl Tunnel {
             outbound: traffic(totals.outbound),
             drops: DropCause::ALL.iter().map(|c| (c.label().into(), drops.drops[*c as usize])).collect(),
             last_error: self.last_error.clone(),
+            healthy: self.is_healthy(),
+            health_check: self.health.as_ref().map(|health| HealthStatus {
+                destination: health.check().destination,
+                source: health.check().source,
+                answers: !health.is_silent(),
+                round_trip_ms: health.round_trip().map(|t| t.as_secs_f64() * 1e3),
+            }),
         }
     }
 
@@ -604,6 +711,7 @@ impl Tunnel {
     fn step(&mut self, step: impl FnOnce(&mut Machine)) {
         let before = self.state();
         step(&mut self.machine);
+        self.follow_state();
         if self.state() != before {
             self.since = SystemTime::now();
             self.note(format!("{before} → {}", self.state()));
@@ -613,11 +721,15 @@ impl Tunnel {
 
 /// The SPD of some tunnels: between two pairs of prefixes that overlap the more specific one decides, first by the
 /// remote prefix, then by the local one; the order of the configuration decides the rest. A disabled tunnel protects
-/// all the same: what it covers must not leave in clear.
+/// all the same: what it covers must not leave in clear. Health checks come before everything.
 pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Groups>) -> Vec<Policy> {
-    let mut pairs: Vec<_> = tunnels.flat_map(Groups::policies).collect();
+    let (mut checks, mut pairs) = (Vec::new(), Vec::new());
+    for groups in tunnels {
+        checks.extend(groups.check_policy());
+        pairs.extend(groups.policies());
+    }
     pairs.sort_by_key(|((local, remote), _)| (Reverse(remote.prefix().len), Reverse(local.prefix().len)));
-    pairs.into_iter().flat_map(|(_, policies)| policies).collect()
+    checks.into_iter().chain(pairs.into_iter().flat_map(|(_, policies)| policies)).collect()
 }
 
 fn failure(phase: Option<u8>, exchange: Option<String>, ours: bool, cause: impl Display) -> Failure {
