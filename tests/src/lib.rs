@@ -21,6 +21,7 @@
 //! | [`interop`] | the matrix of cases against real peers |
 //! | [`soak`] | minutes of traffic, faults and loss, every packet accounted for |
 //! | [`demo`] | the main job from end to end, as `cargo xtask demo` shows it |
+//! | [`document`] | a document whose commands are executed |
 //! | [`scenario`] | what the scenario binaries share |
 //!
 //! Everything happens in namespaces that the lab makes itself; the machine's own interfaces are never touched.
@@ -28,6 +29,7 @@
 pub mod adit;
 pub mod capture;
 pub mod demo;
+pub mod document;
 pub mod inject;
 pub mod interop;
 pub mod metrics;

@@ -108,6 +108,7 @@ impl Tests {
             (Selection::Lab, "groups"),
             (Selection::Lab, "lifetimes"),
             (Selection::Soak, SOAK),
+            (Selection::Interop, "quickstart"),
             (Selection::Interop, "peer_config"),
             (Selection::Interop, "prometheus"),
             (Selection::Interop, "interop"),
