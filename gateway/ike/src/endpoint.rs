@@ -404,6 +404,10 @@ impl Endpoint {
                     None
                 }
                 TimerKind::Linger => None,
+                TimerKind::Answer => {
+                    endpoint.send_answer(&sa);
+                    Some(sa)
+                }
                 TimerKind::Liveness => endpoint.liveness(now, sa),
                 TimerKind::Keepalive => {
                     endpoint.keepalive(now, &sa);

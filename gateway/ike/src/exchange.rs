@@ -77,11 +77,43 @@ impl Endpoint {
         exchange: ExchangeType,
         payloads: &[Payload],
     ) {
+        if let Some(messages) = self.prepare_answer(sa, path, exchange, payloads) {
+            self.transmit(path, messages);
+        }
+    }
+
+    /// As [`Self::answer`], but sent at `at`, or before where the request comes again.
+    pub(crate) fn answer_at(
+        &mut self,
+        at: Instant,
+        sa: &mut IkeSa,
+        path: Path,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) {
+        if self.prepare_answer(sa, path, exchange, payloads).is_some() {
+            self.timers.set(sa.spi, TimerKind::Answer, at);
+        }
+    }
+
+    /// Sends the answer that was held back.
+    pub(crate) fn send_answer(&mut self, sa: &IkeSa) {
+        if let Some(answer) = &sa.window.answer {
+            self.transmit(sa.path, answer);
+        }
+    }
+
+    fn prepare_answer<'a>(
+        &mut self,
+        sa: &'a mut IkeSa,
+        path: Path,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) -> Option<&'a [Vec<u8>]> {
         let header = header(sa, exchange, true, sa.window.expected);
-        let Some(messages) = self.seal(sa, path, header, payloads) else { return };
-        self.transmit(path, &messages);
-        sa.window.answer = Some(messages);
+        let messages = self.seal(sa, path, header, payloads)?;
         sa.window.expected = sa.window.expected.wrapping_add(1);
+        Some(sa.window.answer.insert(messages))
     }
 
     /// A protected message, in fragments where it is too long for one packet and the peer can put them together.
@@ -111,6 +143,7 @@ impl Endpoint {
     pub(crate) fn repeat_answer(&mut self, sa: &IkeSa, path: Path) {
         if let Some(answer) = &sa.window.answer {
             self.counters.repeated_answers += 1;
+            self.timers.stop(sa.spi, TimerKind::Answer);
             self.transmit(path, answer);
         }
     }

@@ -26,6 +26,8 @@ pub enum TimerKind {
     Children,
     /// An IKE SA without use is to be closed: another took its place, or it never got a Child SA.
     Superseded,
+    /// An answer that was held back is to be sent.
+    Answer,
     /// A closed IKE SA is to be forgotten.
     Linger,
 }

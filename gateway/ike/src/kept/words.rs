@@ -30,7 +30,7 @@ numbered! {
     }
     TimerKind {
         Retransmit = 0, Reassembly = 1, HalfOpen = 2, Liveness = 3, Keepalive = 4, SoftLifetime = 5, HardLifetime = 6,
-        Children = 7, Superseded = 8, Linger = 9,
+        Children = 7, Superseded = 8, Linger = 9, Answer = 10,
     }
     ExchangeType {
         IkeSaInit = 0, IkeAuth = 1, CreateChildSa = 2, Informational = 3, IkeIntermediate = 4, IkeFollowupKe = 5,

@@ -1,6 +1,6 @@
 //! INFORMATIONAL (RFC 7296 section 1.4): DELETE of IKE and Child SAs, signs of life, late errors.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Goal, IkeSa, Purpose, Stage, Standing, State, ike_auth::authentication_failed};
 use crate::{
@@ -14,6 +14,10 @@ use crate::{
 
 /// SPIs that a peer may delete before we know them.
 const MAX_GONE: usize = 16;
+
+/// How long the answer to a DELETE is held back where a packet of ours may still be on its way with what is deleted: with
+/// the answer a peer forgets how to open it. Nobody sends a request again as early as this.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 impl Endpoint {
     /// The peer's request on an SA in use or on one that is closing.
@@ -49,7 +53,11 @@ impl Endpoint {
             }
         }
         answer.extend(self.mobike(now, &mut sa, path, payloads));
-        self.answer(&mut sa, path, ExchangeType::Informational, &answer);
+        if closed == Some(DownReason::ClosedByPeer) && self.is_succeeded(&sa) {
+            self.answer_at(now + FAREWELL, &mut sa, path, ExchangeType::Informational, &answer);
+        } else {
+            self.answer(&mut sa, path, ExchangeType::Informational, &answer);
+        }
         match closed {
             Some(reason) => self.closed_by_peer(now, sa, reason),
             None => Some(sa),
@@ -115,11 +123,17 @@ impl Endpoint {
             State::Closing(channel) => State::Closing(channel),
             _ => return None,
         };
-        self.timers.stop_all(sa.spi);
+        self.timers.stop_all_but(sa.spi, &[TimerKind::Answer]);
         sa.window.outstanding = None;
         sa.window.queue.clear();
         self.timers.set(sa.spi, TimerKind::Linger, closed_at.unwrap_or(now + self.config.linger));
         Some(sa)
+    }
+
+    /// Whether another IKE SA of the tunnel has a pair in place of one of these.
+    fn is_succeeded(&self, sa: &IkeSa) -> bool {
+        let mut children = sa.established().into_iter().flat_map(|e| &e.children);
+        children.any(|child| self.heir(sa, child).is_some())
     }
 
     /// Where another IKE SA of the tunnel has pairs in place of those of the one that the peer closes, what the peer sent

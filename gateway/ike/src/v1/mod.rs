@@ -482,7 +482,7 @@ impl Endpoint {
             TimerKind::HardLifetime => endpoint.v1_close_sa(now, sa, DownReason::Expired),
             TimerKind::Superseded => endpoint.v1_superseded(now, sa),
             TimerKind::Linger => None,
-            TimerKind::Reassembly | TimerKind::Children => {
+            TimerKind::Reassembly | TimerKind::Children | TimerKind::Answer => {
                 sa.fragments = Reassembly::default();
                 Some(sa)
             }

@@ -85,6 +85,42 @@ fn what_a_peer_sent_before_it_closed_the_old_ike_sa_is_still_taken() {
     world.assert_no_leak();
 }
 
+/// A peer may forget the old pair with the answer to its DELETE: what was sealed with it before has time to arrive.
+///
+/// ```text
+///      A                                            B
+///         ──DELETE of the old IKE SA──▶        sends with the new pair
+///                    ◀──packet, with the old pair──
+///         ◀──the answer──                      a tenth of a second later, or when it is asked again
+/// ```
+#[test]
+fn the_answer_to_a_delete_comes_after_what_was_sent_with_the_old_pair() {
+    for asks_again in [false, true] {
+        let mut world = up(6, plain_tunnels());
+        let old = world.child(A).inbound.spi;
+        reconnect(&mut world, A);
+        world.run(Duration::from_millis(25));
+        world.hold();
+        let now = world.now;
+        world.ends[A].endpoint.expire_child(now, TUNNEL, old);
+        world.settle(A);
+        let delete = world.take_held();
+        assert!(world.give(&delete).is_empty(), "{}", world.story());
+        assert!(world.ends[B].newest().switch_outbound, "{}", world.story());
+        let answer = if asks_again {
+            world.give(&delete)
+        } else {
+            world.run(Duration::from_millis(99));
+            assert!(world.take_held().is_empty(), "{}", world.story());
+            world.run(Duration::from_millis(1));
+            world.take_held()
+        };
+        assert_eq!(answer.len(), 1, "{}", world.story());
+        world.run(Duration::from_millis(200));
+        assert!(world.take_held().is_empty(), "{}", world.story());
+    }
+}
+
 /// ```text
 ///      A                                            B
 ///         ──IKE_AUTH──▶                        sends with the old pair
