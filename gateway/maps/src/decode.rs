@@ -144,6 +144,7 @@ pub fn ethernet<F: Frame + ?Sized>(frame: &F) -> Result<Headers, Undecoded> {
 /// # Errors
 /// [`Undecoded::NotIp`] for another version, [`Undecoded::Malformed`] when a header ends early, a length
 /// contradicts another, or there are more IPv6 extension headers than anybody sends.
+#[inline(always)]
 pub fn ip<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Headers, Undecoded> {
     let [first] = read(frame, offset)?;
     match first >> 4 {

@@ -7,6 +7,7 @@ const TCP_SYN: u8 = 0x02;
 
 /// Finishes the TCP or UDP checksum of a packet whose sender left that to a NIC, as hosts behind virtual interfaces do:
 /// then the field holds the sum of the pseudo header alone. A checksum that is right stays, also where it looks like that.
+#[inline]
 pub(crate) fn complete_checksum(packet: &mut [u8], headers: &Headers) {
     let field = match headers.protocol {
         protocol::TCP => 16,

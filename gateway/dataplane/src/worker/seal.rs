@@ -69,12 +69,6 @@ struct Ready {
 }
 
 impl Ready {
-    /// The route that the packet before took, if a packet of this SA takes the same.
-    fn last_route(&self, job: &Job) -> Option<usize> {
-        let last = self.routes.last()?;
-        ((last.sa, last.generation) == (job.sa, job.generation)).then(|| self.routes.len() - 1)
-    }
-
     fn push(&mut self, job: Job, plan: Plan) {
         self.jobs.push(job);
         self.plans.push(plan);
@@ -87,15 +81,19 @@ impl Worker {
         let mut collected = std::mem::take(&mut self.seal);
         let mut ready = Ready::default();
         let mut rest = collected.drain(..);
-        while let Some(mut job) = rest.next() {
+        while let Some(job) = rest.next() {
             self.prefetch(rest.as_slice(), job.sa);
-            if ready.jobs.remaining_capacity() < MAX_FRAGMENTS || ready.routes.is_full() {
+            if ready.jobs.remaining_capacity() <= MAX_FRAGMENTS || ready.routes.is_full() {
                 self.seal_ready(&mut ready, now);
             }
-            match self.prepare(&mut job, &mut ready) {
-                Ok((plan, None)) => ready.push(job, plan),
-                Ok((plan, Some(cut))) => self.fragment(job, plan, cut, &mut ready),
-                Err(cause) => self.discard(job.frame, job.sa, cause),
+            // Changed where it stays: a copy of what has only just been written in parts would wait for it.
+            let Ready { jobs, plans, routes } = &mut ready;
+            let last = jobs.len();
+            jobs.push(job);
+            match self.prepare(&mut jobs[last], routes) {
+                Ok((plan, None)) => plans.push(plan),
+                Ok((plan, Some(cut))) => self.fragment(plan, cut, &mut ready),
+                Err(cause) => jobs.drain(last..).for_each(|job| self.discard(job.frame, job.sa, cause)),
             }
         }
         drop(rest);
@@ -173,9 +171,10 @@ impl Worker {
         routes.clear();
     }
 
-    /// Makes the fragments of a packet ready in its place, all or none of them (RFC 4301 section 8.2.1: before sealing,
+    /// Makes the fragments of the last packet ready in its place, all or none of them (RFC 4301 section 8.2.1: before sealing,
     /// so that the peer need not put anything together).
-    fn fragment(&mut self, mut job: Job, plan: Plan, cut: Cut, ready: &mut Ready) {
+    fn fragment(&mut self, plan: Plan, cut: Cut, ready: &mut Ready) {
+        let Some(mut job) = ready.jobs.pop() else { return };
         if self.wire.umem.free_for(cut.longest()) < cut.count() {
             count(self.shared.counters.no_frame());
             return self.discard(job.frame, job.sa, DropCause::QueueFull);
@@ -234,15 +233,17 @@ impl Worker {
 
     /// Everything that a forwarder does to an inner packet before it is sealed; how to cut it, when it does not fit and
     /// may be cut.
-    fn prepare(&mut self, job: &mut Job, ready: &mut Ready) -> Result<(Plan, Option<Cut>), DropCause> {
-        let route = match ready.last_route(job) {
-            Some(route) => route,
-            None => {
-                ready.routes.push(self.route(job.sa, job.generation)?);
-                ready.routes.len() - 1
-            }
-        };
-        let Route { mtu, longest, mss, .. } = ready.routes[route];
+    fn prepare(
+        &mut self,
+        job: &mut Job,
+        routes: &mut ArrayVec<Route, MAX>,
+    ) -> Result<(Plan, Option<Cut>), DropCause> {
+        let is_like = |last: &Route| (last.sa, last.generation) == (job.sa, job.generation);
+        if !routes.last().is_some_and(is_like) {
+            routes.push(self.route(job.sa, job.generation)?);
+        }
+        let route = routes.len() - 1;
+        let Route { mtu, longest, mss, .. } = routes[route];
 
         let buf = self.wire.umem.bytes(&mut job.frame);
         let headers = decode::ip(&buf[..job.end], job.start).map_err(|_| DropCause::BadInner)?;

@@ -59,6 +59,7 @@ impl Wire {
         self.sockets.iter()
     }
 
+    #[inline(always)]
     pub(super) fn receive(&mut self, number: usize) -> Option<Result<Received, Lost>> {
         self.sockets[number].receive(&mut self.umem)
     }
@@ -115,7 +116,24 @@ impl Wire {
     ///
     /// # Errors
     /// The frame, and why the packet is dropped.
+    #[inline(always)]
     pub(super) fn send(
+        &mut self,
+        packet: Outgoing,
+        resolution: Resolution,
+        now: Instant,
+    ) -> Result<(), (Frame, DropCause)> {
+        match resolution {
+            Resolution::Hop(hop) if self.outlet.is_none() => {
+                self.transmit(packet.frame, packet.start, packet.end, &hop)
+            }
+            _ => self.send_otherwise(packet, resolution, now),
+        }
+    }
+
+    /// The same, where it is not a port's ring that most packets go to.
+    #[inline(never)]
+    fn send_otherwise(
         &mut self,
         packet: Outgoing,
         resolution: Resolution,
@@ -138,7 +156,6 @@ impl Wire {
             };
         }
         match resolution {
-            Resolution::Hop(hop) => self.transmit(packet.frame, packet.start, packet.end, &hop),
             Resolution::Unresolved { neighbour, .. } => match self.hold.push(packet, now) {
                 Ok(is_first) => {
                     // If too many ask, the first packet after these have waited in vain asks again.
@@ -149,6 +166,7 @@ impl Wire {
                 }
                 Err(packet) => Err((packet.frame, DropCause::NoRoute)),
             },
+            Resolution::Hop(hop) => self.transmit(packet.frame, packet.start, packet.end, &hop),
             Resolution::Local | Resolution::None => Err((packet.frame, DropCause::NoRoute)),
         }
     }
@@ -178,6 +196,7 @@ impl Wire {
         }
     }
 
+    #[inline(always)]
     fn transmit(
         &mut self,
         mut frame: Frame,

@@ -215,7 +215,7 @@ impl Socket {
     }
 
     /// The next frame that came in.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive(&mut self, umem: &mut Umem) -> Option<Result<Received, Lost>> {
         loop {
             let descriptor = self.receive.pop()?;
@@ -271,7 +271,7 @@ impl Socket {
     ///
     /// # Errors
     /// The frame, when the ring is full, or the packet does not lie in one chunk and the socket sends no such.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn transmit(
         &mut self,
         umem: &mut Umem,

@@ -85,10 +85,33 @@ impl Drop for Mapping {
 /// The right to touch one chunk of one [`Umem`], or [`LONG`] of them.
 #[derive(Debug)]
 #[must_use = "a frame that is dropped is lost to its UMEM: give it back"]
-pub(crate) struct Frame {
-    chunk: u32,
-    owner: u32,
-    is_long: bool,
+pub(crate) struct Frame(u64);
+
+impl Frame {
+    const OWNER: u32 = 32;
+    const LONG: u64 = 1 << 63;
+
+    /// One number, which stays in one register wherever a packet goes: the chunk, the UMEM's owner below 2^31, and
+    /// whether others belong to the chunk.
+    #[inline]
+    fn new(chunk: u32, owner: u32, is_long: bool) -> Self {
+        Frame(u64::from(chunk) | u64::from(owner) << Self::OWNER | if is_long { Self::LONG } else { 0 })
+    }
+
+    #[inline]
+    fn chunk(&self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn owner(&self) -> u32 {
+        ((self.0 & !Self::LONG) >> Self::OWNER) as u32
+    }
+
+    #[inline]
+    fn is_long(&self) -> bool {
+        self.0 & Self::LONG != 0
+    }
 }
 
 /// The chunks of one worker, and the free ones among them.
@@ -107,11 +130,11 @@ impl Umem {
     /// Maps `chunks` chunks and `long` long frames, all free.
     pub(crate) fn new(chunks: u32, long: u32) -> io::Result<Self> {
         static OWNERS: AtomicU32 = AtomicU32::new(0);
-        let owner = OWNERS.fetch_add(1, Relaxed);
+        let owner = OWNERS.fetch_add(1, Relaxed) % (1 << 31);
         let memory = Mapping::anonymous(chunks as usize * CHUNK + long as usize * LONG_BYTES)?;
-        let free = (0..chunks).rev().map(|chunk| Frame { chunk, owner, is_long: false }).collect();
+        let free = (0..chunks).rev().map(|chunk| Frame::new(chunk, owner, false)).collect();
         let place = |n| chunks + n * LONG as u32;
-        let free_long = (0..long).rev().map(|n| Frame { chunk: place(n), owner, is_long: true }).collect();
+        let free_long = (0..long).rev().map(|n| Frame::new(place(n), owner, true)).collect();
         let pieces = vec![0; long as usize];
         Ok(Umem { memory, owner, free, first_long: chunks, free_long, pieces })
     }
@@ -135,8 +158,8 @@ impl Umem {
     /// Takes a frame back.
     #[inline]
     pub(crate) fn give(&mut self, frame: Frame) {
-        debug_assert_eq!(frame.owner, self.owner);
-        if frame.is_long { self.free_long.push(frame) } else { self.free.push(frame) }
+        debug_assert_eq!(frame.owner(), self.owner);
+        if frame.is_long() { self.free_long.push(frame) } else { self.free.push(frame) }
     }
 
     /// Frames of one chunk that are free.
@@ -155,13 +178,13 @@ impl Umem {
     /// When the frame is another UMEM's.
     #[inline]
     pub(crate) fn bytes<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
-        assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
-        let len = if frame.is_long { LONG_BYTES } else { CHUNK };
+        assert!(frame.owner() == self.owner, "a frame of another UMEM");
+        let len = if frame.is_long() { LONG_BYTES } else { CHUNK };
         // SAFETY: a Frame of this UMEM names one chunk, or as many as are long, within the mapping, which lives as long
         // as `self`. There is one Frame a chunk, borrowed mutably for the result's lifetime, and none while the kernel
         // owns the chunk.
         unsafe {
-            let start = self.memory.base().add(frame.chunk as usize * CHUNK);
+            let start = self.memory.base().add(frame.chunk() as usize * CHUNK);
             std::slice::from_raw_parts_mut(start.as_ptr(), len)
         }
     }
@@ -169,7 +192,7 @@ impl Umem {
     /// Brings near what lies around an offset of a frame: the two lines from the one before it on.
     #[inline]
     pub(crate) fn prefetch(&self, frame: &Frame, at: usize) {
-        self.prefetch_address((frame.chunk as usize * CHUNK + at) as u64);
+        self.prefetch_address((frame.chunk() as usize * CHUNK + at) as u64);
     }
 
     /// The same, of a chunk that the kernel gives back.
@@ -200,20 +223,20 @@ impl Umem {
     /// Gives a frame of one chunk up to the kernel: its address plus `offset`. Undone by [`Umem::reclaim`].
     #[inline]
     pub(super) fn release(&self, frame: Frame, offset: usize) -> u64 {
-        assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
-        assert!(!frame.is_long, "the kernel takes one chunk at a time");
-        frame.chunk as u64 * CHUNK as u64 + offset as u64
+        assert!(frame.owner() == self.owner, "a frame of another UMEM");
+        assert!(!frame.is_long(), "the kernel takes one chunk at a time");
+        frame.chunk() as u64 * CHUNK as u64 + offset as u64
     }
 
     /// How many pieces `start..end` of a frame is given up in: none crosses from one chunk to the next.
     #[inline]
     pub(super) fn pieces(&self, frame: &Frame, start: usize, end: usize) -> u32 {
-        if frame.is_long { (end.div_ceil(CHUNK) - start / CHUNK) as u32 } else { 1 }
+        if frame.is_long() { (end.div_ceil(CHUNK) - start / CHUNK) as u32 } else { 1 }
     }
 
     /// Gives a frame up to the kernel to be sent: address and length of each piece of `start..end`, in order, and whether
     /// others follow. Undone by [`Umem::reclaim_sent`], once for each piece.
-    #[inline]
+    #[inline(always)]
     pub(super) fn release_to_send(
         &mut self,
         frame: Frame,
@@ -221,13 +244,13 @@ impl Umem {
         end: usize,
         mut piece: impl FnMut(u64, usize, bool),
     ) {
-        if !frame.is_long {
+        if !frame.is_long() {
             return piece(self.release(frame, start), end - start, false);
         }
-        assert_eq!(frame.owner, self.owner, "a frame of another UMEM");
+        assert!(frame.owner() == self.owner, "a frame of another UMEM");
         let pieces = self.pieces(&frame, start, end);
-        self.pieces[(frame.chunk - self.first_long) as usize / LONG] = pieces as u8;
-        let base = frame.chunk as u64 * CHUNK as u64;
+        self.pieces[(frame.chunk() - self.first_long) as usize / LONG] = pieces as u8;
+        let base = frame.chunk() as u64 * CHUNK as u64;
         let mut at = start;
         while at < end {
             let next = (at / CHUNK * CHUNK + CHUNK).min(end);
@@ -252,7 +275,7 @@ impl Umem {
         let left = self.pieces.get_mut(n as usize)?;
         *left = left.saturating_sub(1);
         let chunk = self.first_long + n * LONG as u32;
-        (*left == 0).then_some(Frame { chunk, owner: self.owner, is_long: true })
+        (*left == 0).then_some(Frame::new(chunk, self.owner, true))
     }
 
     /// The frame of one chunk that the kernel gives back by its address, and the offset in it. `None` beyond those.
@@ -263,7 +286,7 @@ impl Umem {
     pub(super) unsafe fn reclaim(&self, address: u64) -> Option<(Frame, usize)> {
         let chunk = address / CHUNK as u64;
         (chunk < u64::from(self.first_long)).then(|| {
-            let frame = Frame { chunk: chunk as u32, owner: self.owner, is_long: false };
+            let frame = Frame::new(chunk as u32, self.owner, false);
             (frame, (address % CHUNK as u64) as usize)
         })
     }
@@ -324,7 +347,7 @@ mod tests {
             // SAFETY: each piece was just released, and is reclaimed once.
             let mut back: Vec<_> = given.iter().map(|p| unsafe { umem.reclaim_sent(p.0) }).collect();
             frame = back.pop().unwrap().unwrap();
-            assert!(back.iter().all(Option::is_none) && frame.chunk as usize == 2 + LONG);
+            assert!(back.iter().all(Option::is_none) && frame.chunk() as usize == 2 + LONG);
         }
         umem.give(frame);
         umem.give(other);
