@@ -51,6 +51,11 @@ pub fn trixie() -> Option<PathBuf> {
     made("trixie", &(recipe("trixie", &["iproute2"]) + MLKEM))
 }
 
+/// A Debian 12 in a directory, with strongSwan 5.9, if it has been made.
+pub fn bookworm() -> Option<PathBuf> {
+    made("bookworm", &recipe("bookworm", &GUEST))
+}
+
 /// The parts of the kernel peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uml {
@@ -64,7 +69,7 @@ pub struct Uml {
 
 /// The kernel peer, if it has been made.
 pub fn uml() -> Option<Uml> {
-    let root = made("bookworm", &recipe("bookworm", &GUEST))?;
+    let root = bookworm()?;
     let kernel = made("uml", &uml_recipe())?;
     // The last thing that is put into the root.
     let joined = root.join(INIT_PATH).exists();
@@ -260,7 +265,7 @@ fn kernel() -> Result<()> {
 /// Gives the guest's root the modules of its kernel, and its first program.
 fn join_modules() -> Result<()> {
     let missing = "one of its parts is missing";
-    let root = made("bookworm", &recipe("bookworm", &GUEST)).context(missing)?;
+    let root = bookworm().context(missing)?;
     let modules = made("uml", &uml_recipe()).context(missing)?.join("modules");
     let version = fs::read_dir(&modules)?.flatten().next().context("the kernel has no modules")?.file_name();
     let to = root.join("lib/modules");

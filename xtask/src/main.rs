@@ -11,6 +11,7 @@ mod build;
 mod fuzz;
 mod lab;
 mod load;
+mod package;
 mod packages;
 mod shell;
 mod tally;
@@ -78,6 +79,8 @@ enum Verb {
         #[arg(long)]
         runs: Option<u64>,
     },
+    /// Build the Debian package, with units, manual and completions
+    Package,
     /// Measure, side by side with others
     Bench {
         /// Which bench, as `ike`; all without a name
@@ -123,6 +126,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Build { release } => build::build(release).map(|_| ()),
         Verb::Load { interfaces, bpf_dir } => load::load(&interfaces, &bpf_dir),
         Verb::Unload { bpf_dir } => load::unload(&bpf_dir),
+        Verb::Package => package::package().map(|_| ()),
         Verb::Demo { json } => lab::demo(json),
         Verb::Lab(Lab::Up { name }) => lab::up(&name),
         Verb::Lab(Lab::Down { name }) => lab::down(name.as_deref()),

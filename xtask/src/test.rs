@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::shell::{self, Step, Stream};
 use crate::tally::Tally;
-use crate::{build, packages, setup};
+use crate::{build, package, packages, setup};
 
 /// Features that the lints look behind as well. The bench's `peers` is not one: it wants a library of the system.
 const LINTED_FEATURES: &str = "adit-esp/fuzzing,adit-ike/fuzzing,adit-maps/fuzzing,adit-maps/user";
@@ -77,6 +77,8 @@ struct Tests {
     tally: Tally,
     /// The soak alone is asked for, which then lasts as long and follows from the seed that the options say.
     soak_alone: bool,
+    /// The Debian package, once it is built.
+    deb: Option<PathBuf>,
 }
 
 impl Tests {
@@ -96,6 +98,7 @@ impl Tests {
         }
         if chosen(Selection::Interop) {
             peers();
+            self.package();
         }
         let scenarios = [
             (Selection::Lab, "xdp"),
@@ -111,6 +114,7 @@ impl Tests {
             (Selection::Interop, "quickstart"),
             (Selection::Interop, "peer_config"),
             (Selection::Interop, "prometheus"),
+            (Selection::Interop, "package"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {
@@ -142,6 +146,18 @@ impl Tests {
             Step::new("run the lints", command, "mend what clippy names above").shown()
         });
         self.arm();
+    }
+
+    /// The Debian package that the scenarios install.
+    fn package(&mut self) {
+        if packages::is_debian() {
+            let mut deb = None;
+            self.holds("package", || {
+                deb = Some(package::package()?);
+                Ok(())
+            });
+            self.deb = deb;
+        }
     }
 
     /// That the kernels' room compiles for a processor that it has no kernels for.
@@ -226,6 +242,9 @@ impl Tests {
         command.arg("test").args(arguments).env("ADIT_BIN", build::binary_path(true));
         if std::env::var_os("ADIT_SEEDS").is_none() {
             command.env("ADIT_SEEDS", SEEDS.to_string());
+        }
+        if let Some(deb) = &self.deb {
+            command.env("ADIT_DEB", deb);
         }
         if let Some(filter) = &options.filter {
             command.args(["--", filter]);

@@ -19,6 +19,7 @@ mod cli;
 mod document;
 mod import;
 mod log;
+mod notify;
 mod peer_config;
 mod resources;
 mod run;

@@ -1,6 +1,6 @@
 //! The gateway's processes.
 
-use crate::cli;
+use crate::{cli, notify::Manager};
 use adit_api::{Identity, Listen, Server, data_plane_socket};
 use adit_control::{
     Config, Control, ControlError, Options,
@@ -184,6 +184,8 @@ async fn watch(
     mut control: Option<(&Control, &mut JoinHandle<Result<(), ControlError>>)>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
+    let manager = Manager::from_environment();
+    manager.ready();
     let mut look = tokio::time::interval(LOOK);
     loop {
         let ended = async {
@@ -200,6 +202,7 @@ async fn watch(
             stop = signals.next() => {
                 if stop {
                     tracing::info!("stopping");
+                    manager.stopping();
                     return Ok(());
                 }
                 if let Some((control, _)) = &control {
@@ -208,6 +211,7 @@ async fn watch(
                 }
             }
             _ = look.tick() => {
+                manager.alive();
                 if let Some(dead) = workers.and_then(|w| w.report().workers.into_iter().find(|w| !w.running)) {
                     anyhow::bail!("worker {} of the data plane has ended", dead.id);
                 }
