@@ -4,7 +4,7 @@ use crate::{cli, notify::Manager};
 use adit_api::{Identity, Listen, Server, data_plane_socket};
 use adit_control::{
     Config, Control, ControlError, Options,
-    config::{Api, Xdp},
+    config::{Api, Gateway, Xdp},
     own_document,
     store::{Store, StoreError, gateway_of},
 };
@@ -15,15 +15,18 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
+    time::MissedTickBehavior,
 };
 
 /// How often the workers are looked after.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long until a data plane that did not start is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs control, the data plane, or both, until a signal or until one of them cannot go on.
 pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool) -> anyhow::Result<()> {
@@ -35,12 +38,18 @@ pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool)
             true => stored(arguments).await.map(|(config, store)| (config, Some(store)))?,
             false => (looked_up(arguments)?, None),
         };
-        let workers = data_plane.then(|| start_data_plane(&config, arguments)).transpose()?;
+        let mut workers = data_plane.then(|| Workers::new(arguments, config.api.clone()));
+        if let Some(workers) = &mut workers {
+            workers.follow(&config.gateway)?;
+        }
+        if !config.gateway.is_there() {
+            tracing::info!("there is no gateway in {} yet", arguments.data_dir.display());
+        }
         let result = match store {
-            Some(store) => run_control(config, store, arguments, workers.as_ref(), &mut signals).await,
-            None => watch(workers.as_ref(), None, &mut signals).await,
+            Some(store) => run_control(config, store, arguments, workers.as_mut(), &mut signals).await,
+            None => watch(workers.as_mut(), None, &mut signals).await,
         };
-        let stopped = workers.map_or(Ok(()), Dataplane::stop).context("stopping the data plane");
+        let stopped = workers.map_or(Ok(()), |mut workers| workers.stop());
         // What stopped the data plane explains why control found it stopped.
         stopped.and(result)
     })
@@ -59,7 +68,7 @@ async fn stored(arguments: &cli::Gateway) -> anyhow::Result<(Config, Store)> {
         plan.warnings.iter().for_each(|line| tracing::warn!("{line}"));
         api = own.unwrap_or(api);
     }
-    let config = store.config(api).await?.with_context(|| no_gateway(arguments))?;
+    let config = store.config(api.clone()).await?.unwrap_or_else(|| nothing_yet(api));
     Ok((config, store))
 }
 
@@ -68,20 +77,89 @@ fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<Config> {
     if let Some(file) = &arguments.config {
         return Ok(Config::check(file)?);
     }
-    let gateway = gateway_of(&arguments.data_dir)?.with_context(|| no_gateway(arguments))?;
-    Ok(Config { gateway, api: Api::default(), tunnels: Vec::new(), warnings: Vec::new() })
+    let gateway = gateway_of(&arguments.data_dir)?.unwrap_or_else(Gateway::none);
+    Ok(Config { gateway, ..nothing_yet(Api::default()) })
 }
 
-fn no_gateway(arguments: &cli::Gateway) -> String {
-    format!(
-        "there is no gateway in {}: say what it is with --config FILE, once, or always",
-        arguments.data_dir.display()
-    )
+fn nothing_yet(api: Api) -> Config {
+    Config { gateway: Gateway::none(), api, tunnels: Vec::new(), warnings: Vec::new() }
 }
 
-fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result<Dataplane> {
-    let mut roles = BTreeMap::from([(config.gateway.wan.as_str(), role::WAN)]);
-    for lan in &config.gateway.lan {
+/// The data plane of this process, as long as there is a gateway to have one.
+struct Workers<'a> {
+    arguments: &'a cli::Gateway,
+    api: Api,
+    /// For what it was started last, whether that went well or not.
+    of: Gateway,
+    running: Option<Dataplane>,
+    /// When to try once more after it did not start, and why it did not.
+    again: Option<(Instant, String)>,
+}
+
+impl<'a> Workers<'a> {
+    fn new(arguments: &'a cli::Gateway, api: Api) -> Self {
+        Workers { arguments, api, of: Gateway::none(), running: None, again: None }
+    }
+
+    /// Has it run for what the gateway is now: with other interfaces, another one takes its place and goes on with every SA.
+    ///
+    /// # Errors
+    /// It cannot be stopped, or does not start.
+    fn follow(&mut self, gateway: &Gateway) -> anyhow::Result<()> {
+        let what = |of: &Gateway| (of.wan.clone(), of.lan.clone(), of.xdp);
+        let same = what(&self.of) == what(gateway);
+        self.of = gateway.clone();
+        if same && self.running.is_some() == gateway.is_there() {
+            return Ok(());
+        }
+        self.stop()?;
+        if gateway.is_there() {
+            self.running = Some(start_data_plane(gateway, &self.api, self.arguments)?);
+        }
+        self.again = None;
+        Ok(())
+    }
+
+    /// [`Workers::follow`] while others go on: what fails is told, and tried again.
+    fn try_to_follow(&mut self, gateway: &Gateway) {
+        let Err(e) = tokio::task::block_in_place(|| self.follow(gateway)) else { return };
+        let why = format!("{e:#}");
+        if self.again.as_ref().is_none_or(|(_, known)| *known != why) {
+            tracing::error!("{why}; it is tried again every {} s", AGAIN.as_secs());
+        }
+        self.again = Some((Instant::now() + AGAIN, why));
+    }
+
+    /// Looks after it.
+    ///
+    /// # Errors
+    /// One of its workers has ended.
+    fn look(&mut self, alone: bool) -> anyhow::Result<()> {
+        let dead = |w: &Dataplane| w.report().workers.into_iter().find(|w| !w.running);
+        if let Some(dead) = self.running.as_ref().and_then(dead) {
+            anyhow::bail!("worker {} of the data plane has ended", dead.id);
+        }
+        let is_due = self.again.as_ref().is_some_and(|(at, _)| *at <= Instant::now());
+        let mut gateway = self.of.clone();
+        if alone && self.arguments.config.is_none() {
+            // Control may be writing; then the next look finds it.
+            gateway =
+                gateway_of(&self.arguments.data_dir).map_or(gateway, |g| g.unwrap_or_else(Gateway::none));
+        }
+        if is_due || gateway != self.of {
+            self.try_to_follow(&gateway);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        self.running.take().map_or(Ok(()), Dataplane::stop).context("stopping the data plane")
+    }
+}
+
+fn start_data_plane(gateway: &Gateway, api: &Api, arguments: &cli::Gateway) -> anyhow::Result<Dataplane> {
+    let mut roles = BTreeMap::from([(gateway.wan.as_str(), role::WAN)]);
+    for lan in &gateway.lan {
         *roles.entry(lan).or_default() |= role::LAN;
     }
     let ports =
@@ -92,15 +170,15 @@ fn start_data_plane(config: &Config, arguments: &cli::Gateway) -> anyhow::Result
         tun: adit_control::routes::DEVICE.to_owned(),
         workers: None,
         max_sas: arguments.max_sas,
-        mode: match config.gateway.xdp {
+        mode: match gateway.xdp {
             Xdp::Auto => XdpMode::Auto,
             Xdp::ZeroCopy => XdpMode::ZeroCopy,
             Xdp::Driver => XdpMode::Driver,
             Xdp::Generic => XdpMode::Generic,
             Xdp::None => XdpMode::None,
         },
-        socket: Some(data_plane_socket(&config.api.socket)),
-        gives_keys: config.api.capture_keys,
+        socket: Some(data_plane_socket(&api.socket)),
+        gives_keys: api.capture_keys,
         crypto: arguments.crypto.map(|crypto| match crypto {
             cli::Crypto::Avx512 => Backend::Avx512,
             cli::Crypto::Avx2 => Backend::Avx2,
@@ -121,9 +199,10 @@ async fn run_control(
     config: Config,
     store: Store,
     arguments: &cli::Gateway,
-    workers: Option<&Dataplane>,
+    workers: Option<&mut Workers<'_>>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
+    let alone = workers.is_none();
     let api = config.api.clone();
     let options = Options {
         file: arguments.config.clone(),
@@ -152,9 +231,9 @@ async fn run_control(
     }
     let result = watch(workers, Some((&control, &mut task)), signals).await;
     // Without control packets flow on, and the next one goes on from here. Without the data plane nothing does.
-    match workers {
-        Some(_) => control.shutdown().await,
-        None => control.leave().await,
+    match alone {
+        false => control.shutdown().await,
+        true => control.leave().await,
     }
     drop(server);
     result
@@ -180,17 +259,30 @@ fn listen(config: &Config, data_dir: &Path) -> Listen {
 
 /// Goes on until a signal says stop, or something that runs has ended by itself.
 async fn watch(
-    workers: Option<&Dataplane>,
+    mut workers: Option<&mut Workers<'_>>,
     mut control: Option<(&Control, &mut JoinHandle<Result<(), ControlError>>)>,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     let manager = Manager::from_environment();
     manager.ready();
     let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gateway = control.as_ref().map(|(control, _)| control.gateway());
     loop {
         let ended = async {
             match &mut control {
                 Some((_, task)) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            let told = match &mut gateway {
+                Some(gateway) => gateway.changed().await.map(|()| gateway.borrow_and_update().clone()).ok(),
+                None => None,
+            };
+            match told {
+                Some(gateway) => gateway,
+                // Nobody tells, or control has ended, which is seen by itself.
                 None => std::future::pending().await,
             }
         };
@@ -210,10 +302,15 @@ async fn watch(
                     let _ = control.reload().await;
                 }
             }
+            gateway = changed => {
+                if let Some(workers) = &mut workers {
+                    workers.try_to_follow(&gateway);
+                }
+            }
             _ = look.tick() => {
                 manager.alive();
-                if let Some(dead) = workers.and_then(|w| w.report().workers.into_iter().find(|w| !w.running)) {
-                    anyhow::bail!("worker {} of the data plane has ended", dead.id);
+                if let Some(workers) = &mut workers {
+                    workers.look(control.is_none())?;
                 }
             }
         }

@@ -10,9 +10,12 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     let gateway = &status.gateway;
     let addresses = gateway.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let up = status.tunnels.iter().filter(|t| t.state == State::Connected).count();
+    let name = match gateway.addresses.is_empty() {
+        true => "no gateway yet".to_owned(),
+        false => format!("gateway {} ({addresses})", gateway.name),
+    };
     let mut out = vec![format!(
-        "gateway {} ({addresses}), Adit {}, up {}: {up} of {} tunnels connected",
-        gateway.name,
+        "{name}, Adit {}, up {}: {up} of {} tunnels connected",
         gateway.version,
         ago(now, gateway.started_at),
         status.tunnels.len()

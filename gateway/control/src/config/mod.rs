@@ -153,6 +153,24 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What there is before a gateway is created: nothing that listens, and no interface.
+    pub fn none() -> Gateway {
+        Gateway {
+            name: String::new(),
+            addresses: Vec::new(),
+            wan: String::new(),
+            lan: Vec::new(),
+            local_id: None,
+            xdp: Xdp::Auto,
+            ike: EndpointConfig::default(),
+        }
+    }
+
+    /// Whether there is one: it has an address then.
+    pub fn is_there(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
     /// Whether one interface is both sides.
     pub fn is_one_armed(&self) -> bool {
         self.lan.contains(&self.wan)

@@ -30,7 +30,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -41,7 +41,7 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// The resources.
     pub store: Store,
-    /// What they say now. Once `control` runs, each tunnel has its own part of it, and this has none.
+    /// What they say now, with [`config::Gateway::none`] where they say nothing. Once `control` runs, each tunnel has its own part of it, and this has none.
     pub config: Config,
     /// Where the data plane pins its maps.
     pub bpf_dir: PathBuf,
@@ -98,6 +98,7 @@ pub struct Stopped;
 pub struct Control {
     commands: mpsc::Sender<Command>,
     events: broadcast::Sender<Event>,
+    gateway: watch::Receiver<config::Gateway>,
     store: Store,
     file: Option<Arc<Path>>,
 }
@@ -168,8 +169,8 @@ impl Control {
         let (commands, receiver) = mpsc::channel(16);
         let (store, file) = (options.store.clone(), options.file.clone().map(Arc::from));
         let daemon = run::Daemon::new(options).await?;
-        let events = daemon.tunnels.events();
-        Ok((Control { commands, events, store, file }, tokio::spawn(daemon.run(receiver))))
+        let (events, gateway) = (daemon.tunnels.events(), daemon.gateway.subscribe());
+        Ok((Control { commands, events, gateway, store, file }, tokio::spawn(daemon.run(receiver))))
     }
 
     /// Everything at this moment.
@@ -195,6 +196,11 @@ impl Control {
     /// What happens to the tunnels from now on. Who does not keep up misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// What the gateway is, and what becomes of it: [`config::Gateway::none`] as long as there is none.
+    pub fn gateway(&self) -> watch::Receiver<config::Gateway> {
+        self.gateway.clone()
     }
 
     /// The configuration of the other side of a tunnel. It holds keys only where both the request and `api.reveal_secrets`

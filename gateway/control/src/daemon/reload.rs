@@ -8,7 +8,9 @@ use crate::{
     store::{Change, GatewayChange},
     tunnel::{Groups, Slots, Tunnel, policies},
 };
-use adit_ike::TunnelId;
+use adit_ike::{Endpoint, TunnelId};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
 use std::{
     collections::{HashMap, HashSet},
     time::Instant,
@@ -23,11 +25,14 @@ pub enum ReloadError {
     /// Something changed that is only taken at a start.
     #[error("{0} changed, which takes a restart; everything goes on as it was")]
     Restart(String),
+    /// The gateway's new addresses cannot be listened on.
+    #[error("{0}; everything goes on as it was")]
+    Address(ControlError),
     /// The tunnels do not fit into the SPD.
     #[error("the tunnels do not fit into the SPD: {0}; everything goes on as it was")]
     Spd(#[from] CompileError),
     /// The maps refused in the middle of it.
-    #[error("the tunnels are applied, their policies in part: {0}; the next reload completes them")]
+    #[error("what is configured is applied in part: {0}; the next reload completes it")]
     Applied(ControlError),
 }
 
@@ -52,6 +57,9 @@ impl Daemon {
     pub(super) fn plan(&mut self, change: &Change) -> Result<(), ReloadError> {
         if let Some(fields) = self.needs_restart(change) {
             return Err(ReloadError::Restart(fields));
+        }
+        if let Some(gateway) = gateway_after(change) {
+            self.sockets.can_be(&gateway.addresses, &gateway.ike).map_err(ReloadError::Address)?;
         }
         let next = self.next(change)?;
         let changed: HashMap<TunnelId, &Groups> = next
@@ -84,9 +92,12 @@ impl Daemon {
         let now = Instant::now();
         let next = self.next(change)?;
         self.slots = next.slots;
-        match &change.gateway {
-            GatewayChange::Now(gateway) => self.options.config.gateway = Gateway::clone(gateway),
-            GatewayChange::Same | GatewayChange::Gone => {}
+        if let Some(gateway) = gateway_after(change) {
+            if !self.options.config.gateway.is_there() {
+                // What IKE as a whole is to do was not known before. No tunnel can be without a gateway.
+                self.endpoint = Endpoint::new(gateway.ike.clone(), Box::new(UnwrapErr(SysRng)));
+            }
+            self.options.config.gateway = gateway;
         }
         if let Some(api) = &change.api {
             self.options.config.api = api.clone();
@@ -127,6 +138,15 @@ impl Daemon {
             }
         }
         done.unchanged = self.tunnels.len() - done.added.len() - done.changed.len();
+        // Good-byes leave from where the tunnels were.
+        self.drain(now);
+        let Gateway { addresses, ike, .. } = &self.options.config.gateway;
+        let listens = self.sockets.change(addresses, ike).await;
+        self.gateway.send_if_modified(|told| {
+            let differs = *told != self.options.config.gateway;
+            told.clone_from(&self.options.config.gateway);
+            differs
+        });
         self.route();
         let protected = self.protect().await;
         if protected.is_ok() {
@@ -150,7 +170,7 @@ impl Daemon {
         );
         // Reading thousands of tunnels takes many times their size for a moment.
         drop(tokio::task::spawn_blocking(memory::give_back));
-        protected.map(|()| done).map_err(ReloadError::Applied)
+        listens.and(protected).map(|()| done).map_err(ReloadError::Applied)
     }
 
     fn next(&mut self, change: &Change) -> Result<Next, ReloadError> {
@@ -187,17 +207,10 @@ impl Daemon {
         let running = &self.options.config;
         let mut changed = Vec::new();
         match &change.gateway {
-            GatewayChange::Same => {}
-            GatewayChange::Gone => changed.push("gateway"),
-            GatewayChange::Now(next) => {
-                let fields = [
-                    ("gateway.address", running.gateway.addresses != next.addresses),
-                    ("gateway.wan", running.gateway.wan != next.wan),
-                    ("gateway.ike", running.gateway.ike != next.ike),
-                    ("gateway.lan", running.gateway.lan != next.lan),
-                ];
-                changed.extend(fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+            GatewayChange::Now(next) if running.gateway.is_there() && running.gateway.ike != next.ike => {
+                changed.push("gateway.ike");
             }
+            GatewayChange::Same | GatewayChange::Gone | GatewayChange::Now(_) => {}
         }
         if let Some(api) = &change.api {
             let fields = [
@@ -209,5 +222,14 @@ impl Daemon {
             changed.extend(fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
         }
         (!changed.is_empty()).then(|| changed.join(", "))
+    }
+}
+
+/// What the gateway is after a change that has to do with it.
+fn gateway_after(change: &Change) -> Option<Gateway> {
+    match &change.gateway {
+        GatewayChange::Same => None,
+        GatewayChange::Now(gateway) => Some(Gateway::clone(gateway)),
+        GatewayChange::Gone => Some(Gateway::none()),
     }
 }

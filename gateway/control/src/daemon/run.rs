@@ -11,6 +11,7 @@ use super::{
     tunnels::Tunnels,
 };
 use crate::{
+    config::Gateway,
     echo::Echo,
     kept::Keeper,
     memory,
@@ -53,6 +54,8 @@ const GOOD_BYE: Duration = Duration::from_secs(1);
 pub(super) struct Daemon {
     pub(super) options: Options,
     pub(super) endpoint: Endpoint,
+    /// What the gateway is, for whoever runs its data plane.
+    pub(super) gateway: watch::Sender<Gateway>,
     pub(super) sockets: Sockets,
     pub(super) tunnels: Tunnels,
     pub(super) pool: Pool,
@@ -93,12 +96,14 @@ impl Daemon {
         let ike = options.config.gateway.ike.clone();
         // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
         let (received, datagrams) = mpsc::channel(1024);
-        let sockets = Sockets::open(&options.config.gateway.addresses, &ike, &received).await?;
+        let mut sockets = Sockets::new(received);
+        sockets.change(&options.config.gateway.addresses, &ike).await?;
         let (done, finished) = mpsc::unbounded_channel();
         let results = done.clone();
         let pool = Pool::start(move |result| results.send(Done::Job(result)).is_ok());
         let pool = pool.map_err(ControlError::Threads)?;
         let configured = options.config.tunnels.iter().map(|tunnel| (tunnel, false));
+        let gateway = watch::Sender::new(options.config.gateway.clone());
         let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config.gateway, configured));
         let (heard, echoes) = mpsc::channel(1024);
         let interfaces = Interfaces::default();
@@ -106,6 +111,7 @@ impl Daemon {
         let mut daemon = Daemon {
             // Without randomness no key may be made: SysRng fails only where the kernel has no getrandom(2).
             endpoint: Endpoint::new(ike, Box::new(UnwrapErr(SysRng))),
+            gateway,
             sockets,
             tunnels: Tunnels::default(),
             pool,
@@ -437,6 +443,11 @@ impl Daemon {
     }
 
     fn waiting_for(&self) -> String {
+        if !self.options.config.gateway.is_there() {
+            return "waits for a gateway to be created: `adit gateway create NAME address=IP wan=INTERFACE \
+                    lan=INTERFACE`, or a whole configuration with `adit apply -f FILE`"
+                .into();
+        }
         format!("waits for the data plane: no maps are pinned in {}", self.options.bpf_dir.display())
     }
 
@@ -460,7 +471,7 @@ impl Daemon {
                 addresses: gateway.addresses.clone(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 started_at: timestamp(self.started),
-                waiting_for: self.data_plane.is_none().then(|| self.waiting_for()),
+                waiting_for: (self.data_plane.is_none() || !gateway.is_there()).then(|| self.waiting_for()),
                 refused_reload: self.refused_reload.clone(),
             },
             tunnels,

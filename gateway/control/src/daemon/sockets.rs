@@ -17,38 +17,65 @@ const MAX_DATAGRAM: usize = 65_535;
 const BUFFER: usize = 4 << 20;
 
 /// Port 500 and port 4500 on each of the gateway's addresses, each with a task that reads it.
-pub(super) struct Sockets(BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>);
+pub(super) struct Sockets {
+    open: BTreeMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>,
+    received: mpsc::Sender<(Path, Vec<u8>)>,
+}
 
 impl Sockets {
-    /// Opens those of `addresses`; what is received goes to `received`.
-    pub(super) async fn open(
+    /// None yet; what is received goes to `received`.
+    pub(super) fn new(received: mpsc::Sender<(Path, Vec<u8>)>) -> Self {
+        Sockets { open: BTreeMap::new(), received }
+    }
+
+    /// Whether those of `addresses` that are not open could be.
+    ///
+    /// # Errors
+    /// [`ControlError::Socket`].
+    pub(super) fn can_be(&self, addresses: &[IpAddr], ike: &EndpointConfig) -> Result<(), ControlError> {
+        let wanted = of(addresses, ike).filter(|(address, _)| !self.open.contains_key(address));
+        wanted.into_iter().try_for_each(|(address, _)| {
+            let bound = std::net::UdpSocket::bind(address);
+            bound.map(drop).map_err(|source| ControlError::Socket { address, source })
+        })
+    }
+
+    /// Opens those of `addresses` that are not open yet, and then closes all others.
+    ///
+    /// # Errors
+    /// [`ControlError::Socket`]; those that were open still are.
+    pub(super) async fn change(
+        &mut self,
         addresses: &[IpAddr],
         ike: &EndpointConfig,
-        received: &mpsc::Sender<(Path, Vec<u8>)>,
-    ) -> Result<Self, ControlError> {
-        let mut sockets = Sockets(BTreeMap::new());
-        for ip in addresses {
-            for port in [ike.port, ike.nat_t_port] {
-                let address = SocketAddr::new(*ip, port);
-                let socket = UdpSocket::bind(address)
-                    .await
-                    .map_err(|source| ControlError::Socket { address, source })?;
-                // Without the right to, what the system allows has to do.
-                if let Err(e) = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER) {
-                    tracing::debug!(%address, "the receive buffer stays as it is: {e}");
-                }
-                let socket = Arc::new(socket);
-                let task =
-                    tokio::spawn(read(socket.clone(), address, port == ike.nat_t_port, received.clone()));
-                sockets.0.insert(address, (socket, task));
+    ) -> Result<(), ControlError> {
+        for (address, is_nat_t) in of(addresses, ike) {
+            if self.open.contains_key(&address) {
+                continue;
             }
+            let socket =
+                UdpSocket::bind(address).await.map_err(|source| ControlError::Socket { address, source })?;
+            // Without the right to, what the system allows has to do.
+            if let Err(e) = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER) {
+                tracing::debug!(%address, "the receive buffer stays as it is: {e}");
+            }
+            let socket = Arc::new(socket);
+            let task = tokio::spawn(read(socket.clone(), address, is_nat_t, self.received.clone()));
+            self.open.insert(address, (socket, task));
         }
-        Ok(sockets)
+        self.open.retain(|address, (_, task)| {
+            let stays = addresses.contains(&address.ip());
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        Ok(())
     }
 
     /// Sends a datagram. One that the system does not take is lost like any other: IKE sends it again.
     pub(super) fn send(&self, transmit: &Transmit) {
-        let Some((socket, _)) = self.0.get(&transmit.path.local) else {
+        let Some((socket, _)) = self.open.get(&transmit.path.local) else {
             tracing::debug!(path = %transmit.path, "no socket to send from");
             return;
         };
@@ -60,8 +87,14 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        self.0.values().for_each(|(_, task)| task.abort());
+        self.open.values().for_each(|(_, task)| task.abort());
     }
+}
+
+/// Where they are bound, and whether ESP in UDP comes there too.
+fn of(addresses: &[IpAddr], ike: &EndpointConfig) -> impl Iterator<Item = (SocketAddr, bool)> {
+    let ports = [(ike.port, false), (ike.nat_t_port, true)];
+    addresses.iter().flat_map(move |ip| ports.map(|(port, is_nat_t)| (SocketAddr::new(*ip, port), is_nat_t)))
 }
 
 async fn read(
