@@ -29,6 +29,7 @@
 pub mod adit;
 pub mod capture;
 pub mod demo;
+pub mod diagnosis;
 pub mod document;
 pub mod inject;
 pub mod interop;

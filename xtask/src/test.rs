@@ -113,6 +113,7 @@ impl Tests {
             (Selection::Soak, SOAK),
             (Selection::Interop, "quickstart"),
             (Selection::Interop, "peer_config"),
+            (Selection::Lab, "diagnose"),
             (Selection::Interop, "prometheus"),
             (Selection::Interop, "package"),
             (Selection::Interop, "interop"),

@@ -283,6 +283,16 @@ pub(crate) enum TunnelCommand {
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
+    /// Say why a tunnel does not do what it should: what is wrong, which field to change, and what each side has.
+    Diagnose {
+        /// The tunnel's name.
+        name: String,
+        #[command(flatten)]
+        access: Access,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -450,6 +460,7 @@ mod tests {
             "adit status --json",
             "adit tunnel up a-b",
             "adit tunnel show a-b -o json",
+            "adit tunnel diagnose a-b -o json",
             "adit tunnel down a-b --socket /tmp/s",
             "adit tunnel rekey a-b",
             "adit tunnel rekey --ike a-b",

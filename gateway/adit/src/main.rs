@@ -16,6 +16,7 @@
 
 mod capture;
 mod cli;
+mod diagnose;
 mod document;
 mod import;
 mod log;
@@ -147,6 +148,13 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
             return print(&match output {
                 Format::Json => serde_json::to_string_pretty(&tunnel)?,
                 Format::Table => table::tunnel(&tunnel, SystemTime::now()),
+            });
+        }
+        TunnelCommand::Diagnose { name, access, output } => {
+            let diagnosis = ask(access, async |client| client.diagnose(&name).await)?;
+            return print(&match output {
+                Format::Json => serde_json::to_string_pretty(&diagnosis)?,
+                Format::Table => diagnose::text(&diagnosis),
             });
         }
         TunnelCommand::Capture { name, inner, outer, both: _, write, keys, access } => {

@@ -9,6 +9,7 @@
 //! | [`spd`] | ordered policies compiled into the tables of the SPD, and the way from one to the other without a gap |
 //! | [`sadb`] | which SA lies where in the maps, and what each tunnel has carried in all |
 //! | [`tunnel`] | a tunnel's state: when it negotiates, what people see of it, its log |
+//! | [`diagnose`] | why a tunnel does not do what it should |
 //! | [`peer_config`] | the configuration of the other side, in its vendor's words |
 //! | [`import`] | configurations of others, read into peers and tunnels |
 //! | [`kept`] | what a later process needs to go on |
@@ -24,6 +25,7 @@
 
 pub mod config;
 mod daemon;
+pub mod diagnose;
 pub mod echo;
 pub mod import;
 pub mod kept;

@@ -213,6 +213,25 @@ pub struct Failure {
     pub ours: bool,
     /// Why, for people.
     pub cause: String,
+    /// The same for programs, where it is a matter between the two sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<Box<Mismatch>>,
+}
+
+/// What a negotiation failed about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mismatch {
+    /// `no-answer`, `nat`, `proposal`, `protocol`, `pfs`, `version`, `mode`, `psk`, `id`, `authentication`, `ppk`, `subnets`,
+    /// `tunnel`, `other`.
+    pub about: String,
+    /// The fields of the tunnel to compare with the peer's, the likeliest first.
+    pub fields: Vec<String>,
+    /// What we have or offer.
+    pub ours: Vec<String>,
+    /// What the peer has or offers; `None` where it did not say.
+    pub theirs: Option<Vec<String>>,
+    /// Where the two first differ.
+    pub first_difference: Option<String>,
 }
 
 /// IKE as a whole.

@@ -153,6 +153,16 @@ pub enum Cause {
         /// The peer's, as configured.
         peer_id: Id,
     },
+    /// The peer of an IKEv1 tunnel refused us before it could tell who we are, without a proof that it was the peer. It also
+    /// does so where it has a tunnel of another mode.
+    RefusedV1 {
+        /// The mode in which phase 1 goes.
+        mode: Mode,
+        /// Our identity.
+        local_id: Id,
+        /// The peer's, as configured.
+        peer_id: Id,
+    },
     /// The peer of an IKEv1 tunnel answered with an error of another kind.
     PeerRefusedV1 {
         /// Which.
@@ -311,6 +321,7 @@ impl Cause {
             | Self::UnknownAddress { .. }
             | Self::NotDecrypted { .. }
             | Self::IdentityUnanswered { .. }
+            | Self::RefusedV1 { .. }
             | Self::PeerRefusedV1 { .. }
             | Self::PeerRefused { .. } => Blame::ConfigMismatch,
             Self::InvalidPublicValue { .. }
@@ -346,6 +357,7 @@ impl Cause {
             Self::AuthenticationFailed { .. }
             | Self::NotDecrypted { .. }
             | Self::IdentityUnanswered { .. }
+            | Self::RefusedV1 { .. }
             | Self::Xauth
             | Self::IdMismatch { .. }
             | Self::AuthMethod { .. }

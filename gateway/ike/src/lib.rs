@@ -67,8 +67,9 @@
 //! `endpoint` has the tables and the way of a datagram, `exchange` requests and answers as such, `sa` the
 //! states and one file for each exchange, `wire` the octets, all of IKEv2; `v1` has the same for IKEv1; `crypto` whatever touches keys, `proposal` and
 //! `selector` the negotiation, `error` who is to blame and what the peer is told, `words` what people are
-//! told.
+//! told, `advice` the same as values.
 
+mod advice;
 mod algorithm;
 pub mod codec;
 mod config;
@@ -95,6 +96,7 @@ mod v1;
 mod wire;
 mod words;
 
+pub use advice::{Advice, Matter};
 pub use algorithm::{Encryption, Group, Integrity, Prf, UnknownAlgorithm};
 pub use config::{
     Dpd, EndpointConfig, Id, IkePolicy, InvalidId, IpsecPolicy, Mode, NatT, Ppk, Protocol, Psk,

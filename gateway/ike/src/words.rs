@@ -153,7 +153,8 @@ impl Display for Cause {
             ),
             Self::IdentityUnanswered { port, garbled, local_id, peer_id } => {
                 let hint = if *garbled {
-                    "the peer encrypts with other keys, so most likely the pre-shared keys differ"
+                    "the peer encrypts with other keys, so most likely the pre-shared keys differ, or it is configured for \
+                     aggressive mode (ike.mode)"
                 } else {
                     "most likely the pre-shared keys differ, or the peer does not know our ID, or a firewall stops"
                 };
@@ -163,6 +164,12 @@ impl Display for Cause {
                 }
                 write!(f, " (we are {local_id}, we expect {peer_id})")
             }
+            Self::RefusedV1 { mode, local_id, peer_id } => write!(
+                f,
+                "the peer refused our authentication: the pre-shared keys differ, it does not know the IDs (we are {local_id}, \
+                 we expect {peer_id}), or it is configured for {} (ike.mode)",
+                mode.other()
+            ),
             Self::PeerRefusedV1 { notify } => write!(f, "the peer refused with {notify}"),
             Self::Xauth => f.write_str(
                 "the peer asks for XAUTH or Mode Config, as remote-access servers do; we authenticate by a pre-shared key \

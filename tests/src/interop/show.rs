@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::diagnosis;
 use crate::interop::case::{self, Case, Role, Sa, Shows, Side, TUNNEL};
 use crate::interop::station::{Kind, Pool, Station};
 use crate::namespace::wait_for;
@@ -362,10 +363,39 @@ fn mismatch(station: &mut Station, case: &Case, words: &[&str]) -> Result<String
         }
         told
     })?;
+    diagnosed(station, case)?;
     let state = station.adit.state()?;
     ensure!(state != "connected", "Adit says that the tunnel is up");
     expect_silence(station, "the ends do not agree")?;
     Ok(format!("says {said:?}"))
+}
+
+/// The diagnosis names the field to change, and both values where the protocol tells them: to who is offered something.
+fn diagnosed(station: &Station, case: &Case) -> Result<()> {
+    let field = match case.name.as_str() {
+        "psk" => "psk",
+        "peer-id" => "ike.peer_id",
+        "proposal" => "ike.encryption",
+        "group" => "ike.dh",
+        "child-proposal" => "ipsec.encryption",
+        "ah-against-esp" => "ipsec.protocol",
+        "subnets" => "local_subnets",
+        "version" => "ike.version",
+        "mode" => "ike.mode",
+        "pfs" => "ipsec.pfs",
+        other => bail!("nobody has said what a diagnosis of {other:?} has to name"),
+    };
+    let finding = diagnosis::wait_for_error(&station.adit, SILENCE, |finding| {
+        finding.fields.iter().any(|name| name == field)
+    })?;
+    ensure!(finding.remedy.as_ref().is_some_and(|words| words.contains(field)), "no remedy: {finding:?}");
+    ensure!(!finding.ours.is_empty(), "what Adit has is not told: {finding:?}");
+    ensure!(!finding.cause.contains(case.adit.psk), "the key is told");
+    if case.role == Role::Responds && case.name != "psk" {
+        let theirs = finding.theirs.as_deref().unwrap_or_default();
+        ensure!(!theirs.is_empty() && theirs != finding.ours, "what the peer has is not told: {finding:?}");
+    }
+    Ok(())
 }
 
 fn tunnel_log(station: &Station) -> String {

@@ -11,6 +11,7 @@ use crate::{
 };
 use adit_control::{
     Action, Rekey, Reloaded,
+    diagnose::Diagnosis,
     peer_config::{self, PeerFile},
     resource::Kind,
     status::{LogEntry, Status, TunnelStatus},
@@ -117,6 +118,14 @@ impl Client {
     /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
     pub async fn log(&self, tunnel: &str) -> Result<Vec<LogEntry>, ClientError> {
         self.get(&format!("/v1/tunnels/{}/log", encoded(tunnel))).await
+    }
+
+    /// Why a tunnel does not do what it should.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
+    pub async fn diagnose(&self, tunnel: &str) -> Result<Diagnosis, ClientError> {
+        self.get(&format!("/v1/tunnels/{}/diagnosis", encoded(tunnel))).await
     }
 
     /// What happens from now on, to one tunnel or to all.

@@ -77,6 +77,7 @@ fn routed() -> OpenApiRouter<Gateway> {
         .routes(routes!(gateway::openapi))
         .routes(routes!(tunnels::status))
         .routes(routes!(tunnels::log))
+        .routes(routes!(tunnels::diagnosis))
         .routes(routes!(tunnels::peer_config))
         .routes(routes!(tunnels::up))
         .routes(routes!(tunnels::down))

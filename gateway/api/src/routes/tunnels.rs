@@ -8,6 +8,7 @@ use crate::{
 };
 use adit_control::{
     Action, ActionError, PeerFilesError, Rekey,
+    diagnose::Diagnosis,
     peer_config::{self, PeerFile, Vendor},
     resource::Tunnel,
     status::{LogEntry, TunnelStatus},
@@ -36,6 +37,18 @@ pub(super) async fn status(State(gateway): State<Gateway>, Named(name): Named) -
 pub(super) async fn log(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Vec<LogEntry>> {
     let name = running(&gateway, name).await?;
     gateway.control.log(&name).await?.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
+}
+
+/// Why a tunnel does not do what it should: what is wrong, which field to change, and what each side has. What comes first is
+/// to be mended first.
+#[utoipa::path(get, path = "/v1/tunnels/{name}/diagnosis", params(("name" = String, Path, description = "Its name or its id.")),
+    responses((status = 200, body = Diagnosis),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none.")))]
+pub(super) async fn diagnosis(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Diagnosis> {
+    let name = running(&gateway, name).await?;
+    let status = gateway.status().await?;
+    let found = gateway.control.diagnose(&name, &status).await?;
+    found.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
 }
 
 /// What is asked of the other side's configuration.

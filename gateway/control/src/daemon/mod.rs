@@ -3,6 +3,7 @@
 mod act;
 mod attempts;
 mod data_plane;
+mod inspect;
 mod negotiate;
 mod pool;
 mod probes;
@@ -19,6 +20,7 @@ pub use write::own_document;
 
 use crate::{
     config::{self, Config},
+    diagnose::{self, Diagnosis, Inspected, Machine},
     nic,
     peer_config::{self, PeerConfigError, PeerFile},
     status::{Event, LogEntry, Status},
@@ -107,6 +109,7 @@ enum Command {
     Status(oneshot::Sender<Status>),
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
     Configured(String, oneshot::Sender<Option<Configured>>),
+    Inspect(String, oneshot::Sender<Option<Box<Inspected>>>),
     Act(String, Action, oneshot::Sender<Result<String, ActionError>>),
     RevealsSecrets(oneshot::Sender<bool>),
     /// Whether a change can be followed.
@@ -191,6 +194,21 @@ impl Control {
     /// [`Stopped`].
     pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
         self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// Why a tunnel does not do what it should, from `status`, which is of this moment, and from what the machine says;
+    /// `None` when there is no such tunnel.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn diagnose(&self, tunnel: &str, status: &Status) -> Result<Option<Diagnosis>, Stopped> {
+        let Some(inspected) = self.ask(|answer| Command::Inspect(tunnel.to_owned(), answer)).await? else {
+            return Ok(None);
+        };
+        let Some(shown) = status.tunnels.iter().find(|t| t.name == tunnel) else { return Ok(None) };
+        // Looked at here and not by the task, which IKE waits for.
+        let machine = Machine::look(shown.local, shown.remote).await.unwrap_or_default();
+        Ok(Some(diagnose::diagnose(shown, status, &inspected, &machine)))
     }
 
     /// What happens to the tunnels from now on. Who does not keep up misses the oldest.

@@ -88,7 +88,8 @@ impl Daemon {
                 let of = tunnel.filter(|id| self.tunnels.get(*id).is_some());
                 match of {
                     Some(id) => drop(self.tunnels.with(id, |t| {
-                        t.failed(now, phase, Some(exchange.to_string()), initiator, &cause);
+                        let advice = Some(cause.advice(phase));
+                        t.failed(now, phase, Some(exchange.to_string()), initiator, &cause, advice);
                     })),
                     None => tracing::debug!(%peer, "{exchange} failed: {cause}"),
                 }
@@ -189,7 +190,7 @@ impl Daemon {
                 let flow = tunnel.connecting_to(ip);
                 endpoint.acquire(now, id, ip, flow);
             }
-            Err(cause) => tunnel.failed(now, Phase::One, None, true, &cause),
+            Err(cause) => tunnel.failed(now, Phase::One, None, true, &cause, None),
         });
     }
 

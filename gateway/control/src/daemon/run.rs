@@ -407,6 +407,7 @@ impl Daemon {
                     reveals_secrets: config.api.reveal_secrets,
                 })));
             }
+            Command::Inspect(name, answer) => drop(answer.send(self.inspect(&name).map(Box::new))),
             Command::Act(name, action, answer) => {
                 let result = self.act(Instant::now(), &name, action);
                 drop(answer.send(result));

@@ -250,10 +250,10 @@ mod tests {
         // One ends well, one goes, one fails and comes again later.
         tunnels.with(TunnelId(3), |t| t.child_up(&crate::sadb::tests::child(256)));
         tunnels.remove(TunnelId(4));
-        tunnels.with(TunnelId(5), |t| t.failed(now, Phase::One, None, true, &"refused"));
+        tunnels.with(TunnelId(5), |t| t.failed(now, Phase::One, None, true, &"refused", None));
         assert!(all_due(&mut tunnels, now).into_iter().eq(at_once..at_once + 3));
         // What the peer began in vain leaves our own attempt under way.
-        tunnels.with(TunnelId(6), |t| t.failed(now, Phase::One, None, false, &"refused"));
+        tunnels.with(TunnelId(6), |t| t.failed(now, Phase::One, None, false, &"refused", None));
         assert_eq!(all_due(&mut tunnels, now), [0; 0]);
     }
 

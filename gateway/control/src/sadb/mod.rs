@@ -449,6 +449,12 @@ impl Sadb {
         self.pairs_of(tunnel).map(|(spi, pair)| (spi, both(pair))).collect()
     }
 
+    /// The pairs of a tunnel, by inbound SPI, whose entries in the maps are not theirs.
+    pub fn missing(&self, maps: &impl SaMaps, tunnel: TunnelId) -> Vec<u32> {
+        let lacks = |pair: &Pair| [pair.inbound, pair.outbound].iter().any(|sa| maps.entry(*sa).is_none());
+        self.pairs_of(tunnel).filter(|(_, pair)| lacks(pair)).map(|(spi, _)| spi).collect()
+    }
+
     /// Looks at every pair: who was heard, and what is nearly or wholly used up. The latter is said once, the former
     /// again from time to time.
     pub fn look(&mut self, maps: &impl SaMaps, now: Instant) -> Look {

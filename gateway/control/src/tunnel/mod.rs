@@ -16,11 +16,13 @@ use crate::{
     maps::Counters,
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
-    status::{ChildStatus, Failure, HealthStatus, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp},
+    status::{
+        ChildStatus, Failure, HealthStatus, Mismatch, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp,
+    },
 };
 use adit_ike::{
-    ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild, TrafficSelector,
-    TunnelConfig, TunnelId, Version,
+    Advice, ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild,
+    TrafficSelector, TunnelConfig, TunnelId, Version,
 };
 use adit_maps::sa::DropCause;
 use std::{
@@ -60,6 +62,8 @@ pub struct Tunnel {
     /// Why the last request of the check did not leave.
     unsent: Option<String>,
     rekeys: Rekeys,
+    /// How often the peer was found dead.
+    losses: u64,
     /// Taken down by hand.
     held: bool,
     /// The flow of the packet that wants the tunnel, for the next negotiation.
@@ -148,6 +152,7 @@ impl Tunnel {
             remote: None,
             last_error: None,
             rekeys: Rekeys::default(),
+            losses: 0,
             held: false,
             flow: None,
             ask: None,
@@ -214,6 +219,11 @@ impl Tunnel {
     /// Rekeys of the IKE SA, and of Child SAs.
     pub fn rekeys(&self) -> Rekeys {
         self.rekeys
+    }
+
+    /// How often the peer was found dead since this process has the tunnel.
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Its slots of OUTBOUND.
@@ -616,13 +626,14 @@ impl Tunnel {
             self.ike = None;
             self.children.clear();
         }
+        self.losses += u64::from(reason == DownReason::PeerDead);
         if matches!(reason, DownReason::PeerDead | DownReason::Broken) {
             self.last_error = Some(failure(None, None, true, reason));
         }
         self.step(|m| m.ike_down(now, reason));
     }
 
-    /// A negotiation failed; `ours` is one that we began.
+    /// A negotiation failed; `ours` is one that we began. `advice` is there where it is a matter between the two sides.
     pub fn failed(
         &mut self,
         now: Instant,
@@ -630,6 +641,7 @@ impl Tunnel {
         exchange: Option<String>,
         ours: bool,
         cause: &dyn Display,
+        advice: Option<Advice>,
     ) {
         let number = match phase {
             Phase::One => 1,
@@ -641,7 +653,8 @@ impl Tunnel {
         // What became of our own attempt says more than what became of the peer's.
         let kept = !ours && self.last_error.as_ref().is_some_and(|e| e.ours);
         if self.children.is_empty() && !kept {
-            self.last_error = Some(failure(Some(number), exchange, ours, cause));
+            let mismatch = advice.map(|advice| Box::new(mismatch(advice)));
+            self.last_error = Some(Failure { mismatch, ..failure(Some(number), exchange, ours, cause) });
         }
         self.step(|m| m.failed(now, phase, ours));
     }
@@ -733,7 +746,20 @@ pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Groups>) -> Vec<Policy> {
 }
 
 fn failure(phase: Option<u8>, exchange: Option<String>, ours: bool, cause: impl Display) -> Failure {
-    Failure { at: timestamp(SystemTime::now()), phase, exchange, ours, cause: log::line(&cause.to_string()) }
+    let cause = log::line(&cause.to_string());
+    Failure { at: timestamp(SystemTime::now()), phase, exchange, ours, cause, mismatch: None }
+}
+
+/// What the IKE endpoint advises; what peers sent must not write lines of its own.
+fn mismatch(advice: Advice) -> Mismatch {
+    let lines = |values: Vec<String>| values.iter().map(|value| log::line(value)).collect();
+    Mismatch {
+        about: advice.matter.label().to_owned(),
+        fields: advice.fields.into_iter().map(str::to_owned).collect(),
+        ours: lines(advice.ours),
+        theirs: advice.theirs.map(lines),
+        first_difference: advice.first_difference.as_deref().map(log::line),
+    }
 }
 
 fn suite_of(child: &ChildSa) -> String {

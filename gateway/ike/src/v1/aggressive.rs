@@ -235,7 +235,7 @@ impl Endpoint {
         };
         let known: Vec<_> = keyed.tunnels.iter().filter_map(as_it_is).collect();
         let verified = match known.is_empty() {
-            true => Err(authentication_failed(&tunnel, false)),
+            true => Err(authentication_failed(&tunnel)),
             false => identified(keyed, &known, &suite, id, &expected, hash),
         };
         let payloads = chain.map_or_else(|_| Vec::new(), |chain| chain.payloads);
@@ -266,13 +266,7 @@ impl Endpoint {
     /// The peer's proof is wrong: that is told once, and what is left waits for a better one.
     fn aggressive_stranger(&mut self, now: Instant, sa: Sa, tunnel: &TunnelConfig) -> Option<Sa> {
         self.refuse_unprotected(sa.path, sa.cookies(), NotifyType::AUTHENTICATION_FAILED);
-        self.v1_stranger_failed(
-            now,
-            Some(tunnel.id),
-            sa.path,
-            AGGRESSIVE,
-            authentication_failed(tunnel, false),
-        );
+        self.v1_stranger_failed(now, Some(tunnel.id), sa.path, AGGRESSIVE, authentication_failed(tunnel));
         Some(sa)
     }
 }

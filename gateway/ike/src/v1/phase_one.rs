@@ -219,15 +219,19 @@ impl PhaseOne {
             NotifyType::AUTHENTICATION_FAILED
             | NotifyType::INVALID_HASH_INFORMATION
             | NotifyType::INVALID_ID_INFORMATION
-            | NotifyType::PAYLOAD_MALFORMED => authentication_failed(tunnel, true),
+            | NotifyType::PAYLOAD_MALFORMED => Cause::RefusedV1 {
+                mode: tunnel.ike.mode,
+                local_id: tunnel.local_id.clone(),
+                peer_id: tunnel.peer_id.clone(),
+            },
             notify => Cause::PeerRefusedV1 { notify },
         }
     }
 }
 
-pub(super) fn authentication_failed(tunnel: &TunnelConfig, told_by_peer: bool) -> Cause {
+pub(super) fn authentication_failed(tunnel: &TunnelConfig) -> Cause {
     Cause::AuthenticationFailed {
-        told_by_peer,
+        told_by_peer: false,
         local_id: tunnel.local_id.clone(),
         peer_id: tunnel.peer_id.clone(),
     }
@@ -675,7 +679,7 @@ pub(super) fn identified(
     came: &[u8],
 ) -> Result<Arc<TunnelConfig>, Cause> {
     if !same_hash(expected, came) {
-        return Err(authentication_failed(&keyed.tunnels[0], false));
+        return Err(authentication_failed(&keyed.tunnels[0]));
     }
     let known = id.identity();
     let matching = candidates.iter().filter(|t| known.as_ref().is_some_and(|came| t.peer_id.matches(came)));

@@ -1,6 +1,7 @@
 //! Two endpoints in a simulated world: virtual time, a network with faults, a NAT. Everything comes from a
 //! seed.
 
+mod advice;
 mod childless;
 mod collisions;
 mod followup;
