@@ -30,7 +30,8 @@ impl Address {
     /// From the four bytes of an IPv4 header's address field.
     #[inline(always)]
     pub const fn v4(b: [u8; 4]) -> Self {
-        Address([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+        // As a number, as in `is_v4`: octet by octet it would be put together in memory.
+        Address((0xffff_u128 << 32 | u32::from_be_bytes(b) as u128).to_be_bytes())
     }
 
     /// From the sixteen bytes of an IPv6 header's address field.
@@ -40,8 +41,9 @@ impl Address {
     }
 
     /// Whether this is an IPv4 address.
+    #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+        u128::from_be_bytes(self.0) >> 32 == 0xffff
     }
 }
 

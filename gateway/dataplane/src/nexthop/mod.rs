@@ -243,19 +243,22 @@ impl View {
     }
 
     /// As [`Snapshot::resolve`], remembered.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resolve(&mut self, way: Way, destination: &Address) -> Resolution {
         let [.., a, b, c, d] = destination.0;
         let hash = u32::from_be_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b1) >> 16;
         let place = (hash as usize + way as usize) % REMEMBERED;
         match &self.memory[place] {
             Some(m) if m.way == way && m.destination == *destination => m.resolution,
-            _ => {
-                let resolution = self.snapshot.resolve(way, destination, |n| self.ask_for(n));
-                self.memory[place] = Some(Memory { way, destination: *destination, resolution });
-                resolution
-            }
+            _ => self.resolve_anew(way, *destination, place),
         }
+    }
+
+    #[inline(never)]
+    fn resolve_anew(&mut self, way: Way, destination: Address, place: usize) -> Resolution {
+        let resolution = self.snapshot.resolve(way, &destination, |n| self.ask_for(n));
+        self.memory[place] = Some(Memory { way, destination, resolution });
+        resolution
     }
 
     /// Lets the kernel look for a neighbour, or check that it is still there; false when too many are waiting.

@@ -44,7 +44,7 @@ fn sum_of<const N: usize>(bytes: &[u8; N]) -> Sum {
 }
 
 /// Takes one off the TTL or hop limit; false, and nothing changed, when it would reach zero.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub(crate) fn decrement_hop_limit(packet: &mut [u8], headers: &Headers) -> bool {
     let at = headers.ip + if headers.v6 { 7 } else { 8 };
