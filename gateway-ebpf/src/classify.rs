@@ -177,16 +177,18 @@ fn ipsec(frame: &XdpFrame, headers: &Headers, flow: &Flow) -> Option<Decision> {
 fn outbound(headers: &Headers, flow: &Flow, rule: &Rule) -> Decision {
     match rule.action {
         action::BYPASS => Verdict::Bypass.into(),
-        action::PROTECT => match tables::outbound(rule.policy) {
-            Ok(sa) => redirected(Verdict::Seal, task::SEAL, sa, headers),
-            // Who asks is held: as often as `control` is told, and no oftener.
-            Err(true) => {
-                tell(kind::ACQUIRE, rule.policy, flow);
-                let policy = SaRef { index: rule.policy, generation: 0 };
-                redirected(Verdict::Hold, task::HOLD, policy, headers)
+        action::PROTECT => {
+            let slot = rule.slot(flow, headers.fragment == Fragment::Whole);
+            match tables::outbound(slot) {
+                Ok(sa) => redirected(Verdict::Seal, task::SEAL, sa, headers),
+                // Who asks is held: as often as `control` is told, and no oftener.
+                Err(true) => {
+                    tell(kind::ACQUIRE, slot, flow);
+                    redirected(Verdict::Hold, task::HOLD, SaRef { index: slot, generation: 0 }, headers)
+                }
+                Err(false) => Verdict::NoSa.into(),
             }
-            Err(false) => Verdict::NoSa.into(),
-        },
+        }
         _ => Verdict::Discard.into(),
     }
 }

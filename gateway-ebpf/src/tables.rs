@@ -6,8 +6,8 @@ use adit_maps::{
     classes::{self, BEYOND, CELLS, Cell, Cells, Damaged, Key, Side},
     event::{self, Event},
     policy::{
-        ATTEMPTS, ClassPair, Flow, MAX_PAIRS, MAX_POLICIES, MAX_SELECTORS, Outbound, PairRules, Replaced,
-        Rule, RuleList, Selector, Spd, try_look_up,
+        ATTEMPTS, ClassPair, Flow, MAX_PAIRS, MAX_SELECTORS, MAX_SLOTS, Outbound, PairRules, Replaced, Rule,
+        RuleList, Selector, Spd, try_look_up,
     },
     port::{MAX_LOCALS, MAX_PORTS, MAX_QUEUES, Port},
     sa::{DEFAULT_CAPACITY, RawState, SaRef, SadConfig, SpiKey},
@@ -32,7 +32,7 @@ static SPD_CLASSES: Array<Cell, { CELLS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static SPD_RULES: HashMap<ClassPair, PairRules, MAX_PAIRS, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-static OUTBOUND: Array<Outbound, MAX_POLICIES, MMAPABLE> = Array::new();
+static OUTBOUND: Array<Outbound, MAX_SLOTS, MMAPABLE> = Array::new();
 #[btf_map]
 static SELECTORS: Array<Selector, MAX_SELECTORS, MMAPABLE> = Array::new();
 #[btf_map]
@@ -71,10 +71,10 @@ pub(crate) fn inbound(key: &SpiKey) -> Option<SaRef> {
     unsafe { SPI_INDEX.get(key) }.copied()
 }
 
-/// The outbound SA of a policy; when there is none, whether it is time to ask for one.
+/// The outbound SA of a slot; when there is none, whether it is time to ask for one.
 #[inline(always)]
-pub(crate) fn outbound(policy: u32) -> Result<SaRef, bool> {
-    let Some(slot) = OUTBOUND.get_ptr_mut(policy) else { return Err(false) };
+pub(crate) fn outbound(slot: u32) -> Result<SaRef, bool> {
+    let Some(slot) = OUTBOUND.get_ptr_mut(slot) else { return Err(false) };
     // SAFETY: a valid entry of the array. `sa` is 8 aligned bytes that `control` replaces in one store; one volatile
     // load sees the old SA or the new, never a mixture.
     let sa = unsafe { slot.cast::<u64>().read_volatile() };

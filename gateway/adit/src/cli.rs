@@ -70,7 +70,7 @@ pub(crate) enum Command {
         /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
-        /// Delete peers and tunnels that are not in the document.
+        /// Delete peers, tunnels and groups that are not in the document.
         #[arg(long)]
         prune: bool,
         /// Ask nobody.
@@ -96,6 +96,12 @@ pub(crate) enum Command {
     },
     /// The peers.
     Peer {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ResourceCommand,
+    },
+    /// The connection groups: tunnels to the same networks that back each other up.
+    Group {
         /// What to do with them.
         #[command(subcommand)]
         command: ResourceCommand,
@@ -490,6 +496,7 @@ mod tests {
             "adit gateway edit a remark=home",
             "adit peer list --search berlin --label site=1 --sort -name -o csv",
             "adit peer create b address=198.51.100.1",
+            "adit group create aws members=aws-1,aws-2 mode=active-active",
             "adit tunnel list -o yaml",
             "adit tunnel settings a-b",
             "adit tunnel create a-b peer=b local_subnets=10.1.0.0/16 remote_subnets=10.2.0.0/16 psk=@key",

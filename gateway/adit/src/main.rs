@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
-//! | `adit gateway`, `adit peer`, `adit tunnel` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
+//! | `adit gateway`, `adit peer`, `adit tunnel`, `adit group` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
 //! | `adit status`, `adit tunnel`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
@@ -124,6 +124,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Export { with_psk, access } => document::export(with_psk, access),
         Command::Gateway { command } => resources::run(Kind::Gateway, command),
         Command::Peer { command } => resources::run(Kind::Peer, command),
+        Command::Group { command } => resources::run(Kind::Group, command),
         Command::Tunnel { command } => tunnel(command),
         Command::Token { command } => token::run(command),
         Command::Completion { shell } => {

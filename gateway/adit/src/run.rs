@@ -82,7 +82,7 @@ fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<Config> {
 }
 
 fn nothing_yet(api: Api) -> Config {
-    Config { gateway: Gateway::none(), api, tunnels: Vec::new(), warnings: Vec::new() }
+    Config { gateway: Gateway::none(), api, tunnels: Vec::new(), groups: Vec::new(), warnings: Vec::new() }
 }
 
 /// The data plane of this process, as long as there is a gateway to have one.

@@ -1,6 +1,6 @@
 //! The status on one screen: what is up, what is not, and why.
 
-use adit_control::status::{State, Status, Timestamp, Traffic, TunnelStatus};
+use adit_control::status::{GroupStatus, MemberStatus, State, Status, Timestamp, Traffic, TunnelStatus};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,10 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     if !status.tunnels.is_empty() {
         out.push(String::new());
         out.push(tunnels(&status.tunnels, now));
+    }
+    if !status.groups.is_empty() {
+        out.push(String::new());
+        out.push(groups(&status.groups));
     }
     let reasons: Vec<_> = status.tunnels.iter().filter_map(|t| reason(t, now)).collect();
     if !reasons.is_empty() {
@@ -78,6 +82,17 @@ fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
         ]
     };
     rows(header, tunnels.iter().map(row))
+}
+
+/// Who carries what of each connection group.
+fn groups(groups: &[GroupStatus]) -> String {
+    let row = |group: &GroupStatus, member: &MemberStatus| {
+        let health = if member.healthy { "healthy" } else { "not healthy" };
+        let share = format!("{:.0} %", member.share * 100.0);
+        [group.name.clone(), group.mode.clone(), member.tunnel.clone(), health.into(), share]
+    };
+    let members = groups.iter().flat_map(|group| group.members.iter().map(move |member| row(group, member)));
+    rows(["GROUP", "MODE", "MEMBER", "HEALTH", "CARRIES"], members)
 }
 
 /// A table without lines, as wide as the terminal, if stdout is one.

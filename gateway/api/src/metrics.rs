@@ -162,7 +162,7 @@ fn of_nics(status: &Status, out: &mut Samples, figure: fn(Traffic) -> u64) {
 }
 
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 37] = [
+static FAMILIES: [Family; 38] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -325,6 +325,18 @@ static FAMILIES: [Family; 37] = [
         source: Source::Tunnel(|t, out| {
             let last = t.children.iter().map(|c| c.expires_at).max();
             last.into_iter().for_each(|at| out.add(&[("tunnel", &t.name)], at as f64));
+        }),
+    },
+    Family {
+        name: "adit_group_share_ratio",
+        help: "Which part of a connection group's flows a member carries, 0 to 1.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            for group in &status.groups {
+                for member in &group.members {
+                    out.add(&[("group", &group.name), ("tunnel", &member.tunnel)], member.share);
+                }
+            }
         }),
     },
     Family {
@@ -495,6 +507,7 @@ mod tests {
                 refused_reload: None,
             },
             tunnels: names.into_iter().map(tunnel).collect(),
+            groups: Vec::new(),
             ike: IkeStatus::default(),
             ports: Vec::new(),
             data_plane: None,

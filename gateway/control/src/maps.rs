@@ -9,7 +9,10 @@ use adit_maps::{
     user::{Directory, Error, Outbounds, Ports, Sad, Selectors, SpdTables, SpiIndex, Verdicts},
     verdict::Verdict,
 };
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::atomic::Ordering::Relaxed,
+};
 
 /// What one SA, or a whole tunnel in one direction, has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +114,56 @@ pub struct Pinned {
     spd: SpdTables,
     verdicts: Verdicts,
     ports: Ports,
+    followers: Followers,
+}
+
+/// Slots of OUTBOUND that seal with what another seals with.
+#[derive(Clone, Debug, Default)]
+pub struct Followers {
+    /// By slot.
+    leaders: HashMap<u32, u32>,
+    /// By leader.
+    followers: HashMap<u32, BTreeSet<u32>>,
+}
+
+impl Followers {
+    /// Has `slot` follow `leader`, or none. Whether it did not yet.
+    pub fn follow(&mut self, slot: u32, leader: Option<u32>) -> bool {
+        let before = match leader {
+            Some(leader) => self.leaders.insert(slot, leader),
+            None => self.leaders.remove(&slot),
+        };
+        if before == leader {
+            return false;
+        }
+        if let Some(before) = before
+            && let Some(of) = self.followers.get_mut(&before)
+        {
+            of.remove(&slot);
+            if of.is_empty() {
+                self.followers.remove(&before);
+            }
+        }
+        if let Some(leader) = leader {
+            self.followers.entry(leader).or_default().insert(slot);
+        }
+        true
+    }
+
+    /// Who a slot follows.
+    pub fn leader(&self, slot: u32) -> Option<u32> {
+        self.leaders.get(&slot).copied()
+    }
+
+    /// Who follows a slot.
+    pub fn of(&self, leader: u32) -> impl Iterator<Item = u32> {
+        self.followers.get(&leader).into_iter().flatten().copied()
+    }
+
+    /// Every slot that follows another.
+    pub fn slots(&self) -> Vec<u32> {
+        self.leaders.keys().copied().collect()
+    }
 }
 
 impl Pinned {
@@ -127,6 +180,7 @@ impl Pinned {
             spd: SpdTables::open(dir)?,
             verdicts: Verdicts::open(dir)?,
             ports: Ports::open(dir)?,
+            followers: Followers::default(),
         })
     }
 
@@ -134,10 +188,25 @@ impl Pinned {
     /// `owned` says is ours.
     pub fn withdraw_outbound(&mut self, owned: impl Fn(u32, SaRef) -> bool) {
         for slot in 0..self.outbounds.capacity() {
-            if self.outbounds.get(slot).is_some_and(|sa| !owned(slot, sa)) {
+            // One that follows another has been given what that has.
+            let is_owned = |sa| self.followers.leader(slot).is_some() || owned(slot, sa);
+            if self.outbounds.get(slot).is_some_and(|sa| !is_owned(sa)) {
                 self.outbounds.set(slot, SaRef::default());
             }
         }
+    }
+
+    /// From now on `slot` seals with what `leader` seals with, or with nothing.
+    pub fn follow(&mut self, slot: u32, leader: Option<u32>) {
+        if self.followers.follow(slot, leader) {
+            let sa = leader.and_then(|leader| self.outbounds.get(leader));
+            self.outbounds.set(slot, sa.unwrap_or_default());
+        }
+    }
+
+    /// The slots that follow others.
+    pub fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     /// Forgets every SA of an earlier `control` that nobody here knows the negotiation of: all but those that are
@@ -260,8 +329,26 @@ impl SaMaps for Pinned {
     }
     fn set_outbound(&mut self, slot: u32, sa: SaRef) {
         self.outbounds.set(slot, sa);
+        self.followers.of(slot).for_each(|follower| self.outbounds.set(follower, sa));
     }
     fn set_selector(&mut self, index: u32, selector: Selector) {
         self.selectors.set(index, selector);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Followers;
+
+    #[test]
+    fn a_slot_follows_one_other_at_a_time() {
+        let mut followers = Followers::default();
+        assert!(followers.follow(100, Some(1)) && followers.follow(101, Some(1)));
+        assert!(!followers.follow(100, Some(1)), "it does already");
+        assert_eq!(followers.of(1).collect::<Vec<_>>(), [100, 101]);
+        assert!(followers.follow(100, Some(2)));
+        assert_eq!((followers.of(1).collect::<Vec<_>>(), followers.leader(100)), (vec![101], Some(2)));
+        assert!(followers.follow(101, None) && !followers.follow(101, None));
+        assert_eq!((followers.of(1).count(), followers.slots()), (0, vec![100]));
     }
 }

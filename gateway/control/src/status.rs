@@ -20,6 +20,9 @@ pub struct Status {
     pub gateway: GatewayStatus,
     /// Every configured tunnel, in the order of the configuration.
     pub tunnels: Vec<TunnelStatus>,
+    /// Every connection group, by name.
+    #[serde(default)]
+    pub groups: Vec<GroupStatus>,
     /// IKE as a whole.
     pub ike: IkeStatus,
     /// The interfaces that carry the XDP program.
@@ -124,6 +127,28 @@ pub struct TunnelStatus {
     /// What its health check finds, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthStatus>,
+}
+
+/// A connection group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `active-standby`, `active-active`.
+    pub mode: String,
+    /// Its members, in the order of preference.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member of a connection group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberStatus {
+    /// The tunnel's name.
+    pub tunnel: String,
+    /// Whether packets can pass through it.
+    pub healthy: bool,
+    /// Which part of the group's flows it carries: 0 to 1.
+    pub share: f64,
 }
 
 /// What a health check finds.

@@ -48,7 +48,7 @@ pub mod user;
 pub mod verdict;
 
 /// Version of everything this crate lays out. Raised with every change of a layout; [`Stamp`] carries it.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// First word of [`Stamp`], to tell our maps from anybody else's: `ADIT` in ASCII.
 pub const MAGIC: u32 = 0x4144_4954;

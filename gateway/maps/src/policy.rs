@@ -4,15 +4,23 @@
 //! short ordered list of rules, which look at protocol and ports. `control` compiles classes and lists so that the list
 //! of a pair holds every policy whose prefixes contain both: one lookup of each decides, however many tunnels there are.
 //! A rule that protects names a slot of OUTBOUND, which names the SA: a rekey replaces one slot, however many prefixes
-//! the policy has.
+//! the policy has. That of a connection group names a run of slots, and the flow's hash says which of them.
 
 use crate::{address::Address, classes::Damaged, decode, sa::SaRef};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 /// Pairs of classes.
 pub const MAX_PAIRS: usize = 1 << 19;
-/// Slots of OUTBOUND: policies that protect.
+/// Slots of OUTBOUND for policies that protect with the SAs of one tunnel.
 pub const MAX_POLICIES: usize = 16384;
+/// Runs of slots behind those, for connection groups: their policies' flows are spread over the slots of a run.
+pub const MAX_RUNS: usize = 8192;
+/// Slots in a run; a power of two.
+pub const RUN: u32 = 16;
+/// The first slot of the first run.
+pub const FIRST_RUN: u32 = MAX_POLICIES as u32;
+/// Slots of OUTBOUND.
+pub const MAX_SLOTS: usize = MAX_POLICIES + MAX_RUNS * RUN as usize;
 /// Entries of SELECTORS.
 pub const MAX_SELECTORS: usize = 1 << 17;
 /// Rules in one list.
@@ -86,7 +94,7 @@ pub struct Rule {
     pub source_ports: PortRange,
     /// Destination ports.
     pub destination_ports: PortRange,
-    /// Slot of OUTBOUND when the action is `PROTECT`.
+    /// Slot of OUTBOUND when the action is `PROTECT`; from [`FIRST_RUN`] on the first of a run.
     pub policy: u32,
 }
 
@@ -102,6 +110,16 @@ impl Rule {
     };
     /// Discards whatever comes.
     pub const DISCARD: Rule = Rule { action: action::DISCARD, ..Rule::NONE };
+
+    /// The slot of OUTBOUND for a flow of the rule. `is_whole` is `false` for a fragment: no two parts of a packet have
+    /// different ones, though only the first shows its ports.
+    #[inline(always)]
+    pub fn slot(&self, flow: &Flow, is_whole: bool) -> u32 {
+        if self.policy < FIRST_RUN {
+            return self.policy;
+        }
+        self.policy + (flow.hash(is_whole) & (RUN - 1))
+    }
 
     /// Whether the rule covers every packet between its prefixes, so that none after it is ever reached.
     pub fn is_total(&self) -> bool {
@@ -233,6 +251,27 @@ impl Flow {
     #[inline(always)]
     pub fn ports(&self) -> Option<(u16, u16)> {
         if self.has_ports { Some((self.source_port, self.destination_port)) } else { None }
+    }
+
+    /// The same for every packet of the flow, and as good as random over flows. Ports count where `with_ports`.
+    #[inline(always)]
+    pub fn hash(&self, with_ports: bool) -> u32 {
+        // Words of the addresses and what tells flows between two hosts apart, each step one multiplication by an odd
+        // number that has no pattern (the golden ratio's, of Knuth's multiplicative hashing).
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let ports = if with_ports && self.has_ports {
+            (u64::from(self.source_port) << 16) | u64::from(self.destination_port)
+        } else {
+            0
+        };
+        let [a, b]: [[u8; 8]; 2] = transmute!(self.source.0);
+        let [c, d]: [[u8; 8]; 2] = transmute!(self.destination.0);
+        let mut hash = (u64::from(self.protocol) << 32) | ports;
+        for octets in [a, b, c, d] {
+            hash = (hash ^ u64::from_be_bytes(octets)).wrapping_mul(FACTOR);
+            hash ^= hash >> 32;
+        }
+        (hash.wrapping_mul(FACTOR) >> 32) as u32
     }
 
     /// The same flow seen from the other end.
@@ -382,6 +421,36 @@ mod tests {
         assert_eq!(first_match(&list(&[bypass, REST]), &flow(60, None)), Some(REST));
         let whole = Rule { destination_ports: PortRange::ANY, ..bypass };
         assert_eq!(first_match(&list(&[whole, REST]), &flow(6, None)), Some(whole));
+    }
+
+    #[test]
+    fn a_run_is_spread_by_flow_and_a_slot_is_not() {
+        let run = Rule { policy: FIRST_RUN + 5 * RUN, ..TCP_443 };
+        let mut hits = [0; RUN as usize];
+        for host in 0..=255 {
+            for port in 0..16u16 {
+                let (source, destination) = (Address::v4([10, 1, 0, host]), Address::v4([10, 2, 0, 1]));
+                let flow = Flow::new(source, destination, 6, Some((1024 + port, 443)));
+                assert_eq!(TCP_443.slot(&flow, true), 7);
+                let slot = run.slot(&flow, true);
+                assert_eq!(slot, run.slot(&flow, true));
+                hits[(slot - run.policy) as usize] += 1;
+                // Parts of one packet, of which the first shows the ports.
+                let later = Flow::new(source, destination, 6, None);
+                assert_eq!(run.slot(&flow, false), run.slot(&later, false));
+            }
+        }
+        let mean = 256 * 16 / RUN as i32;
+        assert!(hits.iter().all(|n: &i32| (n - mean).abs() < mean / 3), "{hits:?}");
+        // Hosts of one IPv6 network, a port each.
+        let mut hits = [0; RUN as usize];
+        for host in 0..=255u8 {
+            let mut source = [0x20; 16];
+            source[15] = host;
+            let flow = Flow::new(Address(source), Address([0x21; 16]), 17, Some((500, 500)));
+            hits[(run.slot(&flow, true) - run.policy) as usize] += 1;
+        }
+        assert!(hits.iter().all(|n| (4..=32).contains(n)), "{hits:?}");
     }
 
     #[test]

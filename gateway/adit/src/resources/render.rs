@@ -32,6 +32,7 @@ fn shown(found: &[Value], kind: Kind) -> String {
             (&["NAME", "ADDRESS", "WAN", "LAN", "REMARK"], &["name", "address", "wan", "lan", "remark"])
         }
         Kind::Peer => (&["NAME", "ADDRESS", "REMARK"], &["name", "address", "remark"]),
+        Kind::Group => (&["NAME", "MODE", "MEMBERS", "REMARK"], &["name", "mode", "members", "remark"]),
         Kind::Tunnel => (
             &["NAME", "PEER", "LOCAL", "REMOTE", "IKE", "START", "ENABLED", "REMARK"],
             &["name", "peer", "local_subnets", "remote_subnets", "ike.version", "start", "enabled", "remark"],

@@ -377,6 +377,7 @@ fn path_of(kind: Kind) -> &'static str {
         Kind::Gateway => "/v1/gateways",
         Kind::Peer => "/v1/peers",
         Kind::Tunnel => "/v1/tunnels",
+        Kind::Group => "/v1/groups",
     }
 }
 

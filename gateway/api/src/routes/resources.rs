@@ -1,4 +1,4 @@
-//! The resources: gateway, peers and tunnels, as they are configured.
+//! The resources: gateway, peers, tunnels and connection groups, as they are configured.
 //!
 //! A revision is a resource's entity tag. Who sends it with a change (`If-Match`) has the change refused if somebody else
 //! was faster; who sends none changes what is there.
@@ -12,8 +12,8 @@ use adit_control::{
     ConfigError,
     config::Diagnostic,
     resource::{
-        Gateway as GatewayResource, GatewayBody, GatewayPatch, Kind, Peer, PeerBody, PeerPatch, Reference,
-        Resource, Tunnel, TunnelBody, TunnelPatch, Violation,
+        Gateway as GatewayResource, GatewayBody, GatewayPatch, Group, GroupBody, GroupPatch, Kind, Peer,
+        PeerBody, PeerPatch, Reference, Resource, Tunnel, TunnelBody, TunnelPatch, Violation,
     },
     store::{Edit, Given, StoreError, Written},
 };
@@ -117,6 +117,7 @@ async fn delete_many(
         Kind::Gateway => delete::<GatewayResource>(&gateway, names).await,
         Kind::Peer => delete::<Peer>(&gateway, names).await,
         Kind::Tunnel => delete::<Tunnel>(&gateway, names).await,
+        Kind::Group => delete::<Group>(&gateway, names).await,
     }
 }
 
@@ -225,6 +226,7 @@ macro_rules! kind {
 }
 
 kind!(gateways, GatewayResource, GatewayBody, GatewayPatch, "/v1/gateways", "/v1/gateways/{name}");
+kind!(groups, Group, GroupBody, GroupPatch, "/v1/groups", "/v1/groups/{name}");
 kind!(peers, Peer, PeerBody, PeerPatch, "/v1/peers", "/v1/peers/{name}");
 kind!(tunnels, Tunnel, TunnelBody, TunnelPatch, "/v1/tunnels", "/v1/tunnels/{name}");
 
@@ -237,6 +239,8 @@ pub(super) fn routed() -> OpenApiRouter<Gateway> {
         .routes(routes!(peers::get, peers::replace, peers::change, peers::delete))
         .routes(routes!(tunnels::list, tunnels::create))
         .routes(routes!(tunnels::get, tunnels::replace, tunnels::change, tunnels::delete))
+        .routes(routes!(groups::list, groups::create))
+        .routes(routes!(groups::get, groups::replace, groups::change, groups::delete))
         .routes(routes!(delete_many))
 }
 

@@ -1,6 +1,6 @@
 //! What must hold between the subnets of tunnels.
 
-use super::{PeerAddress, Subnet, reader::Field};
+use super::{PeerAddress, Subnet, group::same_check, reader::Field};
 use adit_ike::Psk;
 use std::{collections::HashMap, net::IpAddr};
 
@@ -8,15 +8,19 @@ use std::{collections::HashMap, net::IpAddr};
 pub(super) struct Subnets<'a> {
     pub(super) tunnel: String,
     pub(super) peer: Option<PeerAddress>,
+    pub(super) enabled: bool,
     /// Whether everything on our side is meant, whatever the remote prefixes are.
     pub(super) by_route: bool,
     pub(super) local: (Field<'a>, Vec<Subnet>),
     pub(super) remote: (Field<'a>, Vec<Subnet>),
+    /// Source and destination of its health check, if there is one.
+    pub(super) check: Option<(Field<'a>, (IpAddr, IpAddr))>,
 }
 
 /// Reports subnets that overlap within a tunnel, a peer inside the subnets it protects, and pairs that two tunnels
-/// have in common.
-pub(super) fn tunnels(all: &[Subnets<'_>]) {
+/// have in common, unless they are in one group by `group_of` or one is disabled; and health checks that two have in common.
+pub(super) fn tunnels(all: &[Subnets<'_>], group_of: &HashMap<&str, &str>) {
+    let mut checks: HashMap<(IpAddr, IpAddr), &str> = HashMap::new();
     let mut owners: HashMap<(Subnet, Subnet), &str> = HashMap::new();
     for tunnel in all {
         let (local_field, local) = &tunnel.local;
@@ -35,12 +39,25 @@ pub(super) fn tunnels(all: &[Subnets<'_>]) {
                     .clash(format!("{r} holds the peer's own address {ip}: IKE could not reach it"), None);
             }
         }
+        if !tunnel.enabled {
+            continue;
+        }
         let pairs = local.iter().flat_map(|l| remote.iter().map(move |r| (*l, *r)));
         let pairs = pairs.filter(|(l, r)| l.address().is_ipv4() == r.address().is_ipv4());
-        let clash =
-            pairs.filter_map(|pair| owners.insert(pair, &tunnel.tunnel).map(|owner| (pair, owner))).next();
+        let group = group_of.get(tunnel.tunnel.as_str());
+        let is_other = |owner: &&str| group.is_none() || group_of.get(owner) != group;
+        let clash = pairs
+            .filter_map(|pair| {
+                owners.insert(pair, &tunnel.tunnel).filter(is_other).map(|owner| (pair, owner))
+            })
+            .next();
         if let Some(((l, r), owner)) = clash {
             local_field.clash(same_pair((l, r), owner), Some(owner));
+        }
+        if let Some((field, check)) = &tunnel.check
+            && let Some(owner) = checks.insert(*check, &tunnel.tunnel)
+        {
+            field.clash(same_check(*check, owner), Some(owner));
         }
     }
 }

@@ -78,6 +78,11 @@
 //! # interval = 3                 # seconds
 //! # retries = 3                  # echo requests
 //! # switch_route = false
+//!
+//! [[group]]                      # tunnels to the same networks
+//! # name = "b"
+//! # members = ["a-b", "a-b-2"]   # in the order of preference
+//! # mode = "active-standby"      # active-active
 //! ```
 //!
 //! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
@@ -86,6 +91,7 @@
 
 mod check;
 mod diagnostic;
+mod group;
 mod health;
 mod one;
 mod policies;
@@ -98,7 +104,8 @@ pub(crate) mod tree;
 
 pub(crate) use check::{other_key, same_pair};
 pub use diagnostic::{ConfigError, Diagnostic};
-pub(crate) use one::{read_gateway, read_peer, read_tunnel};
+pub(crate) use group::{MAX_MEMBERS, in_another, misfits, same_check};
+pub(crate) use one::{read_gateway, read_group, read_peer, read_tunnel};
 pub(crate) use sections::Keys;
 pub use subnet::Subnet;
 
@@ -129,6 +136,8 @@ pub struct Config {
     pub api: Api,
     /// The tunnels, in the order of the file.
     pub tunnels: Vec<Tunnel>,
+    /// The connection groups, in the order of the file.
+    pub groups: Vec<Group>,
     /// What works and should not be used.
     pub warnings: Vec<Diagnostic>,
 }
@@ -328,6 +337,38 @@ pub struct Tunnel {
     pub health_check: Option<HealthCheck>,
 }
 
+/// Tunnels to the same networks that back each other up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Who of the members carries what.
+    pub mode: GroupMode,
+    /// The names of its tunnels, in the order of preference.
+    pub members: Vec<String>,
+}
+
+/// Who of a group's members carries what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupMode {
+    /// The first healthy one carries everything.
+    ActiveStandby,
+    /// Flows are spread over the healthy ones.
+    ActiveActive,
+}
+
+impl GroupMode {
+    pub(crate) const ALL: [GroupMode; 2] = [GroupMode::ActiveStandby, GroupMode::ActiveActive];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            GroupMode::ActiveStandby => "active-standby",
+            GroupMode::ActiveActive => "active-active",
+        }
+    }
+}
+
 /// Echo requests (RFC 792, RFC 4443) through a tunnel, by which its health is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -442,6 +483,7 @@ pub(crate) struct Objects {
     pub(crate) gateway: Option<Map<String, Value>>,
     pub(crate) peers: Vec<Map<String, Value>>,
     pub(crate) tunnels: Vec<Map<String, Value>>,
+    pub(crate) groups: Vec<Map<String, Value>>,
 }
 
 /// Reads and checks a text together with those of `beside` that it does not name; the whole, and what the text itself has.
@@ -466,7 +508,8 @@ pub(crate) fn read_document(
         tables.map(|table| tree::object(table)).collect()
     };
     let gateway = document.get("gateway").and_then(Item::as_table_like).map(tree::object);
-    let ours = Objects { gateway, peers: objects("peer"), tunnels: objects("tunnel") };
+    let ours =
+        Objects { gateway, peers: objects("peer"), tunnels: objects("tunnel"), groups: objects("group") };
     let others = |ours: &[Map<String, Value>], beside: &[Map<String, Value>]| -> Vec<Table> {
         let named: BTreeSet<_> = ours.iter().filter_map(|object| object.get("name")?.as_str()).collect();
         let is_other = |object: &&Map<String, Value>| {
@@ -475,6 +518,7 @@ pub(crate) fn read_document(
         beside.iter().filter(is_other).map(tree::table).collect()
     };
     let (peers, tunnels) = (others(&ours.peers, &beside.peers), others(&ours.tunnels, &beside.tunnels));
+    let groups = others(&ours.groups, &beside.groups);
     let gateway = beside.gateway.as_ref().filter(|_| ours.gateway.is_none()).map(tree::table);
     let source = Source::new(text);
     let read = {
@@ -486,12 +530,13 @@ pub(crate) fn read_document(
         }
         parts.peers.extend(peers.iter().map(|table| section(table, "peer")));
         parts.tunnels.extend(tunnels.iter().map(|table| section(table, "tunnel")));
+        parts.groups.extend(groups.iter().map(|table| section(table, "group")));
         sections::read(parts, keys)
     };
     let (problems, warnings) = source.into_diagnostics();
     match read {
-        Some((gateway, api, tunnels)) if problems.is_empty() => {
-            Ok((Config { gateway, api, tunnels, warnings }, ours))
+        Some((gateway, api, tunnels, groups)) if problems.is_empty() => {
+            Ok((Config { gateway, api, tunnels, groups, warnings }, ours))
         }
         _ => Err(invalid(problems)),
     }

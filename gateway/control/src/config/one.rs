@@ -1,13 +1,13 @@
 //! One resource read by itself, by the rules of the file.
 
 use super::{
-    Diagnostic, Gateway, PeerAddress, Tunnel, check,
+    Diagnostic, Gateway, Group, PeerAddress, Tunnel, check, group,
     reader::{Section, Source},
     sections::{self, Around, NO_KEYS, Peers},
     tree,
 };
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// What has been read, with what works and should not be used.
 pub(crate) struct Read<T> {
@@ -31,6 +31,14 @@ pub(crate) fn read_peer(object: &Map<String, Value>) -> Result<Read<(String, Pee
     read(object, |section| sections::peer(section, &mut BTreeSet::new()))
 }
 
+/// Reads a connection group, whatever its members are.
+///
+/// # Errors
+/// As [`read_gateway`].
+pub(crate) fn read_group(object: &Map<String, Value>) -> Result<Read<Group>, Vec<Diagnostic>> {
+    read(object, |section| group::group(section, &mut BTreeSet::new()).map(|drafted| drafted.group))
+}
+
 /// Reads a tunnel of `gateway` with the one peer that it may name, if there is such a one.
 ///
 /// # Errors
@@ -45,7 +53,7 @@ pub(crate) fn read_tunnel(
     read(object, |section| {
         let (mut pairs, mut keys) = (Vec::new(), Vec::new());
         let tunnel = sections::tunnel(section, &around, &mut BTreeSet::new(), &mut pairs, &mut keys);
-        check::tunnels(&pairs);
+        check::tunnels(&pairs, &HashMap::new());
         tunnel
     })
 }

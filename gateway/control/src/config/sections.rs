@@ -1,7 +1,7 @@
 //! The tables of the file, field by field.
 
 use super::{
-    Api, Gateway, PeerAddress, Start, Subnet, Tunnel, Xdp, check,
+    Api, Gateway, Group, PeerAddress, Start, Subnet, Tunnel, Xdp, check, group,
     health::{Carried, health_check},
     policies::{dead_peer_detection, ike, ipsec},
     reader::{Field, Section},
@@ -9,7 +9,7 @@ use super::{
 use adit_ike::{EndpointConfig, Id, Mode, NatT, Protocol, Psk, Retransmission, Version};
 use adit_maps::policy::MAX_POLICIES;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -24,7 +24,7 @@ const SHOWN: usize = 20;
 /// Labels of a resource, at most.
 const LABELS: usize = 64;
 /// What only Adit gives a resource.
-const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
+pub(super) const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
 
 /// The peers by their names.
 pub(super) type Peers = BTreeMap<String, PeerAddress>;
@@ -53,6 +53,7 @@ pub(super) struct Parts<'a> {
     pub(super) api: Section<'a>,
     pub(super) peers: Vec<Section<'a>>,
     pub(super) tunnels: Vec<Section<'a>>,
+    pub(super) groups: Vec<Section<'a>>,
     /// All tunnels together.
     pub(super) every: Option<Field<'a>>,
 }
@@ -65,15 +66,16 @@ impl<'a> Parts<'a> {
             api: root.section("api"),
             peers: root.sections("peer"),
             tunnels: root.sections("tunnel"),
+            groups: root.sections("group"),
             every: root.get("tunnel"),
         };
-        root.finish(&["group", "alarm", "bgp"]);
+        root.finish(&["alarm", "bgp"]);
         parts
     }
 }
 
 /// Reads everything; `None` when a part without which there is nothing to check is missing.
-pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, Vec<Tunnel>)> {
+pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, Vec<Tunnel>, Vec<Group>)> {
     let gateway = gateway(parts.gateway);
     let api = api(parts.api);
     let mut names = BTreeSet::new();
@@ -92,9 +94,17 @@ pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, V
     {
         f.fail(&too_many_slots(slots), Some(format!("at most {MAX_POLICIES}")));
     }
-    check::tunnels(&pairs);
+    let mut names = BTreeSet::new();
+    let groups: Vec<_> = parts.groups.into_iter().filter_map(|s| group::group(s, &mut names)).collect();
+    group::check(&groups, &tunnels);
+    let groups: Vec<Group> = groups.into_iter().map(|drafted| drafted.group).collect();
+    let group_of: HashMap<&str, &str> = groups
+        .iter()
+        .flat_map(|g| g.members.iter().map(|member| (member.as_str(), g.name.as_str())))
+        .collect();
+    check::tunnels(&pairs, &group_of);
     check::keys_of_strangers(&strangers);
-    Some((gateway?, api?, tunnels))
+    Some((gateway?, api?, tunnels, groups))
 }
 
 /// What is said where the SPD has no room for all tunnels.
@@ -374,9 +384,11 @@ pub(super) fn tunnel<'a>(
         pairs.push(check::Subnets {
             tunnel: name.clone(),
             peer: address.cloned(),
+            enabled: enabled != Some(false),
             by_route: traffic.routes.is_some(),
             local: (local, traffic.local.clone()),
             remote: (remote, remote_subnets.clone()),
+            check: s.get("health_check").zip(health.flatten().map(|check| (check.source, check.destination))),
         });
     }
     remark_and_labels(&s);
@@ -412,7 +424,7 @@ pub(super) fn tunnel<'a>(
 }
 
 /// What every resource may have for people: 0..256 characters, and words of one's own.
-fn remark_and_labels(s: &Section<'_>) {
+pub(super) fn remark_and_labels(s: &Section<'_>) {
     if let Some(f) = s.get("remark")
         && f.text().is_some_and(|text| text.chars().count() > 256)
     {
@@ -434,7 +446,7 @@ fn remark_and_labels(s: &Section<'_>) {
     }
 }
 
-fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut BTreeSet<String>) -> Option<String> {
+pub(super) fn unique_name(s: &mut Section<'_>, kind: &str, names: &mut BTreeSet<String>) -> Option<String> {
     let field = s.require("name")?;
     let name = name(&field)?;
     s.rename(format!("{kind} {name:?}"));

@@ -70,8 +70,6 @@ fn what_is_not_built_is_refused_by_name() {
             "{said}"
         );
     }
-    let said = error(&format!("{GOOD}\n[[group]]\nname = \"g\"\n"));
-    assert!(said.contains(": group: is not available in this version"), "{said}");
 }
 
 #[test]

@@ -8,11 +8,13 @@ use crate::{
 };
 use adit_ike::TunnelId;
 use adit_maps::{
+    address::Prefix,
     event::Event,
+    sa::SaRef,
     user::{Directory, Error, Events, name},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,6 +30,8 @@ pub(super) struct DataPlane {
     pub(super) sadb: Sadb,
     events: AsyncFd<Events>,
     spd: Tables,
+    /// What slots may seal with of what an earlier `control` left.
+    sealing: HashSet<(u32, SaRef)>,
     /// Where the maps are pinned, and which they are.
     pinned: (PathBuf, (u64, u64)),
 }
@@ -56,17 +60,26 @@ impl DataPlane {
         // SAFETY: `Events` owns its ring buffer and returns that one descriptor for as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
         let events = events.map_err(|e| ControlError::Events(e.into()))?;
-        Ok(Some(DataPlane { maps, sadb, events, spd, pinned: (pin, identity) }))
+        Ok(Some(DataPlane { maps, sadb, events, spd, sealing: HashSet::new(), pinned: (pin, identity) }))
     }
 
-    /// Takes the maps over from an earlier `control`, but for the SAs that are adopted: first no policy has another one
-    /// any more, so that nothing is sealed for the wrong tunnel; then the policies are replaced; then the other SAs are
+    /// Has the slots of OUTBOUND of the SAs that are adopted seal with them. What groups seal with follows from it.
+    pub(super) fn adopt(&mut self) {
+        self.sealing = self.sadb.adopted(&mut self.maps);
+    }
+
+    /// The slot that policies in the maps name for everything between two prefixes.
+    pub(super) fn slot_of(&self, local: &Prefix, remote: &Prefix) -> Option<u32> {
+        self.spd.slot_of(local, remote)
+    }
+
+    /// Takes the maps over from an earlier `control`, after [`DataPlane::adopt`]: first no policy has another SA any more, so that nothing is sealed for the wrong tunnel; then the policies are replaced; then the other SAs are
     /// forgotten. The inbound SPIs of those.
     ///
     /// # Errors
     /// When a map refuses.
     pub(super) async fn take_over(&mut self, policies: &[Policy]) -> Result<Vec<u32>, ControlError> {
-        let sealing = self.sadb.adopted(&mut self.maps);
+        let sealing = std::mem::take(&mut self.sealing);
         let owned = self.sadb.owned();
         self.maps.withdraw_outbound(|slot, sa| sealing.contains(&(slot, sa)));
         self.protect(policies).await?;

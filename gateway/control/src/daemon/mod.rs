@@ -3,6 +3,7 @@
 mod act;
 mod attempts;
 mod data_plane;
+mod failover;
 mod inspect;
 mod negotiate;
 mod pool;

@@ -63,6 +63,7 @@ impl Daemon {
                 if let Some(data_plane) = &mut self.data_plane {
                     data_plane.sadb.switch(&mut data_plane.maps, tunnel, inbound_spi);
                 }
+                self.tunnels.touch(tunnel);
             }
             Event::ChildMoved { tunnel, inbound_spi, peer, encapsulation, .. } => {
                 let Some(data_plane) = &mut self.data_plane else { return };
@@ -110,7 +111,16 @@ impl Daemon {
             Ok(served.changed)
         });
         match installed {
-            Some(Ok(true)) => self.policies_changed(now),
+            Some(Ok(true)) => {
+                if let Some(group) = self.groups.of(tunnel) {
+                    let name = &group.config().name;
+                    let why = format!(
+                        "the peer agreed to less than what group {name:?} is for: it carries nothing of it"
+                    );
+                    self.tunnels.with(tunnel, |t| t.say(&why));
+                }
+                self.policies_changed(now);
+            }
             Some(Err(e)) => self.not_installed(now, tunnel, &e),
             Some(Ok(false)) | None => {}
         }
@@ -198,17 +208,25 @@ impl Daemon {
     pub(super) fn handle_map_event(&mut self, now: Instant, event: &MapEvent) {
         match event.kind {
             kind::ACQUIRE => {
-                let Some(id) = self.slots.owner(event.subject) else { return };
-                let flow = flow_of(event);
-                let peer = self.tunnels.with(id, |t| t.acquire(now, flow.as_ref())).flatten();
-                if let Some(peer) = peer {
-                    self.endpoint.acquire(now, id, peer, flow);
+                if let Some(id) = self.slots.owner(event.subject) {
+                    self.acquire(now, id, event);
+                } else if !self.acquire_for_group(now, event) {
+                    tracing::debug!(slot = event.subject, "traffic wants a slot that nobody has");
                 }
             }
             kind::UNKNOWN_SPI => {
                 tracing::debug!(spi = format_args!("{:#010x}", event.subject), "ESP with no SA")
             }
             other => tracing::debug!("event {other} of the data plane is not known"),
+        }
+    }
+
+    /// Traffic wants an SA of a tunnel.
+    pub(super) fn acquire(&mut self, now: Instant, id: TunnelId, event: &MapEvent) {
+        let flow = flow_of(event);
+        let peer = self.tunnels.with(id, |t| t.acquire(now, flow.as_ref())).flatten();
+        if let Some(peer) = peer {
+            self.endpoint.acquire(now, id, peer, flow);
         }
     }
 

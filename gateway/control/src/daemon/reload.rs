@@ -6,7 +6,7 @@ use crate::{
     memory,
     spd::{self, CompileError, Tables},
     store::{Change, GatewayChange},
-    tunnel::{Groups, Slots, Tunnel, policies},
+    tunnel::{ConnectionGroups, Groups, Slots, Tunnel, policies},
 };
 use adit_ike::{Endpoint, TunnelId};
 use getrandom::SysRng;
@@ -50,6 +50,7 @@ struct Next {
     steps: Vec<Step>,
     removed: Vec<TunnelId>,
     slots: Slots,
+    groups: ConnectionGroups,
 }
 
 impl Daemon {
@@ -71,15 +72,15 @@ impl Daemon {
             })
             .collect();
         let removed: HashSet<TunnelId> = next.removed.iter().copied().collect();
-        let kept =
-            self.order.iter().filter(|id| !removed.contains(id)).filter_map(|id| {
-                changed.get(id).copied().or_else(|| self.tunnels.get(*id).map(Tunnel::groups))
-            });
+        let kept = self.order.iter().filter(|id| !removed.contains(id)).filter_map(|id| {
+            let groups = changed.get(id).copied().or_else(|| self.tunnels.get(*id).map(Tunnel::groups));
+            Some((*id, groups?))
+        });
         let added = next.steps.iter().filter_map(|step| match step {
-            Step::Add(_, groups) => Some(groups),
+            Step::Add(id, groups) => Some((*id, groups)),
             Step::Change(..) | Step::Keep(_) => None,
         });
-        let wanted = policies(kept.chain(added));
+        let wanted = policies(kept.chain(added), &next.groups);
         match &self.data_plane {
             Some(data_plane) => drop(data_plane.plan(&wanted)?),
             None => drop(spd::plan(&wanted, &Tables::default())?),
@@ -92,6 +93,9 @@ impl Daemon {
         let now = Instant::now();
         let next = self.next(change)?;
         self.slots = next.slots;
+        if let Some(groups) = &change.groups {
+            self.options.config.groups.clone_from(groups);
+        }
         if let Some(gateway) = gateway_after(change) {
             if !self.options.config.gateway.is_there() {
                 // What IKE as a whole is to do was not known before. No tunnel can be without a gateway.
@@ -137,6 +141,9 @@ impl Daemon {
                 }
             }
         }
+        self.groups = next.groups;
+        // Before policies name their slots.
+        self.follow_groups();
         done.unchanged = self.tunnels.len() - done.added.len() - done.changed.len();
         // Good-byes leave from where the tunnels were.
         self.drain(now);
@@ -190,7 +197,23 @@ impl Daemon {
             });
         }
         let removed = change.removed.iter().filter_map(|name| self.tunnels.named(name)).collect();
-        Ok(Next { steps, removed, slots })
+        let configured = change.groups.as_ref().unwrap_or(&self.options.config.groups);
+        // What is new or changed by the names that it will have, the rest by those that it has.
+        let mut changed: HashMap<&str, (TunnelId, &Groups)> = HashMap::new();
+        for ((_, tunnel), step) in change.tunnels.iter().zip(&steps) {
+            let groups = match step {
+                Step::Add(id, groups) | Step::Change(id, groups) => Some((*id, groups)),
+                Step::Keep(id) => self.tunnels.get(*id).map(|running| (*id, running.groups())),
+            };
+            changed.extend(groups.map(|groups| (tunnel.name.as_str(), groups)));
+        }
+        let groups = self.groups.next(configured, |name| {
+            changed.get(name).copied().or_else(|| {
+                let tunnel = self.tunnels.get(self.tunnels.named(name)?)?;
+                Some((tunnel.id(), tunnel.groups()))
+            })
+        })?;
+        Ok(Next { steps, removed, slots, groups })
     }
 
     /// Takes the names of a tunnel that is the same in all else. What is kept for a later process has them as well.

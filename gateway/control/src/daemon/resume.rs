@@ -147,6 +147,8 @@ impl Daemon {
         let Legacy { same, other, .. } = std::mem::take(&mut self.legacy);
         let mut resumed = HashSet::new();
         let mut gone = other;
+        // What is in the maps of the groups seals, and goes on.
+        self.groups.resume(|(local, remote)| data_plane.slot_of(&local.prefix(), &remote.prefix()));
         let policies = self.policies();
         let data_plane = self.data_plane.insert(data_plane);
         for kept in &gone {
@@ -172,6 +174,9 @@ impl Daemon {
                 }
             }
         }
+        data_plane.adopt();
+        self.follow_groups();
+        let Some(data_plane) = &mut self.data_plane else { return Ok(()) };
         let spent = data_plane.take_over(&policies).await?;
         self.spent_spis.extend(spent);
         for kept in gone {

@@ -19,7 +19,7 @@ use crate::{
     sadb::Totals,
     spd::{self, Policy, Tables},
     status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
-    tunnel::{Slots, Tunnel, policies},
+    tunnel::{ConnectionGroups, Slots, Tunnel, policies},
 };
 use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
 use adit_maps::event::Event;
@@ -62,6 +62,7 @@ pub(super) struct Daemon {
     pub(super) slots: Slots,
     /// The tunnels in the order of the configuration.
     pub(super) order: Vec<TunnelId>,
+    pub(super) groups: ConnectionGroups,
     pub(super) data_plane: Option<DataPlane>,
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) probes: Probes,
@@ -117,6 +118,7 @@ impl Daemon {
             pool,
             slots: Slots::default(),
             order: Vec::new(),
+            groups: ConnectionGroups::default(),
             data_plane: None,
             wanted,
             probes: Probes::new(heard),
@@ -147,6 +149,7 @@ impl Daemon {
         daemon.totals = std::mem::take(&mut daemon.legacy.totals);
         daemon.order = tunnels.iter().map(Tunnel::id).collect();
         tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
+        daemon.groups = daemon.next_groups(&daemon.options.config.groups)?;
         spd::plan(&daemon.policies(), &Tables::default())?;
         memory::give_back();
         Ok(daemon)
@@ -243,7 +246,8 @@ impl Daemon {
 
     /// What the tunnels want the SPD to say.
     pub(super) fn policies(&self) -> Vec<Policy> {
-        policies(self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(Tunnel::groups))
+        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id));
+        policies(tunnels.map(|tunnel| (tunnel.id(), tunnel.groups())), &self.groups)
     }
 
     /// The policies in the maps are to follow soon.
@@ -304,6 +308,7 @@ impl Daemon {
         self.negotiate(now);
         self.check(now);
         self.drain(now);
+        self.follow_members();
         if self.tunnels.take_rerouted() {
             self.route();
         }
@@ -465,6 +470,7 @@ impl Daemon {
             let children = data_plane.map(|d| d.sadb.counters(&d.maps, t.id())).unwrap_or_default();
             t.status(totals(t.id()), &children)
         }));
+        let groups = self.group_status();
         let ports = data_plane.and_then(|d| d.maps.verdicts().ok()).unwrap_or_default();
         Status {
             gateway: GatewayStatus {
@@ -476,6 +482,7 @@ impl Daemon {
                 refused_reload: self.refused_reload.clone(),
             },
             tunnels,
+            groups,
             ike: ike_status(&self.endpoint),
             ports: ports
                 .into_iter()

@@ -25,6 +25,8 @@ pub(super) struct Tunnels {
     checks: BTreeSet<(Instant, TunnelId)>,
     /// Whether routes of one are to be withdrawn, or are to come back.
     rerouted: bool,
+    /// Those that something happened to.
+    touched: BTreeSet<TunnelId>,
     attempts: Attempts,
     events: broadcast::Sender<Event>,
 }
@@ -37,6 +39,7 @@ impl Default for Tunnels {
             due: BTreeSet::new(),
             checks: BTreeSet::new(),
             rerouted: false,
+            touched: BTreeSet::new(),
             attempts: Attempts::default(),
             events: broadcast::Sender::new(KEPT_EVENTS),
         }
@@ -108,10 +111,16 @@ impl Tunnels {
         }
         note_check(&mut self.checks, check_before, tunnel);
         self.rerouted |= withdrawn != tunnel.is_withdrawn();
+        self.touched.insert(id);
         if !tunnel.is_attempting() {
             self.attempts.end(id);
         }
         Some(result)
+    }
+
+    /// Something happened to one.
+    pub(super) fn touch(&mut self, id: TunnelId) {
+        self.touched.insert(id);
     }
 
     pub(super) fn named(&self, name: &str) -> Option<TunnelId> {
@@ -140,6 +149,11 @@ impl Tunnels {
     /// The one whose health check is due first, if its time has come.
     pub(super) fn due_check(&self, now: Instant) -> Option<TunnelId> {
         self.checks.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+    }
+
+    /// Those that something happened to since this was asked last.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<TunnelId> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Whether routes of a tunnel are to be withdrawn, or are to come back, since this was asked last.

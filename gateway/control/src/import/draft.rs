@@ -157,8 +157,7 @@ fn pairs(draft: &Draft) -> Vec<(Subnet, Subnet)> {
     all.filter(|(l, r)| l.address().is_ipv4() == r.address().is_ipv4()).collect()
 }
 
-/// Writes peers and tunnels. One that another before it has taken the networks of stands in comments: they back each other
-/// up, and there are no groups for that.
+/// Writes peers and tunnels, and connection groups of those that join the same networks.
 ///
 /// # Errors
 /// Two have the same name, or the subnets of the two sides overlap.
@@ -171,6 +170,7 @@ pub(super) fn write(format: Format, drafts: Vec<Draft>) -> Result<Imported, Impo
     };
     put(&format!("# Read by Adit {} from {}.", env!("CARGO_PKG_VERSION"), format.title()));
     let mut taken: Vec<&Draft> = Vec::new();
+    let mut groups: Vec<Vec<&Draft>> = Vec::new();
     for draft in &drafts {
         if taken.iter().any(|other| other.name == draft.name) {
             return Err(ImportError::new(
@@ -184,25 +184,36 @@ pub(super) fn write(format: Format, drafts: Vec<Draft>) -> Result<Imported, Impo
             return Err(ImportError::new(draft.line, message));
         }
         put("");
-        let same = |other: &&&Draft| {
+        let same = |other: &Draft| {
             (&other.local_subnets, &other.remote_subnets, &other.routes)
                 == (&draft.local_subnets, &draft.remote_subnets, &draft.routes)
         };
-        let backs_up = taken.iter().find(same).map(|other| other.name.clone());
+        match groups.iter_mut().find(|group| group.first().is_some_and(|first| same(first))) {
+            Some(group) => group.push(draft),
+            None => groups.push(vec![draft]),
+        }
         taken.push(draft);
-        if let Some(other) = &backs_up {
-            put(&format!(
-                "# It backs up {other:?}: the same networks cannot go through two tunnels before there are"
-            ));
-            put("# connection groups. To use it instead, take the comments away here and put them there.");
-        }
-        let lead = if backs_up.is_some() { "# " } else { "" };
-        for line in one(draft).lines() {
-            put(format!("{lead}{line}").trim_end());
-        }
+        one(draft).lines().for_each(&mut put);
+    }
+    for group in groups.iter().filter(|group| group.len() > 1) {
+        put("");
+        put("# They join the same networks: the first that is up carries everything.");
+        put("[[group]]");
+        put(&format!("name = {}", quoted(&group_name(group))));
+        put(&format!("members = [{}]", group.iter().map(|d| quoted(&d.name)).collect::<Vec<_>>().join(", ")));
     }
     let tunnels = drafts.iter().map(|d| d.name.clone()).collect();
     Ok(Imported { text, tunnels })
+}
+
+/// What the names of its members have in common, or else the first one's.
+fn group_name(group: &[&Draft]) -> String {
+    let first = group.first().map_or("", |draft| draft.name.as_str());
+    let common = |name: &str| first.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+    let length = group.iter().map(|draft| common(&draft.name)).min().unwrap_or(0);
+    let shared: String = first.chars().take(length).collect();
+    let name = shared.trim_end_matches(['-', '_', ' ', '.']);
+    if name.is_empty() { first.to_owned() } else { name.to_owned() }
 }
 
 fn one(draft: &Draft) -> Zeroizing<String> {

@@ -64,19 +64,17 @@ fn every_sample_becomes_what_its_golden_file_says() {
 fn aws_gives_two_tunnels_of_which_one_backs_up_the_other() {
     let imported = read(Format::Aws, "aws-generic.txt");
     assert_eq!(imported.tunnels, ["vpn-0a1b2c3d4e5f60718-1", "vpn-0a1b2c3d4e5f60718-2"]);
-    let [first] = &tunnels(&imported.text)[..] else { panic!() };
+    let [first, second] = &tunnels(&imported.text)[..] else { panic!() };
     assert_eq!(first.peer.to_string(), "198.51.100.21");
     assert_eq!(first.psk.reveal(), b"AbcDefGhiJkl.MnoPqr_1234567890ab");
     assert_eq!((first.ike.version, &first.ike.encryption[..]), (Version::Ikev2, &[Encryption::Aes128][..]));
     assert_eq!((&first.ike.dh[..], &first.ipsec.pfs[..]), (&[Group::Modp1024][..], &[Group::Modp1024][..]));
     assert_eq!((first.ike.lifetime.as_secs(), first.mss_clamp), (28_800, Some(1379)));
     assert_eq!(first.routes.as_ref().unwrap()[0].to_string(), "172.16.0.0/12");
-    // The second by itself, as its comment says to do it.
-    let second = imported.text.split("# [[peer]]").nth(1).unwrap();
-    let second = format!("[[peer]]{}", second.replace("\n# ", "\n").replace("\n#\n", "\n\n"));
-    let [second] = &tunnels(&second)[..] else { panic!() };
     assert_eq!(second.peer.to_string(), "198.51.100.22");
     assert_eq!(second.psk.reveal(), b"ZyxWvuTsrQpo.NmlKji_0987654321zy");
+    let group = "[[group]]\nname = \"vpn-0a1b2c3d4e5f60718\"\nmembers = [\"vpn-0a1b2c3d4e5f60718-1\", \"vpn-0a1b2c3d4e5f60718-2\"]\n";
+    assert!(imported.text.ends_with(group), "{}", *imported.text);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! for the default of each that has one (RFC 7396).
 
 use super::Meta;
-use crate::config::Xdp;
+use crate::config::{GroupMode, MAX_MEMBERS, Xdp};
 use adit_ike::{Encryption, Group, Integrity, Prf};
 use serde_json::Value;
 use std::{fmt::Display, ops::RangeInclusive};
@@ -50,6 +50,7 @@ bodies! {
     GatewayBody, GatewayPatch: gateway;
     PeerBody, PeerPatch: peer;
     TunnelBody, TunnelPatch: tunnel;
+    GroupBody, GroupPatch: connection_group;
 }
 
 fn gateway() -> Object {
@@ -142,6 +143,29 @@ fn tunnel() -> Object {
                 .has("timeout", number(1..=3600, "Seconds without an answer after which it is dead."))
                 .has("action", words(["restart", "clear", "hold"]).description(Some("What is done then."))),
         )
+        .has(
+            "health_check",
+            fields("Echo requests through the tunnel, by which its health is known. None without it.")
+                .needs("destination", text().description(Some("Who is asked: an address on the peer's side.")))
+                .needs("source", text().description(Some("Where they come from: an address on our side.")))
+                .has("interval", number(1..=60, "Seconds from one to the next."))
+                .has("retries", number(1..=10, "How many in a row decide."))
+                .has("switch_route", truth("Whether the tunnel's routes are withdrawn while nothing answers.")),
+        )
+        .build()
+}
+
+fn connection_group() -> Object {
+    let members = "The names of its tunnels, in the order of preference. One may stand without a list.";
+    resource()
+        .has(
+            "mode",
+            words(GroupMode::ALL.map(GroupMode::word)).description(Some(
+                "`active-standby`: the first healthy member carries everything; `active-active`: flows are spread over \
+                 the healthy ones.",
+            )),
+        )
+        .needs("members", list(text(), 1..=MAX_MEMBERS, members))
         .build()
 }
 

@@ -1,20 +1,21 @@
 //! The schemas of bodies against the reader: the same fields, words and bounds.
 
 use super::*;
-use crate::config::{PeerAddress, read_gateway, read_peer, read_tunnel};
+use crate::config::{PeerAddress, read_gateway, read_group, read_peer, read_tunnel};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use utoipa::PartialSchema;
 
 type Given = Map<String, Value>;
 
-const KINDS: [Kind; 3] = Kind::ALL;
+const KINDS: [Kind; 4] = Kind::ALL;
 
 fn schemas(kind: Kind) -> [Value; 2] {
     let [body, patch] = match kind {
         Kind::Gateway => [GatewayBody::schema(), GatewayPatch::schema()],
         Kind::Peer => [PeerBody::schema(), PeerPatch::schema()],
         Kind::Tunnel => [TunnelBody::schema(), TunnelPatch::schema()],
+        Kind::Group => [GroupBody::schema(), GroupPatch::schema()],
     };
     [body, patch].map(|schema| serde_json::to_value(schema).unwrap())
 }
@@ -24,6 +25,7 @@ fn right(kind: Kind) -> Value {
     match kind {
         Kind::Gateway => json!({"name": "a", "address": "192.0.2.1", "wan": "eth0", "lan": ["eth1"]}),
         Kind::Peer => json!({"name": "b", "address": "198.51.100.1"}),
+        Kind::Group => json!({"name": "g", "members": ["t"]}),
         Kind::Tunnel => json!({
             "name": "t", "peer": "b", "local_subnets": ["10.1.0.0/16"], "remote_subnets": ["10.2.0.0/16"],
             "psk": "Sentinel-0f-the-secret-key",
@@ -41,6 +43,7 @@ fn refusals(kind: Kind, given: &Value) -> Vec<Violation> {
     let problems = match kind {
         Kind::Gateway => read_gateway(&given).map(drop),
         Kind::Peer => read_peer(&given).map(drop),
+        Kind::Group => read_group(&given).map(drop),
         Kind::Tunnel => {
             let gateway = read_gateway(&object(right(Kind::Gateway))).unwrap().value;
             let peer = ("b".to_owned(), PeerAddress::Ip([198, 51, 100, 1].into()));
@@ -59,6 +62,9 @@ fn with(kind: Kind, path: &str, value: &Value) -> Value {
     let mut whole = right(kind);
     if path.starts_with("ike.ppk") {
         whole["ike"]["ppk"] = json!({"id": "p", "key": "0x01"});
+    }
+    if path.starts_with("health_check") {
+        whole["health_check"] = json!({"destination": "10.2.0.9", "source": "10.1.0.1"});
     }
     if path == "routes" {
         whole =
@@ -125,7 +131,7 @@ fn a_body_has_the_fields_that_the_reader_asks_for() {
             tables += 1;
         }
     }
-    assert_eq!(tables, 8);
+    assert_eq!(tables, 10);
 }
 
 #[test]
@@ -156,7 +162,7 @@ fn a_word_is_taken_if_it_is_one_of_the_schema() {
             lists += 1;
         }
     }
-    assert_eq!(lists, 19);
+    assert_eq!(lists, 20);
 }
 
 #[test]
@@ -189,6 +195,8 @@ fn a_number_is_taken_to_its_bounds_and_refused_beyond() {
         ("ike.retransmit_ceiling", 100, 60_000),
         ("dpd.delay", 1, 3600),
         ("dpd.timeout", 1, 3600),
+        ("health_check.interval", 1, 60),
+        ("health_check.retries", 1, 10),
         ("ike.lifetime", 60, 86_400),
         ("ipsec.lifetime", 60, 86_400),
         ("ipsec.lifetime_bytes", 65_536, i64::MAX),
@@ -221,7 +229,8 @@ fn a_text_is_taken_to_its_length_and_refused_beyond() {
                     Value::Object(_) => false,
                     _ => false,
                 };
-                if taken || (path == "ipsec.pfs" && wrong.is_number()) {
+                let is_name = path == "members" && wrong.is_string();
+                if taken || is_name || (path == "ipsec.pfs" && wrong.is_number()) {
                     continue;
                 }
                 let refused = refused_at(kind, &path, &wrong);
@@ -261,7 +270,8 @@ fn a_patch_needs_nothing_and_takes_null_for_what_has_a_default() {
             assert!(of["required"].is_null(), "{path}");
             let text = of.to_string();
             let takes_null = text.contains("\"null\"");
-            let is_needed = needed.contains(&path.as_str()) || path == "ike.ppk.id";
+            let within = ["ike.ppk.id", "health_check.destination", "health_check.source"];
+            let is_needed = needed.contains(&path.as_str()) || within.contains(&path.as_str());
             let is_read_only = in_body["readOnly"] == true;
             assert_eq!(takes_null, !is_needed && !is_read_only, "{kind} {path}: {text}");
         }

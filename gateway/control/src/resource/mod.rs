@@ -8,11 +8,15 @@ mod body;
 #[cfg(test)]
 mod body_tests;
 mod gateway;
+mod group;
 mod peer;
 mod tunnel;
 
-pub use body::{GatewayBody, GatewayPatch, PeerBody, PeerPatch, TunnelBody, TunnelPatch};
+pub use body::{
+    GatewayBody, GatewayPatch, GroupBody, GroupPatch, PeerBody, PeerPatch, TunnelBody, TunnelPatch,
+};
 pub use gateway::{Gateway, GatewayIke, GatewaySpec};
+pub use group::{Group, GroupSpec};
 pub use peer::{Peer, PeerSpec};
 pub use tunnel::{DpdSpec, HealthCheckSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec};
 
@@ -31,11 +35,13 @@ pub enum Kind {
     Peer,
     /// [`Tunnel`].
     Tunnel,
+    /// [`Group`].
+    Group,
 }
 
 impl Kind {
     /// All, each before those that name it.
-    pub const ALL: [Kind; 3] = [Kind::Gateway, Kind::Peer, Kind::Tunnel];
+    pub const ALL: [Kind; 4] = [Kind::Gateway, Kind::Peer, Kind::Tunnel, Kind::Group];
 
     /// The word for one, as in a message.
     pub fn word(self) -> &'static str {
@@ -43,6 +49,7 @@ impl Kind {
             Kind::Gateway => "gateway",
             Kind::Peer => "peer",
             Kind::Tunnel => "tunnel",
+            Kind::Group => "group",
         }
     }
 
@@ -52,6 +59,7 @@ impl Kind {
             Kind::Gateway => "gw",
             Kind::Peer => "peer",
             Kind::Tunnel => "tun",
+            Kind::Group => "grp",
         }
     }
 }

@@ -80,6 +80,17 @@ pub struct Tables {
     pub rules: BTreeMap<ClassPair, RuleList>,
 }
 
+impl Tables {
+    /// The slot that everything between two prefixes is protected with, where the tables have both.
+    pub fn slot_of(&self, local: &Prefix, remote: &Prefix) -> Option<u32> {
+        let pair =
+            ClassPair { source: *self.sources.get(local)?, destination: *self.destinations.get(remote)? };
+        let list = self.rules.get(&pair)?;
+        let last = list.rules.get(..list.len as usize)?.last()?;
+        (last.action == action::PROTECT && last.is_total()).then_some(last.policy)
+    }
+}
+
 /// Why a list of policies has no tables.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {

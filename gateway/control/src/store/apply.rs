@@ -3,14 +3,14 @@
 use super::{
     Change, Follow, Given, Store, StoreError,
     database::{Database, Row, SecretParts, rows},
-    run,
+    groups, run,
     write::{Checked, Done, Writing, json, text_of, tidy, unreadable},
 };
 use crate::{
     config::{
         self, Config, ConfigError, Keys, Objects, read_document, read_gateway, read_peer, read_tunnel, tree,
     },
-    resource::{GatewaySpec, Kind, PeerSpec, TunnelSpec},
+    resource::{GatewaySpec, GroupSpec, Kind, PeerSpec, TunnelSpec},
     store::{GatewayChange, nobody},
 };
 use adit_ike::Psk;
@@ -154,7 +154,9 @@ impl Database {
             Ok(read.map_err(|problems| unreadable(&row, problems))?.value)
         });
         let tunnels = tunnels.collect::<Result<_, StoreError>>()?;
-        Ok(Some(Config { gateway: of, api, tunnels, warnings: Vec::new() }))
+        let groups = rows(&self.connection, Kind::Group).map_err(failed)?;
+        let groups = groups.iter().map(groups::read).collect::<Result<_, _>>()?;
+        Ok(Some(Config { gateway: of, api, tunnels, groups, warnings: Vec::new() }))
     }
 
     fn export(&self, with_psk: bool) -> Result<Zeroizing<String>, StoreError> {
@@ -180,16 +182,18 @@ impl Writing<'_> {
         self.dry_run = document.dry_run;
         let (gateways, peers, tunnels) =
             (self.rows(Kind::Gateway)?, self.rows(Kind::Peer)?, self.rows(Kind::Tunnel)?);
+        let groups = self.rows(Kind::Group)?;
         let mut secrets: HashMap<&str, SecretParts> = HashMap::new();
         for row in &tunnels {
             secrets.insert(&row.meta.name, row.secrets(self.key)?);
         }
-        let (config, ours) = self.read(document, (&gateways, &peers, &tunnels), &secrets)?;
+        let (config, ours) = self.read(document, (&gateways, &peers, &tunnels, &groups), &secrets)?;
         let named = |objects: Vec<Given>| -> BTreeMap<String, Given> {
             objects.into_iter().map(|object| (name_of(&object).to_owned(), object)).collect()
         };
         let in_order: Vec<String> = ours.peers.iter().map(|peer| name_of(peer).to_owned()).collect();
         let (mut our_peers, mut our_tunnels) = (named(ours.peers), named(ours.tunnels));
+        let mut our_groups = named(ours.groups);
         let mut plan = Plan {
             warnings: config.warnings_for(&document.name).lines().map(str::to_owned).collect(),
             ..Plan::default()
@@ -200,6 +204,14 @@ impl Writing<'_> {
 
         let stays =
             |row: &&Row, ours: &BTreeMap<String, Given>| !document.prune || ours.contains_key(&row.meta.name);
+        for row in &groups {
+            // Members may go, and come: the whole document has been read before.
+            self.release_uses(row)?;
+            if !stays(&row, &our_groups) {
+                self.forget_group(row)?;
+                plan.changes.push(Planned::of(Verb::Delete, row));
+            }
+        }
         for row in tunnels.iter().filter(|row| !stays(row, &our_tunnels)) {
             self.delete_row(row)?;
             plan.changes.push(Planned::of(Verb::Delete, row));
@@ -229,7 +241,7 @@ impl Writing<'_> {
 
         // A pair may pass from one tunnel to another.
         let known: HashMap<&str, &Row> = tunnels.iter().map(|row| (row.meta.name.as_str(), row)).collect();
-        let uses = self.uses()?;
+        let uses = self.ids(&[Kind::Gateway, Kind::Peer])?;
         let mut next = Vec::new();
         for tunnel in &config.tunnels {
             let row = known.get(tunnel.name.as_str()).copied();
@@ -277,6 +289,23 @@ impl Writing<'_> {
             self.delete_row(row)?;
             plan.changes.push(Planned::of(Verb::Delete, row));
         }
+        if !config.groups.is_empty() {
+            let ids = self.ids(&[Kind::Tunnel])?;
+            for group in &config.groups {
+                let row = groups.iter().find(|row| row.meta.name == group.name);
+                let given = our_groups.remove(&group.name).or_else(|| row.map(|row| row.given.clone()));
+                let members = group.members.iter().filter_map(|m| ids.get(&(Kind::Tunnel, m.clone())));
+                let uses: Vec<String> = members.cloned().collect();
+                let checked =
+                    || Checked { uses: uses.clone(), ..Checked::new(json(&GroupSpec::from(group))) };
+                let parts = keyless(given.unwrap_or_default());
+                if !self.put(Kind::Group, row, parts, checked(), &mut plan)?
+                    && let Some(row) = row
+                {
+                    self.relate(&row.meta.id, &checked())?;
+                }
+            }
+        }
         Ok(plan)
     }
 
@@ -284,7 +313,7 @@ impl Writing<'_> {
     fn read(
         &self,
         document: &Document,
-        (gateways, peers, tunnels): (&[Row], &[Row], &[Row]),
+        (gateways, peers, tunnels, groups): (&[Row], &[Row], &[Row], &[Row]),
         secrets: &HashMap<&str, SecretParts>,
     ) -> Result<(Config, Objects), StoreError> {
         let mut beside =
@@ -293,6 +322,7 @@ impl Writing<'_> {
             beside.peers = peers.iter().map(|row| row.given.clone()).collect();
             // Without their keys, which the reader is told as it asks.
             beside.tunnels = tunnels.iter().map(|row| row.given.clone()).collect();
+            beside.groups = groups.iter().map(|row| row.given.clone()).collect();
         }
         let failed = RefCell::new(None);
         let psk = |name: &str| match secrets.get(name).and_then(|parts| parts.psk.as_ref()) {
@@ -349,13 +379,26 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    /// The ids of what tunnels use, by kind and name.
-    fn uses(&self) -> Result<HashMap<(Kind, String), String>, StoreError> {
+    /// The ids of what there is of some kinds, by kind and name.
+    fn ids(&self, kinds: &[Kind]) -> Result<HashMap<(Kind, String), String>, StoreError> {
         let mut ids = HashMap::new();
-        for kind in [Kind::Gateway, Kind::Peer] {
-            ids.extend(self.rows(kind)?.into_iter().map(|row| ((kind, row.meta.name), row.meta.id)));
+        for kind in kinds {
+            ids.extend(self.rows(*kind)?.into_iter().map(|row| ((*kind, row.meta.name), row.meta.id)));
         }
         Ok(ids)
+    }
+
+    /// Takes a resource what it uses, until it is replaced.
+    fn release_uses(&self, row: &Row) -> Result<(), StoreError> {
+        let deleted = self.transaction.execute("DELETE FROM uses WHERE user = ?1", [&row.meta.id]);
+        deleted.map(drop).map_err(self.failed())
+    }
+
+    /// Deletes a group of which nothing is asked any more.
+    fn forget_group(&mut self, row: &Row) -> Result<(), StoreError> {
+        self.regrouped = true;
+        let deleted = self.transaction.execute("DELETE FROM resource WHERE id = ?1", [&row.meta.id]);
+        deleted.map(drop).map_err(self.failed())
     }
 }
 

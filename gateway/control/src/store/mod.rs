@@ -18,6 +18,9 @@ mod database;
 mod error;
 #[cfg(test)]
 mod full_disk_tests;
+#[cfg(test)]
+mod group_tests;
+mod groups;
 mod key;
 #[cfg(test)]
 mod migration_tests;
@@ -56,6 +59,8 @@ pub struct Change {
     pub tunnels: Vec<(Option<String>, config::Tunnel)>,
     /// The names of those that are gone.
     pub removed: Vec<String>,
+    /// Every connection group, where one of them is new, changed or gone.
+    pub groups: Option<Vec<config::Group>>,
     /// What becomes of the gateway itself.
     pub gateway: GatewayChange,
     /// What the process itself is to do from now on, where its own file says so.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The steps from an empty database on; the version of a database is how many of them it has taken. A step that has been
 /// released never changes.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE setting (
         name TEXT PRIMARY KEY,
         value BLOB NOT NULL
@@ -53,6 +53,17 @@ const MIGRATIONS: [&str; 2] = [
         salt TEXT NOT NULL,
         hash TEXT NOT NULL
     ) STRICT;",
+    "-- Tunnels of one connection group have the same pairs.
+    CREATE TABLE pair_of_several (
+        local TEXT NOT NULL,
+        remote TEXT NOT NULL,
+        tunnel TEXT NOT NULL REFERENCES resource (id) ON DELETE CASCADE,
+        PRIMARY KEY (local, remote, tunnel)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO pair_of_several SELECT local, remote, tunnel FROM pair;
+    DROP TABLE pair;
+    ALTER TABLE pair_of_several RENAME TO pair;
+    CREATE INDEX pair_tunnel ON pair (tunnel);",
 ];
 
 /// Takes the steps that a database has not taken yet, all or none.

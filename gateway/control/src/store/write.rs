@@ -3,11 +3,11 @@
 use super::{
     Change, Follow, GatewayChange, StoreError,
     database::{self, Database, Given, Row, SecretParts},
-    generated_psk,
+    generated_psk, groups,
     key::Key,
 };
 use crate::{
-    config::{self, Diagnostic, PeerAddress, other_key, read_gateway, read_peer, read_tunnel, same_pair},
+    config::{self, Diagnostic, PeerAddress, other_key, read_gateway, read_peer, read_tunnel},
     resource::{GatewaySpec, Kind, Meta, PeerSpec, Reference, TunnelSpec, Violation},
 };
 use adit_ike::Psk;
@@ -42,6 +42,8 @@ pub(super) struct Writing<'a> {
     pub(super) warnings: Vec<Diagnostic>,
     /// Whether nothing is to be written after all.
     pub(super) dry_run: bool,
+    /// Whether connection groups are others than before.
+    pub(super) regrouped: bool,
 }
 
 /// What a transaction has done.
@@ -72,9 +74,20 @@ impl Database {
         let transaction = transaction.map_err(failed)?;
         let now = database::now(&transaction).map_err(failed)?;
         let (change, warnings) = (Change::default(), Vec::new());
-        let mut writing =
-            Writing { transaction, key: &self.key, path: &path, now, change, warnings, dry_run: false };
+        let mut writing = Writing {
+            transaction,
+            key: &self.key,
+            path: &path,
+            now,
+            change,
+            warnings,
+            dry_run: false,
+            regrouped: false,
+        };
         let value = work(&mut writing)?;
+        if writing.regrouped {
+            writing.change.groups = Some(writing.groups()?);
+        }
         let Writing { transaction, change, warnings, dry_run, .. } = writing;
         let change = Arc::new(change);
         follower.approve(&change)?;
@@ -122,6 +135,7 @@ impl Writing<'_> {
         checked: &Checked,
     ) -> Result<String, StoreError> {
         let id = database::new_id(kind).map_err(|e| self.no_randomness(e))?;
+        self.regrouped |= kind == Kind::Group;
         self.change.note(None, checked);
         self.insert(kind, &id, given, secrets, checked)?;
         Ok(id)
@@ -162,8 +176,10 @@ impl Writing<'_> {
         };
         let checked = self.check(kind, Some(&row), &given, &secrets)?;
         self.replace(&row, &given, &secrets, &checked)?;
-        if kind != Kind::Tunnel {
-            self.check_users(&row)?;
+        match kind {
+            Kind::Gateway | Kind::Peer => self.check_users(&row)?,
+            Kind::Tunnel => self.check_groups(&row)?,
+            Kind::Group => {}
         }
         Ok(row.meta.id)
     }
@@ -189,16 +205,22 @@ impl Writing<'_> {
         if !by.is_empty() {
             return Err(StoreError::InUse { what: row.reference(), by });
         }
-        self.transaction.execute("DELETE FROM resource WHERE id = ?1", [&row.meta.id]).map_err(failed)?;
+        if row.kind == Kind::Group {
+            self.check_leaving(row, &[])?;
+        }
+        self.transaction
+            .execute("DELETE FROM resource WHERE id = ?1", [&row.meta.id])
+            .map_err(self.failed())?;
         match row.kind {
             Kind::Tunnel => self.change.removed.push(row.meta.name.clone()),
             Kind::Gateway => self.change.gateway = GatewayChange::Gone,
+            Kind::Group => self.regrouped = true,
             Kind::Peer => {}
         }
         Ok(())
     }
 
-    fn row(&self, kind: Kind, name: &str) -> Result<Row, StoreError> {
+    pub(super) fn row(&self, kind: Kind, name: &str) -> Result<Row, StoreError> {
         let found = database::find(&self.transaction, kind, name).map_err(self.failed())?;
         found.ok_or_else(|| database::not_found(kind, name))
     }
@@ -221,7 +243,7 @@ impl Writing<'_> {
     }
 
     /// Whether what is given can be, beside everything else.
-    fn check(
+    pub(super) fn check(
         &mut self,
         kind: Kind,
         row: Option<&Row>,
@@ -244,6 +266,7 @@ impl Writing<'_> {
                 Checked::new(json(&shown))
             }
             Kind::Tunnel => self.check_tunnel(row, given, &whole.0)?,
+            Kind::Group => self.check_group(row, &whole.0)?,
         };
         let name = given.get("name").and_then(Value::as_str).unwrap_or_default();
         let sql = "SELECT id FROM resource WHERE kind = ?1 AND name = ?2 AND id <> ?3";
@@ -279,7 +302,16 @@ impl Writing<'_> {
         let read = read.map_err(invalid)?;
         self.warnings.extend(read.warnings);
         let tunnel = read.value;
-        self.check_beside(row.map(|row| row.meta.id.as_str()), &tunnel)?;
+        let id = row.map(|row| row.meta.id.as_str());
+        let group = match id {
+            Some(id) => self.group_of(id)?,
+            None => None,
+        };
+        let mut problems = self.check_pairs(id, &tunnel, group.as_deref())?;
+        problems.extend(self.check_beside(id, &tunnel)?);
+        if !problems.is_empty() {
+            return Err(StoreError::Invalid(problems));
+        }
         Ok(Checked {
             shown: json(&TunnelSpec::from(&tunnel)),
             uses: uses.into_iter().flatten().collect(),
@@ -287,7 +319,7 @@ impl Writing<'_> {
         })
     }
 
-    fn peer(&self, name: &str) -> Result<Option<(Row, PeerAddress)>, StoreError> {
+    pub(super) fn peer(&self, name: &str) -> Result<Option<(Row, PeerAddress)>, StoreError> {
         let sql_failed = self.failed();
         let Some(row) = database::find(&self.transaction, Kind::Peer, name).map_err(sql_failed)? else {
             return Ok(None);
@@ -300,29 +332,11 @@ impl Writing<'_> {
         Ok(Some((row, read.value.1)))
     }
 
-    /// What must hold between a tunnel and every other.
-    fn check_beside(&self, id: Option<&str>, tunnel: &config::Tunnel) -> Result<(), StoreError> {
+    /// What must hold between a tunnel and every other, but for their pairs of subnets.
+    fn check_beside(&self, id: Option<&str>, tunnel: &config::Tunnel) -> Result<Vec<Violation>, StoreError> {
         let failed = self.failed();
         let own = id.unwrap_or_default();
         let mut problems = Vec::new();
-        let mut owner = self
-            .transaction
-            .prepare(
-                "SELECT name, id FROM pair JOIN resource ON id = tunnel WHERE local = ?1 AND remote = ?2 AND id <> ?3",
-            )
-            .map_err(failed)?;
-        for (local, remote) in tunnel.pairs() {
-            let key = (local.to_string(), remote.to_string(), own);
-            let found: Option<(String, String)> =
-                owner.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(failed)?;
-            if let Some((name, id)) = found {
-                let field = if tunnel.routes.is_some() { "routes" } else { "local_subnets" };
-                let violation = Violation::new(field, same_pair((local, remote), &name));
-                let clashes_with = Some(Reference { kind: Kind::Tunnel, name, id: Some(id) });
-                problems.push(Violation { clashes_with, ..violation });
-                break;
-            }
-        }
         let slots: i64 = self
             .transaction
             .query_row("SELECT coalesce(sum(slots), 0) FROM resource WHERE id <> ?1", [own], |row| row.get(0))
@@ -343,7 +357,7 @@ impl Writing<'_> {
                 }
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
+        Ok(problems)
     }
 
     fn strangers_at(&self, at: IpAddr) -> Result<Vec<Row>, StoreError> {
@@ -430,6 +444,7 @@ impl Writing<'_> {
         checked: &Checked,
     ) -> Result<(), StoreError> {
         self.change.note(Some(&row.meta), checked);
+        self.regrouped |= row.kind == Kind::Group;
         let id = row.meta.id.as_str();
         let secret = secrets.seal(self.key, id).map_err(|e| self.no_randomness(e))?;
         let sql = "UPDATE resource SET name = ?2, updated_at = ?3, revision = revision + 1, given = ?4, shown = ?5, \
@@ -444,7 +459,7 @@ impl Writing<'_> {
         self.relate(id, checked)
     }
 
-    fn relate(&mut self, id: &str, checked: &Checked) -> Result<(), StoreError> {
+    pub(super) fn relate(&mut self, id: &str, checked: &Checked) -> Result<(), StoreError> {
         let failed = self.failed();
         for used in &checked.uses {
             self.transaction
@@ -456,6 +471,9 @@ impl Writing<'_> {
         let mut insert = self.transaction.prepare(insert).map_err(failed)?;
         for (local, remote) in tunnel.pairs() {
             insert.execute((local.to_string(), remote.to_string(), id)).map_err(failed)?;
+        }
+        if let Some((source, destination)) = groups::check_pair(tunnel) {
+            insert.execute((source, destination, id)).map_err(failed)?;
         }
         Ok(())
     }
@@ -513,7 +531,7 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn invalid(problems: Vec<Diagnostic>) -> StoreError {
+pub(super) fn invalid(problems: Vec<Diagnostic>) -> StoreError {
     StoreError::Invalid(problems.into_iter().map(Violation::from).collect())
 }
 

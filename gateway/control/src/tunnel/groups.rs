@@ -78,6 +78,8 @@ pub struct Groups {
     narrowed: Vec<Narrowed>,
     /// Source and destination of the health check, if there is one.
     checked: Option<(IpAddr, IpAddr)>,
+    /// Whether the tunnel is disabled.
+    disabled: bool,
 }
 
 /// Pairs of subnets that one Child SA is to cover.
@@ -135,7 +137,8 @@ impl Groups {
             return None;
         }
         let whole = groups.into_iter().filter_map(|pairs| Some(Whole { slot: slots.take(tunnel)?, pairs }));
-        let mut groups = Groups { whole: whole.collect(), ..Groups::default() };
+        let disabled = !config.enabled;
+        let mut groups = Groups { whole: whole.collect(), disabled, ..Groups::default() };
         groups.check(config.health_check.as_ref());
         Some(groups)
     }
@@ -159,7 +162,8 @@ impl Groups {
         let whole = groups.into_iter().zip(&kept.whole).map(|(pairs, slot)| Whole { slot: *slot, pairs });
         let narrowed = kept.narrowed.iter().cloned();
         let narrowed = narrowed.map(|(slot, (local, remote))| Narrowed { slot, local, remote });
-        let mut groups = Groups { whole: whole.collect(), narrowed: narrowed.collect(), checked: None };
+        let (narrowed, disabled) = (narrowed.collect(), !config.enabled);
+        let mut groups = Groups { whole: whole.collect(), narrowed, checked: None, disabled };
         groups.check(config.health_check.as_ref());
         Some(groups)
     }
@@ -184,6 +188,21 @@ impl Groups {
         let whole = || self.whole.iter().find(covers).or_else(|| self.whole.iter().find(of_family));
         let slot = self.narrowed.iter().find(admits).map(|n| n.slot).or_else(|| whole().map(|w| w.slot))?;
         Some(Policy::protect(Subnet::host(source).prefix(), Subnet::host(destination).prefix(), slot))
+    }
+
+    /// Whether the tunnel is disabled. Another may then have the same pairs, and comes first.
+    pub fn is_disabled(&self) -> bool {
+        self.disabled
+    }
+
+    /// The pairs of subnets that each slot is for, without what a peer agreed to.
+    pub fn wholes(&self) -> impl Iterator<Item = &[(Subnet, Subnet)]> {
+        self.whole.iter().map(|w| w.pairs.as_slice())
+    }
+
+    /// The slot of a pair of subnets.
+    pub fn slot_for(&self, pair: &(Subnet, Subnet)) -> Option<u32> {
+        self.whole.iter().find(|w| w.pairs.contains(pair)).map(|w| w.slot)
     }
 
     /// What a later process needs for [`Groups::resume`].
@@ -330,7 +349,8 @@ mod tests {
         protocol: u8,
         ports: (u16, u16),
     ) -> Option<u32> {
-        let policies = crate::tunnel::policies(groups.into_iter());
+        let tunnels = groups.into_iter().map(|groups| (TUNNEL, groups));
+        let policies = crate::tunnel::policies(tunnels, &Default::default());
         let tables = InMemory::new(&compile(&policies, &Tables::default()).unwrap()).unwrap();
         let address = |a: &str| Address::from(a.parse::<IpAddr>().unwrap());
         let flow = Flow::new(address(from), address(to), protocol, Some(ports));

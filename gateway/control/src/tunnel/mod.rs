@@ -1,10 +1,12 @@
 //! One tunnel as it runs: its configuration, its state, its log, and what is known of its SAs.
 
+mod connection_group;
 mod groups;
 mod health;
 mod log;
 mod machine;
 
+pub use connection_group::{ConnectionGroup, ConnectionGroups, Fitness, carriers};
 pub use groups::{Groups, KeptGroups, Served, Slots, Unserved};
 pub use health::{Health, PATIENCE, Turn};
 pub use log::{KEPT, Log};
@@ -734,12 +736,21 @@ impl Tunnel {
 
 /// The SPD of some tunnels: between two pairs of prefixes that overlap the more specific one decides, first by the
 /// remote prefix, then by the local one; the order of the configuration decides the rest. A disabled tunnel protects
-/// all the same: what it covers must not leave in clear. Health checks come before everything.
-pub fn policies<'a>(tunnels: impl Iterator<Item = &'a Groups>) -> Vec<Policy> {
-    let (mut checks, mut pairs) = (Vec::new(), Vec::new());
-    for groups in tunnels {
+/// all the same, behind others that have the same pairs: what it covers must not leave in clear. Health checks come before everything. What members of groups
+/// protect, their groups do.
+pub fn policies<'a>(
+    tunnels: impl Iterator<Item = (TunnelId, &'a Groups)>,
+    connection_groups: &ConnectionGroups,
+) -> Vec<Policy> {
+    let mut checks = Vec::new();
+    let mut pairs: Vec<_> = connection_groups.policies().collect();
+    let mut tunnels: Vec<_> = tunnels.collect();
+    tunnels.sort_by_key(|(_, groups)| groups.is_disabled());
+    for (id, groups) in tunnels {
         checks.extend(groups.check_policy());
-        pairs.extend(groups.policies());
+        if connection_groups.of(id).is_none() {
+            pairs.extend(groups.policies());
+        }
     }
     pairs.sort_by_key(|((local, remote), _)| (Reverse(remote.prefix().len), Reverse(local.prefix().len)));
     checks.into_iter().chain(pairs.into_iter().flat_map(|(_, policies)| policies)).collect()

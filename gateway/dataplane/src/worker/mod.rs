@@ -322,10 +322,12 @@ impl Worker {
             packets += 1;
             let end = TUN_START + len;
             let packet = &buf[..end];
-            let flow = decode::ip(packet, TUN_START).and_then(|headers| decode::flow(packet, &headers));
+            let flow = decode::ip(packet, TUN_START).and_then(|headers| {
+                Ok((decode::flow(packet, &headers)?, headers.fragment == decode::Fragment::Whole))
+            });
             let policy = match flow {
-                Ok(flow) => match look_up(&slow_path.spd, &flow) {
-                    Some(rule) if rule.action == action::PROTECT => Ok(rule.policy),
+                Ok((flow, is_whole)) => match look_up(&slow_path.spd, &flow) {
+                    Some(rule) if rule.action == action::PROTECT => Ok(rule.slot(&flow, is_whole)),
                     _ => Err(counters.tun_no_policy()),
                 },
                 Err(_) => Err(counters.tun_malformed()),
