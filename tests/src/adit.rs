@@ -47,7 +47,19 @@ impl Adit {
         tunnel: &str,
         text: impl FnOnce(&Path) -> String,
     ) -> Result<Adit> {
-        Adit::start_as("run", namespace, tunnel, text)
+        Adit::start_as("run", namespace, tunnel, &[], text)
+    }
+
+    /// As [`Adit::start_with`], with more in its log than is usual.
+    ///
+    /// # Errors
+    /// As [`Adit::start`].
+    pub fn start_talkative(
+        namespace: &Namespace,
+        tunnel: &str,
+        text: impl FnOnce(&Path) -> String,
+    ) -> Result<Adit> {
+        Adit::start_as("run", namespace, tunnel, &["--log", "debug"], text)
     }
 
     /// Starts `adit control` alone; [`Adit::data_plane`] is the other half.
@@ -59,7 +71,7 @@ impl Adit {
         tunnel: &str,
         text: impl FnOnce(&Path) -> String,
     ) -> Result<Adit> {
-        Adit::start_as("control", namespace, tunnel, text)
+        Adit::start_as("control", namespace, tunnel, &[], text)
     }
 
     /// Starts `adit dataplane` with the same configuration and these further arguments.
@@ -89,12 +101,13 @@ impl Adit {
         command: &'static str,
         namespace: &Namespace,
         tunnel: &str,
+        arguments: &[&str],
         text: impl FnOnce(&Path) -> String,
     ) -> Result<Adit> {
         let directory = namespace.logs().join(format!("adit-{}", namespace.host()));
         fs::create_dir_all(directory.join("bpf"))?;
         fs::write(directory.join("adit.toml"), text(&directory))?;
-        let process = spawn(namespace, &directory, command, &[])?;
+        let process = spawn(namespace, &directory, command, arguments)?;
         let (namespace, tunnel) = (namespace.clone(), tunnel.to_owned());
         let mut adit = Adit { command, namespace, tunnel, directory, process };
         adit.wait_started()?;

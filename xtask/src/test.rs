@@ -114,6 +114,7 @@ impl Tests {
             (Selection::Interop, "quickstart"),
             (Selection::Interop, "peer_config"),
             (Selection::Lab, "diagnose"),
+            (Selection::Lab, "secrets"),
             (Selection::Interop, "prometheus"),
             (Selection::Interop, "package"),
             (Selection::Interop, "interop"),
