@@ -7,6 +7,7 @@
 //! | `uml` | Debian 12's `user-mode-linux` | a Linux kernel with IPsec: AH, ESN, ESP of the kernel |
 //! | `libreswan` | Debian 12's `libreswan` and its libraries, unpacked | what reads its configuration; its daemon needs a kernel's IPsec, and its package takes the place of strongSwan's |
 //! | `prometheus` | Debian 12's `prometheus`, unpacked | what scrapes the metrics, and `promtool`, which checks them |
+//! | `schemathesis` | Python packages of PyPI, each of one version | what makes requests of the OpenAPI document, and holds the answers to it |
 //!
 //! They lie below `target/peers` and are made once: [`ensure`]. Where they cannot be had, the cases that want them are
 //! skipped with the reason.
@@ -101,6 +102,51 @@ pub fn prometheus() -> Option<PathBuf> {
     made("prometheus", &unpacked_recipe(&PROMETHEUS))
 }
 
+/// What tests the API against its document, and all that it stands on.
+const SCHEMATHESIS: [&str; 27] = [
+    "anyio==4.16.0",
+    "certifi==2026.10.18",
+    "charset-normalizer==3.5.2",
+    "click==8.5.1",
+    "graphql-core==3.3.2",
+    "harfile==0.6.0",
+    "hypothesis==6.170.15",
+    "hypothesis-graphql==0.13.5",
+    "idna==3.20",
+    "iniconfig==2.3.1",
+    "jsonschema_rs==0.60.3",
+    "markdown-it-py==4.3.0",
+    "MarkupSafe==3.0.4",
+    "mdurl==0.1.2",
+    "packaging==26.3",
+    "pluggy==1.7.0",
+    "Pygments==2.21.0",
+    "pyrate-limiter==4.5.1",
+    "pytest==9.2.0",
+    "PyYAML==6.0.3",
+    "requests==2.34.2",
+    "rich==15.0.0",
+    "schemathesis==4.32.5",
+    "sortedcontainers==2.4.0",
+    "typing_extensions==4.16.0",
+    "urllib3==2.8.0",
+    "Werkzeug==3.1.9",
+];
+
+/// Schemathesis, if it has been installed: what `PYTHONPATH` has to name for `python3 -m schemathesis`.
+pub fn schemathesis() -> Option<PathBuf> {
+    made("schemathesis", &unpacked_recipe(&SCHEMATHESIS))
+}
+
+/// Installs it in a directory of its own: nothing else on the machine sees it.
+fn install_schemathesis() -> Result<()> {
+    build("schemathesis", &unpacked_recipe(&SCHEMATHESIS), |partial| {
+        let mut install = Command::new("python3");
+        install.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+        run(install.arg("--target").arg(partial).args(SCHEMATHESIS))
+    })
+}
+
 /// Makes what is not there yet, and says so through `announce`. What cannot be made is returned with the reason.
 pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
     let lacking = || -> Result<()> {
@@ -118,6 +164,9 @@ pub fn ensure(announce: impl Fn(&str) + Sync) -> Vec<String> {
         if let Err(error) = unpack(name, packages) {
             failures.push(format!("{what}: {error:#}"));
         }
+    }
+    if let Err(error) = install_schemathesis() {
+        failures.push(format!("schemathesis: {error:#}"));
     }
     if trixie().is_some() && uml().is_some() {
         return failures;

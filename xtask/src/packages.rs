@@ -18,12 +18,13 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 }
 
 /// What the lab, the demo and the build call by name.
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 14] = [
     tool("ip", "iproute2"),
     tool("nsenter", "util-linux"),
     tool("ping", "iputils-ping"),
     tool("iperf3", "iperf3"),
     tool("tcpdump", "tcpdump"),
+    tool("curl", "curl"),
     tool("tshark", "tshark"),
     tool("nft", "nftables"),
     tool("ethtool", "ethtool"),
@@ -74,8 +75,9 @@ pub(crate) fn missing() -> Result<Vec<String>> {
 /// The Debian packages that make the peers of the interop matrix, as far as they are missing. A machine without apt goes
 /// without those peers.
 pub(crate) fn missing_for_peers() -> Vec<String> {
-    let lacks = is_debian() && !shell::has_program("mmdebstrap");
-    lacks.then(|| "mmdebstrap".to_owned()).into_iter().collect()
+    let lacks = |program: &str| is_debian() && !shell::has_program(program);
+    let wanted = [("mmdebstrap", "mmdebstrap"), ("pip3", "python3-pip")];
+    wanted.into_iter().filter(|(program, _)| lacks(program)).map(|(_, package)| package.to_owned()).collect()
 }
 
 /// Those of `packages` that dpkg does not have installed.

@@ -110,6 +110,7 @@ impl Tests {
             (Selection::Lab, "fail_closed"),
             (Selection::Lab, "groups"),
             (Selection::Lab, "lifetimes"),
+            (Selection::Lab, "tunnels"),
             (Selection::Soak, SOAK),
             (Selection::Interop, "quickstart"),
             (Selection::Interop, "peer_config"),
@@ -117,6 +118,7 @@ impl Tests {
             (Selection::Lab, "secrets"),
             (Selection::Interop, "prometheus"),
             (Selection::Interop, "package"),
+            (Selection::Interop, "api"),
             (Selection::Interop, "interop"),
         ];
         for (wanted, scenarios) in scenarios {
