@@ -204,14 +204,14 @@ fn contents() -> Result<()> {
             ensure!(data.len() > 0, "{shown} is empty");
         }
     }
-    for needed in ["copyright", "changelog.gz", "examples/adit.toml"] {
+    for needed in ["copyright", "changelog.gz"] {
         ensure!(apart.join("usr/share/doc/adit").join(needed).exists(), "there is no {needed}");
     }
     let pages = fs::read_dir(apart.join("usr/share/man/man1"))?.count();
     ensure!(pages > 20, "the manual has {pages} pages");
     let binary = apart.join("usr/bin/adit");
     let mut check = Command::new(&binary);
-    check.arg("check").arg("--config").arg(apart.join("usr/share/doc/adit/examples/adit.toml"));
+    check.arg("check").arg("--config").arg(apart.join("usr/share/adit/adit.toml"));
     done(&mut check).context("the example is not taken")?;
     let sections = done(Command::new("readelf").args(["-SW"]).arg(&binary))?;
     ensure!(!sections.contains(".debug_info"), "the binary is not stripped");

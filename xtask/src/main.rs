@@ -8,7 +8,11 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod disk;
 mod fuzz;
+mod guests;
+mod image;
+mod image_test;
 mod lab;
 mod load;
 mod package;
@@ -81,6 +85,14 @@ enum Verb {
     },
     /// Build the Debian package, with units, manual and completions
     Package,
+    /// Build the appliance: a disk image that boots into a gateway
+    Image,
+    /// Boot two appliances in qemu, with a tunnel between them, and see that everything works
+    ImageTest {
+        /// This image, a qcow2, rather than one that is built now
+        #[arg(long, value_name = "FILE")]
+        image: Option<PathBuf>,
+    },
     /// Measure, side by side with others
     Bench {
         /// Which bench, as `ike`; all without a name
@@ -126,6 +138,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Build { release } => build::build(release).map(|_| ()),
         Verb::Load { interfaces, bpf_dir } => load::load(&interfaces, &bpf_dir),
         Verb::Unload { bpf_dir } => load::unload(&bpf_dir),
+        Verb::Image => image::image().map(|_| ()),
+        Verb::ImageTest { image } => image_test::image_test(image.as_deref()),
         Verb::Package => package::package().map(|_| ()),
         Verb::Demo { json } => lab::demo(json),
         Verb::Lab(Lab::Up { name }) => lab::up(&name),

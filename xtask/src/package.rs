@@ -19,8 +19,8 @@ const FILES: [(&str, &str); 8] = [
     ("sysctl.conf", "usr/lib/sysctl.d/60-adit.conf"),
     ("modules-load.conf", "usr/lib/modules-load.d/adit.conf"),
     ("adit.env", "etc/adit/adit.env"),
-    ("adit.toml", "usr/share/doc/adit/examples/adit.toml"),
-    ("alarms.yml", "usr/share/doc/adit/examples/alarms.yml"),
+    ("adit.toml", "usr/share/adit/adit.toml"),
+    ("alarms.yml", "usr/share/adit/alarms.yml"),
 ];
 
 /// What dpkg runs, below `images/package`.

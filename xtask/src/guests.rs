@@ -1,0 +1,316 @@
+//! The guests of `cargo xtask image-test`: a copy of the image in qemu, with what cloud-init gives it, a wire to the other
+//! guest, and a LAN with one host, which is a network namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use adit_tests::namespace::{Namespace, Process, wait_for};
+use adit_tests::run::Run;
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::shell::{Step, note};
+
+/// Disks grow to this when they boot first.
+const DISK: &str = "6G";
+/// UEFI's firmware, from Debian's `ovmf`.
+const FIRMWARE: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+/// How long a kernel may take under KVM until it says its name; without KVM it takes 20 s.
+const PROBE: Duration = Duration::from_secs(25);
+
+/// One side of the tunnel.
+#[derive(Clone, Copy)]
+pub(crate) struct Side {
+    /// `a` or `b`.
+    pub(crate) name: &'static str,
+    number: u8,
+    /// The first one waits for the other end of the wire.
+    listens: bool,
+    uefi: bool,
+}
+
+/// Boots from BIOS.
+pub(crate) const A: Side = Side { name: "a", number: 1, listens: true, uefi: false };
+/// Boots from UEFI.
+pub(crate) const B: Side = Side { name: "b", number: 2, listens: false, uefi: true };
+
+impl Side {
+    fn wan(self) -> String {
+        format!("192.0.2.{}", self.number)
+    }
+
+    /// The gateway's own address on its LAN.
+    pub(crate) fn gateway(self) -> String {
+        format!("10.{}.0.1", self.number)
+    }
+
+    /// The host on its LAN.
+    pub(crate) fn host(self) -> String {
+        format!("10.{}.0.2", self.number)
+    }
+
+    fn subnet(self) -> String {
+        format!("10.{}.0.0/24", self.number)
+    }
+
+    fn mac(self, port: u8) -> String {
+        format!("52:54:00:ad:{:02x}:{port:02x}", self.number)
+    }
+
+    fn user_data(self, other: Side, key: &str) -> String {
+        let toml = format!(
+            "[gateway]\nname = \"site-{}\"\naddress = \"{}\"\nwan = \"wan\"\nlan = [\"lan\"]\n\n[api]\nmetrics = \
+             \"127.0.0.1:9360\"\n\n[[peer]]\nname = \"other\"\naddress = \"{}\"\n\n[[tunnel]]\nname = \"across\"\npeer = \
+             \"other\"\nlocal_subnets = [\"{}\"]\nremote_subnets = [\"{}\"]\npsk = \"a-key-that-only-this-test-uses\"\n",
+            self.name,
+            self.wan(),
+            other.wan(),
+            self.subnet(),
+            other.subnet()
+        );
+        let content: String = toml.lines().map(|line| format!("      {line}\n")).collect();
+        format!(
+            "#cloud-config\nhostname: site-{}\nssh_authorized_keys: [{key:?}]\nwrite_files:\n  - path: \
+             /etc/adit/adit.toml\n    permissions: \"0600\"\n    content: |\n{content}",
+            self.name
+        )
+    }
+
+    fn network(self) -> String {
+        let port = |name: &str, number: u8, address: String| {
+            format!(
+                "  {name}:\n    match: {{macaddress: \"{}\"}}\n    set-name: {name}\n    addresses: [{address}/24]\n",
+                self.mac(number)
+            )
+        };
+        format!("version: 2\nethernets:\n{}{}", port("wan", 1, self.wan()), port("lan", 2, self.gateway()))
+    }
+}
+
+/// A guest that was started, and the namespace that is its LAN.
+pub(crate) struct Guest {
+    side: Side,
+    lan: Namespace,
+    directory: PathBuf,
+    process: Process,
+}
+
+impl Guest {
+    /// Starts `side` on a copy of `image`, configured for a tunnel to `other`. `directory` holds the key to it.
+    pub(crate) fn start(run: &Run, image: &Path, side: Side, other: Side, kvm: bool) -> Result<Guest> {
+        let directory = run.directory().to_owned();
+        let lan = Namespace::create(run, &format!("h{}", side.name))?;
+        lan.ip(&["tuntap", "add", "dev", "lan", "mode", "tap"])?;
+        lan.ip(&["address", "add", &format!("{}/24", side.host()), "dev", "lan"])?;
+        lan.ip(&["link", "set", "lan", "up"])?;
+        lan.ip(&["route", "add", &other.subnet(), "via", &side.gateway()])?;
+        let seed = seed(&directory, side, other)?;
+        let disk = directory.join(format!("{}.qcow2", side.name));
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(image.canonicalize()?);
+        create.arg(&disk).arg(DISK);
+        Step::new("make a disk on top of the image", create, "install qemu-utils").quiet()?;
+        let mut qemu = lan.command("qemu-system-x86_64");
+        qemu.args(machine(kvm)).args(["-smp", "1", "-m", "1024", "-display", "none", "-nodefaults"]);
+        qemu.arg("-serial").arg(format!("file:{}", console(&directory, side).display()));
+        qemu.args(["-device", "virtio-rng-pci"]);
+        for (file, format) in [(&disk, "qcow2"), (&seed, "raw")] {
+            qemu.arg("-drive").arg(format!("if=virtio,format={format},file={}", file.display()));
+        }
+        let wire = directory.join("wire");
+        let server = if side.listens { "on" } else { "off" };
+        qemu.arg("-netdev");
+        qemu.arg(format!("stream,id=wan,addr.type=unix,addr.path={},server={server}", wire.display()));
+        qemu.args(["-device", &format!("virtio-net-pci,netdev=wan,mac={}", side.mac(1))]);
+        qemu.args(["-netdev", "tap,id=lan,ifname=lan,script=no,downscript=no"]);
+        qemu.args(["-device", &format!("virtio-net-pci,netdev=lan,mac={}", side.mac(2))]);
+        if side.uefi {
+            let variables = directory.join("variables.fd");
+            fs::copy(FIRMWARE[1], &variables).with_context(|| format!("failed to copy {}", FIRMWARE[1]))?;
+            for (unit, file) in [(0, Path::new(FIRMWARE[0])), (1, &variables)] {
+                let readonly = if unit == 0 { "on" } else { "off" };
+                qemu.arg("-drive");
+                qemu.arg(format!(
+                    "if=pflash,format=raw,unit={unit},readonly={readonly},file={}",
+                    file.display()
+                ));
+            }
+        }
+        let process = lan.spawn("qemu", &mut qemu)?;
+        if side.listens {
+            wait_for("qemu's end of the wire", Duration::from_secs(20), || Ok(wire.exists()))?;
+        }
+        Ok(Guest { side, lan, directory, process })
+    }
+
+    /// Which side it is.
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What runs on its LAN.
+    pub(crate) fn lan(&self) -> &Namespace {
+        &self.lan
+    }
+
+    /// Everything it has written to its serial console.
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(console(&self.directory, self.side)).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// An ssh from the host of its LAN to it.
+    pub(crate) fn ssh(&self, options: &[&str], words: &str) -> Command {
+        let mut command = self.lan.command("ssh");
+        command.arg("-i").arg(self.directory.join("key"));
+        for option in
+            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
+                .iter()
+                .chain(&["ConnectTimeout=10", "ServerAliveInterval=10"])
+                .chain(options)
+        {
+            command.args(["-o", option]);
+        }
+        command.arg(format!("admin@{}", self.side.gateway())).arg(words).stdin(Stdio::null());
+        command
+    }
+
+    /// What a command in it writes to stdout.
+    ///
+    /// # Errors
+    /// It does not answer, or the command failed: with its words.
+    pub(crate) fn says(&self, words: &str) -> Result<String> {
+        let output = self.ssh(&[], words).output().context("ssh could not be started")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            bail!("`{words}` in site-{} ended with {}:\n{text}", self.side.name, output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Copies a file into it.
+    pub(crate) fn takes(&self, file: &Path, place: &str) -> Result<()> {
+        let input = fs::File::open(file).with_context(|| file.display().to_string())?;
+        let status = self
+            .ssh(&[], &format!("cat >{place}"))
+            .stdin(input)
+            .status()
+            .context("ssh could not be started")?;
+        ensure!(status.success(), "{} was not copied to site-{}", file.display(), self.side.name);
+        Ok(())
+    }
+
+    /// Waits until it lets us in.
+    pub(crate) fn wait_for_ssh(&mut self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            if self.says("true").is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.process.ended() {
+                bail!("qemu of site-{} ended with {status}:\n{}", self.side.name, self.process.log_tail(10));
+            }
+            if Instant::now() > until {
+                let tail = adit_tests::namespace::tail(&self.console(), 30);
+                bail!("site-{} let nobody in within {limit:?}; its console:\n{tail}", self.side.name);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+/// What the machine is, with hardware's help or without.
+fn machine(kvm: bool) -> [&'static str; 6] {
+    let (accelerator, processor) = if kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+    ["-machine", "q35", "-accel", accelerator, "-cpu", processor]
+}
+
+/// Whether KVM runs a guest here. A device that opens is not enough: the image's kernel has to come as far as to say its name.
+pub(crate) fn has_kvm(run: &Run, image: &Path) -> Result<bool> {
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(false);
+    }
+    let said = run.directory().join("probe.console");
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(machine(true)).args([
+        "-m",
+        "512",
+        "-display",
+        "none",
+        "-nodefaults",
+        "-net",
+        "none",
+        "-snapshot",
+    ]);
+    qemu.arg("-serial").arg(format!("file:{}", said.display()));
+    qemu.arg("-drive").arg(format!("if=virtio,format=qcow2,file={}", image.display()));
+    let mut child =
+        qemu.stdin(Stdio::null()).stderr(Stdio::null()).spawn().context("qemu could not be started")?;
+    let until = Instant::now() + PROBE;
+    let works = loop {
+        let text = fs::read(&said).unwrap_or_default();
+        if String::from_utf8_lossy(&text).contains("Linux version") {
+            break true;
+        }
+        if Instant::now() > until || child.try_wait()?.is_some() {
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait()?;
+    if !works {
+        note("there is a /dev/kvm, but the guest's kernel does not start by it");
+    }
+    Ok(works)
+}
+
+/// The key to both guests, made anew.
+pub(crate) fn make_key(run: &Run) -> Result<()> {
+    let mut command = Command::new("ssh-keygen");
+    command
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "image-test", "-f"])
+        .arg(run.directory().join("key"));
+    Step::new("make a key", command, "install openssh-client").quiet().map(drop)
+}
+
+/// What cloud-init finds: a file system named CIDATA.
+fn seed(directory: &Path, side: Side, other: Side) -> Result<PathBuf> {
+    let key = fs::read_to_string(directory.join("key.pub"))?;
+    let files = directory.join(format!("seed-{}", side.name));
+    fs::create_dir_all(&files)?;
+    fs::write(files.join("user-data"), side.user_data(other, key.trim()))?;
+    fs::write(files.join("meta-data"), format!("instance-id: site-{}\n", side.name))?;
+    fs::write(files.join("network-config"), side.network())?;
+    let image = directory.join(format!("seed-{}.img", side.name));
+    let mut make = Command::new("mkfs.vfat");
+    make.args(["-n", "CIDATA", "-C"]).arg(&image).arg("1024");
+    Step::new("make what cloud-init reads", make, "install dosfstools").quiet()?;
+    let mut copy = Command::new("mcopy");
+    copy.arg("-i").arg(&image);
+    copy.args(["user-data", "meta-data", "network-config"].map(|name| files.join(name))).arg("::");
+    Step::new("fill what cloud-init reads", copy, "install mtools").quiet()?;
+    Ok(image)
+}
+
+fn console(directory: &Path, side: Side) -> PathBuf {
+    directory.join(format!("{}.console", side.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_is_configured_for_the_other() {
+        let text = A.user_data(B, "ssh-ed25519 AAAA");
+        assert!(
+            text.contains("      address = \"192.0.2.1\"\n") && text.contains("address = \"192.0.2.2\""),
+            "{text}"
+        );
+        assert!(text.contains("remote_subnets = [\"10.2.0.0/24\"]"), "{text}");
+        assert!(B.network().contains("addresses: [10.2.0.1/24]"), "{}", B.network());
+    }
+}

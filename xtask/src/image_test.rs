@@ -1,0 +1,242 @@
+//! `cargo xtask image-test`: two copies of the image in qemu, a tunnel between them, and what must hold of an appliance.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use adit_tests::namespace::{Namespace, wait_for};
+use adit_tests::run::Run;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::guests::{self, Guest, Side};
+use crate::shell::{announce, note};
+use crate::{image, package, packages};
+
+/// What runs the guests, as Debian calls it.
+const TOOLS: [&str; 7] =
+    ["qemu-system-x86", "qemu-utils", "ovmf", "openssh-client", "mtools", "dosfstools", "iputils-ping"];
+
+/// How long a guest may take from power to a login: five minutes were seen without KVM on processors that others kept busy.
+const BOOT: Duration = Duration::from_secs(900);
+/// How long anything else may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Asks the guest's Prometheus a question: `python3 - QUERY`.
+const ASK: &str = "python3 -c 'import sys,urllib.parse,urllib.request as r; \
+     print(r.urlopen(\"http://127.0.0.1:9090/api/v1/query?query=\"+urllib.parse.quote(sys.argv[1]),timeout=20).read().decode())' ";
+
+/// Boots two guests from `given`, or from an image that is built now, and tries everything.
+///
+/// # Errors
+/// What does not hold, in words.
+pub(crate) fn image_test(given: Option<&Path>) -> Result<()> {
+    if !packages::is_debian() {
+        bail!("the guests are run by Debian's qemu: run this on Debian 12");
+    }
+    packages::install(&packages::not_installed(TOOLS.map(str::to_owned).to_vec())?)?;
+    let image: PathBuf = match given {
+        Some(path) => path.canonicalize().with_context(|| path.display().to_string())?,
+        None => image::image()?.qcow2,
+    };
+    let deb = package::package()?;
+    let begun = Instant::now();
+    let run = Run::begin()?;
+    guests::make_key(&run)?;
+    let kvm = guests::has_kvm(&run, &image)?;
+    announce(&format!("boot two guests {}", if kvm { "by KVM" } else { "without KVM: minutes" }));
+    let started = Instant::now();
+    let mut a = Guest::start(&run, &image, guests::A, guests::B, kvm)?;
+    let mut b = Guest::start(&run, &image, guests::B, guests::A, kvm)?;
+    for (guest, firmware) in [(&mut a, "BIOS"), (&mut b, "UEFI")] {
+        guest.wait_for_ssh(BOOT)?;
+        note(&format!(
+            "{}: {firmware}, a login after {:.0} s",
+            name(guest.side()),
+            started.elapsed().as_secs_f64()
+        ));
+        settled(guest)?;
+    }
+    tunnel(&a, &b)?;
+    for guest in [&a, &b] {
+        hardened(guest)?;
+    }
+    modes(&a)?;
+    scraped(&a)?;
+    console(&a)?;
+    upgraded(&a, guests::B, &deb)?;
+    rebooted(&a, &mut b)?;
+    announce(&format!("the appliance holds what it promises ({:.0} s)", begun.elapsed().as_secs_f64()));
+    drop((a, b));
+    run.end()
+}
+
+fn name(side: Side) -> String {
+    format!("site-{}", side.name)
+}
+
+/// cloud-init has done what it was told, and systemd has no complaint.
+fn settled(guest: &mut Guest) -> Result<()> {
+    wait_for("cloud-init to end", BOOT, || {
+        Ok(guest.says("cloud-init status").is_ok_and(|s| s.contains("done")))
+    })?;
+    let times = guest.says("systemd-analyze time | head -n 1")?;
+    note(&format!("{}: {}", name(guest.side()), times.trim()));
+    wait_for("systemd to be done", BOOT, || {
+        let state = guest.says("systemctl is-system-running || true")?;
+        Ok(!state.contains("starting") && !state.contains("initializing"))
+    })?;
+    let failed = guest.says("systemctl --failed --no-legend --plain")?;
+    ensure!(failed.trim().is_empty(), "these services of {} failed:\n{failed}", name(guest.side()));
+    for unit in ["adit-control", "adit-dataplane", "prometheus", "prometheus-alertmanager", "nftables"] {
+        guest.says(&format!("systemctl is-active {unit}"))?;
+    }
+    for unit in ["bird", "keepalived"] {
+        ensure!(
+            guest.says(&format!("systemctl is-active {unit} || true"))?.contains("inactive"),
+            "{unit} runs"
+        );
+    }
+    let disk = guest.says("df --output=size -BM / | tail -n 1")?;
+    let size: u32 = disk.trim().trim_end_matches('M').parse().context("df")?;
+    ensure!(size > 4500, "the root file system did not grow: {size} MB");
+    note(&format!("{}: no service failed; the root file system has {size} MB", name(guest.side())));
+    Ok(())
+}
+
+/// Connected, and a host of one LAN reaches the host of the other.
+fn tunnel(a: &Guest, b: &Guest) -> Result<()> {
+    announce("wait for the tunnel");
+    let begun = Instant::now();
+    wait_for("`connected`", PATIENCE, || {
+        Ok(a.says("sudo adit status --json").is_ok_and(|status| status.contains("\"connected\"")))
+    })?;
+    note(&format!("connected after {:.0} s", begun.elapsed().as_secs_f64()));
+    for (from, to) in [(a, b), (b, a)] {
+        reaches(from.lan(), to.side())?;
+        let lost = ping(from.lan(), to.side(), 20, 0.2)?;
+        ensure!(lost == 0, "{lost} of 20 pings to {} were lost", to.side().host());
+    }
+    note("20 of 20 pings came back, each way, from host to host");
+    Ok(())
+}
+
+/// Nobody comes in by a password, and nothing but what is meant to listens outside.
+fn hardened(guest: &Guest) -> Result<()> {
+    let refused = guest.ssh(&["PubkeyAuthentication=no"], "true").output()?;
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && words.contains("publickey"), "a login without a key: {words}");
+    ensure!(!words.contains("password"), "passwords are taken: {words}");
+    let mut knock = guest.lan().command("bash");
+    knock.args(["-c", &format!("timeout 3 bash -c '</dev/tcp/{}/9090'", guest.side().gateway())]);
+    ensure!(!knock.output()?.status.success(), "Prometheus listens outside");
+    let set = guest.says("sudo nft list set inet adit lan")?;
+    ensure!(set.contains("\"lan\""), "the firewall does not know the LAN side:\n{set}");
+    note(&format!("{}: keys only, the firewall knows its LAN", name(guest.side())));
+    Ok(())
+}
+
+/// By which way packets come and go in the guest's own kernel.
+fn modes(guest: &Guest) -> Result<()> {
+    let metrics = guest.says("sudo adit metrics")?;
+    let ports: Vec<&str> = metrics.lines().filter(|line| line.starts_with("adit_port_info{")).collect();
+    ensure!(ports.len() == 2, "there are other ports than wan and lan:\n{}", ports.join("\n"));
+    let kernel = guest.says("uname -r")?;
+    note(&format!("Linux {}", kernel.trim()));
+    for port in ports {
+        ensure!(!port.contains("mode=\"sockets\""), "no XDP: {port}");
+        note(port);
+    }
+    Ok(())
+}
+
+/// The guest's Prometheus has the tunnel's health, and the rules that watch it.
+fn scraped(guest: &Guest) -> Result<()> {
+    announce("ask the guest's Prometheus");
+    wait_for("the tunnel's health in Prometheus", PATIENCE, || {
+        let Ok(answer) = guest.says(&format!("{ASK} adit_tunnel_health")) else { return Ok(false) };
+        let answer: Value = serde_json::from_str(&answer)?;
+        Ok(answer["data"]["result"][0]["value"][1] == "1")
+    })?;
+    let rules = guest.says(
+        "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:9090/api/v1/rules\").read().decode())'",
+    )?;
+    ensure!(rules.contains("AditTunnelDown"), "Prometheus has no rules:\n{rules}");
+    note("adit_tunnel_health is 1, and the rules are loaded");
+    Ok(())
+}
+
+/// The console says what the machine is.
+fn console(guest: &Guest) -> Result<()> {
+    let wanted = format!("Gateway {}.", name(guest.side()));
+    wait_for("the console to name the gateway", PATIENCE, || Ok(guest.console().contains(&wanted)))?;
+    note(&format!("the console says {wanted:?}"));
+    Ok(())
+}
+
+/// The package of the guest is installed again while packets flow: none is lost.
+fn upgraded(guest: &Guest, other: Side, deb: &Path) -> Result<()> {
+    announce("upgrade the package in place, under 10 pings a second");
+    guest.takes(deb, "/tmp/adit.deb")?;
+    let mut pings = guest.lan().spawn("pings", guest.lan().command("ping").args(pinged(other, 300, 0.1)))?;
+    guest.says("sudo dpkg --install /tmp/adit.deb && systemctl is-active adit-control adit-dataplane")?;
+    wait_for("control to answer", PATIENCE, || Ok(guest.says("sudo adit status").is_ok()))?;
+    pings.wait(Duration::from_secs(120))?;
+    let lost = lost(&pings.log())?;
+    ensure!(lost == 0, "{lost} of 300 pings were lost during the upgrade:\n{}", pings.log_tail(4));
+    note("300 of 300 pings came back");
+    Ok(())
+}
+
+/// The tunnel returns when a gateway has been started anew.
+fn rebooted(a: &Guest, b: &mut Guest) -> Result<()> {
+    announce("reboot site-b");
+    let boot = b.says("cat /proc/sys/kernel/random/boot_id")?;
+    let begun = Instant::now();
+    // Its own end of the connection goes with it.
+    let _ = b.says("sudo systemctl reboot");
+    wait_for("another boot", BOOT, || {
+        Ok(b.says("cat /proc/sys/kernel/random/boot_id").is_ok_and(|now| now != boot))
+    })?;
+    reaches(a.lan(), b.side())?;
+    note(&format!("hosts reach each other again {:.0} s after the command", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Waits for the first answer of the other side's host.
+fn reaches(from: &Namespace, to: Side) -> Result<()> {
+    wait_for("an answer from the other LAN", PATIENCE, || {
+        let mut ping = from.command("ping");
+        Ok(ping.args(["-c", "1", "-W", "2", &to.host()]).output()?.status.success())
+    })
+}
+
+/// How many of `count` pings were lost.
+fn ping(from: &Namespace, to: Side, count: u32, interval: f64) -> Result<u32> {
+    let output = from.command("ping").args(pinged(to, count, interval)).output()?;
+    lost(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn pinged(to: Side, count: u32, interval: f64) -> [String; 7] {
+    ["-q", "-c", &count.to_string(), "-i", &interval.to_string(), "-W5", &to.host()].map(str::to_owned)
+}
+
+/// What ping's last lines say: `300 packets transmitted, 299 received, …`.
+fn lost(text: &str) -> Result<u32> {
+    let line =
+        text.lines().find(|line| line.contains(" packets transmitted")).context("ping has not ended")?;
+    let mut numbers = line.split(", ").filter_map(|part| part.split(' ').next()?.parse::<u32>().ok());
+    let (sent, received) = (numbers.next().context("ping")?, numbers.next().context("ping")?);
+    Ok(sent - received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_pings_are_counted() {
+        let text = "--- 10.2.0.2 ping statistics ---\n300 packets transmitted, 298 received, 0.66% packet loss, time 3ms\n";
+        assert_eq!(lost(text).unwrap(), 2);
+        assert!(lost("PING 10.2.0.2").is_err());
+    }
+}
