@@ -23,6 +23,7 @@ const OWN: &str = "mount -t tmpfs tmpfs /run && exec timeout 60 bash -c \"$1\"";
 fn main() -> std::process::ExitCode {
     scenario::main(vec![
         Scenario::new("the_quickstart_works_line_by_line", quickstart),
+        Scenario::new("status_and_watch_fit_a_terminal", terminals),
         Scenario::new("a_gateway_moves_to_other_interfaces_and_addresses_and_goes", moves),
     ])
 }
@@ -47,6 +48,49 @@ fn quickstart() -> Result<()> {
     shell.current_dir(&sources).env("TMPDIR", run.directory()).stdin(Stdio::null());
     execute(&blocks, shell)?;
     run.end()
+}
+
+/// What `adit` writes to a terminal of this size, into which `keys` are typed a second later.
+fn on_terminal(pair: &Pair, (columns, rows): (u16, u16), arguments: &str, keys: &str) -> Result<String> {
+    let socket = pair.a.configuration().with_file_name("adit.sock");
+    let inner = format!(
+        "stty columns {columns} rows {rows}; '{}' {arguments} --socket '{}'; echo ended with $?",
+        binary()?.display(),
+        socket.display()
+    );
+    let script =
+        "(sleep 1; printf '%s' \"$2\"; sleep 1) | TERM=xterm timeout 20 script -qefc \"$1\" /dev/null";
+    let output = Command::new("sh").args(["-c", script, "sh", &inner, keys]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn terminals() -> Result<()> {
+    let (topology, pair) = Pair::up()?;
+    for size in [(80, 24), (40, 12)] {
+        let text = on_terminal(&pair, size, "status", "")?;
+        let lines: Vec<&str> = text.lines().collect();
+        ensure!(text.contains("1 of 1 tunnels") && text.contains("ended with 0"), "{text}");
+        ensure!(
+            lines.len() <= size.1.into() && lines.iter().all(|l| l.chars().count() <= size.0.into()),
+            "{text}"
+        );
+    }
+    let screen = on_terminal(&pair, (100, 20), "tunnel watch", "q")?;
+    ensure!(
+        screen.contains(pair.a.tunnel()) && screen.contains("bit/s") && screen.contains("ended with 0"),
+        "{screen}"
+    );
+    // The alternate screen is left again.
+    ensure!(screen.contains("\u{1b}[?1049h") && screen.contains("\u{1b}[?1049l"), "{screen}");
+    let lines = pair.a.done(&["tunnel", "watch", "--json", "--count", "2"])?;
+    ensure!(
+        lines.lines().count() == 2 && lines.lines().all(|l| l.contains("\"state\":\"connected\"")),
+        "{lines}"
+    );
+    let unknown = pair.a.command(&["tunnel", "watch", "nobody"])?;
+    ensure!(unknown.status.code() == Some(5), "{}", String::from_utf8_lossy(&unknown.stderr));
+    drop(pair);
+    topology.end()
 }
 
 fn moves() -> Result<()> {

@@ -299,6 +299,9 @@ pub(crate) enum TunnelCommand {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+    /// Watch tunnels: state and rates as they are now, what happens as it happens. q ends it, arrows scroll, n, s, i and o sort
+    /// by name, state, what comes in and what goes out. Without a terminal, or with --json, a line a tunnel and second.
+    Watch(Watch),
     /// Show the connection log: the last 1,000 events, oldest first.
     Log {
         /// The tunnel's name.
@@ -312,6 +315,24 @@ pub(crate) enum TunnelCommand {
         #[command(flatten)]
         access: Access,
     },
+}
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// One tunnel alone.
+    pub(crate) name: Option<String>,
+    /// Objects of JSON, one a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
+    /// Without a terminal: how often to look; without it, until SIGINT.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// What a gateway runs with.

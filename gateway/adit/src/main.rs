@@ -6,6 +6,7 @@
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
 //! | `adit gateway`, `adit peer`, `adit tunnel`, `adit group` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
 //! | `adit status`, `adit tunnel`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
+//! | `adit tunnel watch` | shows state and rates of tunnels as they are |
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
 //! | `adit completion`, `adit man` | the completion of a shell, the manual |
@@ -24,14 +25,17 @@ mod notify;
 mod peer_config;
 mod resources;
 mod run;
+mod screen;
 mod table;
 mod token;
+mod watch;
 
 use adit_api::{Client, ClientError};
 use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind};
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use cli::{Arguments, Command, Format, TunnelCommand};
+use screen::Screen;
 use std::{
     io::{IsTerminal, Write},
     path::Path,
@@ -102,7 +106,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let status = ask(access, Client::status)?;
             print(&match output {
                 Format::Json => serde_json::to_string_pretty(&status)?,
-                Format::Table => table::status(&status, SystemTime::now()),
+                Format::Table => match Screen::of_stdout() {
+                    Some(screen) => table::status_on(&status, SystemTime::now(), screen),
+                    None => table::status(&status, SystemTime::now()),
+                },
             })
         }
         Command::Metrics { access } => print(ask(access, Client::metrics)?.trim_end()),
@@ -176,6 +183,7 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
         TunnelCommand::Import { from, file, secrets, remote_subnets, into } => {
             return import::run(from, &file, secrets.as_deref(), &remote_subnets, into.as_deref());
         }
+        TunnelCommand::Watch(options) => return watch::run(options),
         TunnelCommand::Up { name, access } => (name, access, Action::Up),
         TunnelCommand::Down { name, access } => (name, access, Action::Down),
         TunnelCommand::Rekey { name, ike, child, access } => {

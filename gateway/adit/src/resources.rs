@@ -1,6 +1,7 @@
 //! `adit gateway`, `adit peer`, `adit tunnel`: `list`, `show`, `create`, `edit` and `delete` of what is configured.
 
 mod render;
+mod sheet;
 
 use crate::{ask, cli::Access, print};
 use adit_api::{Client, ClientError};
@@ -8,7 +9,11 @@ use adit_control::resource::Kind;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
-use std::{fs, io::Read, path::Path};
+use std::{
+    fs,
+    io::{ErrorKind, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+};
 
 /// Resources of a page, as many as the API gives.
 const PAGE: usize = 1000;
@@ -50,6 +55,9 @@ pub(crate) struct List {
     /// How to show them.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Write it to this file rather than to stdout.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     access: Access,
 }
@@ -62,6 +70,9 @@ pub(crate) struct One {
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
     output: Output,
+    /// Write it to this file rather than to stdout.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     access: Access,
 }
@@ -103,6 +114,8 @@ pub(crate) enum Output {
     Yaml,
     /// For spreadsheets: every field a column (RFC 4180).
     Csv,
+    /// For spreadsheets, as a workbook: into a file, or into a stdout that is no terminal.
+    Xlsx,
 }
 
 /// Does what is to be done to resources of a kind.
@@ -115,17 +128,19 @@ pub(crate) fn run(kind: Kind, command: ResourceCommand) -> anyhow::Result<()> {
 
 /// Shows one with all its fields.
 pub(crate) fn show(kind: Kind, one: One) -> anyhow::Result<()> {
+    has_somewhere_to_go(one.output, one.out.as_deref())?;
     let found = ask(one.access, async |client| client.resource(kind, &one.name).await)?;
-    print(render::one(&found, kind, one.output)?.trim_end())
+    give(&render::one(&found, kind, one.output)?, one.out.as_deref())
 }
 
 /// Does what every kind has done to it in the same words.
 pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::List(list) => {
+            has_somewhere_to_go(list.output, list.out.as_deref())?;
             let wanted = [("search", list.search), ("label", list.label), ("sort", list.sort)];
             let found = ask(list.access, async |client| all(client, kind, &wanted).await)?;
-            print(render::list(&found, kind, list.output)?.trim_end())
+            give(&render::list(&found, kind, list.output)?, list.out.as_deref())
         }
         Verb::Create(fields) => {
             let mut given = fields.given()?;
@@ -145,6 +160,25 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
             ask(several.access, async |client| client.delete(kind, &several.names).await)?;
             several.names.iter().try_for_each(|name| print(&format!("{kind} {name:?} deleted")))
         }
+    }
+}
+
+/// Refuses to write a workbook to a terminal, before anybody is asked for what is in it.
+fn has_somewhere_to_go(output: Output, file: Option<&Path>) -> anyhow::Result<()> {
+    if output == Output::Xlsx && file.is_none() && std::io::stdout().is_terminal() {
+        bail!("a workbook is nothing for a terminal: name a file with --out, or redirect it");
+    }
+    Ok(())
+}
+
+/// Writes to a file or to stdout. A reader that went away has read what it wanted.
+fn give(octets: &[u8], file: Option<&Path>) -> anyhow::Result<()> {
+    match file {
+        Some(file) => fs::write(file, octets).with_context(|| file.display().to_string()),
+        None => match std::io::stdout().write_all(octets) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(()),
+        },
     }
 }
 

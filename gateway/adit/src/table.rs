@@ -1,5 +1,6 @@
 //! The status on one screen: what is up, what is not, and why.
 
+use crate::screen::{self, Screen, cut, wrapped};
 use adit_control::status::{GroupStatus, MemberStatus, State, Status, Timestamp, Traffic, TunnelStatus};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,6 +8,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The status as text without a final line break.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut out = head(status, now);
+    if !status.tunnels.is_empty() {
+        out.push(String::new());
+        out.push(tunnels(&status.tunnels, now));
+    }
+    if !status.groups.is_empty() {
+        out.push(String::new());
+        out.extend(groups(&status.groups, usize::MAX));
+    }
+    let reasons: Vec<_> = status.tunnels.iter().filter_map(|t| reason(t, now)).collect();
+    if !reasons.is_empty() {
+        out.push(String::new());
+        out.extend(reasons);
+    }
+    out.join("\n")
+}
+
+/// What there is to say of the gateway itself.
+fn head(status: &Status, now: Timestamp) -> Vec<String> {
     let gateway = &status.gateway;
     let addresses = gateway.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let up = status.tunnels.iter().filter(|t| t.state == State::Connected).count();
@@ -25,19 +45,70 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     out.extend(api.map(|api| format!("API on https://{}, certificate {}", api.listen, api.fingerprint)));
     out.extend(data_plane(status));
     out.extend(gateway.refused_reload.iter().map(|why| format!("the last reload was refused: {why}")));
-    if !status.tunnels.is_empty() {
+    out
+}
+
+/// The same on one screen: what is not up comes first, and what there is no room for is counted.
+pub(crate) fn status_on(status: &Status, now: SystemTime, screen: Screen) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    // The prompt wants a line of its own.
+    let room = screen.rows.saturating_sub(1).max(1);
+    let is_up = |t: &&TunnelStatus| t.state == State::Connected;
+    let (up, down): (Vec<_>, Vec<_>) = status.tunnels.iter().partition(is_up);
+    let ordered: Vec<&TunnelStatus> = down.into_iter().chain(up).collect();
+    let whole = head(status, seconds);
+    let mut out: Vec<String> = whole.iter().flat_map(|line| wrapped(line, screen.columns)).collect();
+    if ordered.is_empty() {
+        out.truncate(room);
+        return out.join("\n");
+    }
+    // Tunnels have at least half of it, and why they are not up half of what they leave.
+    if out.len() > room / 2 {
+        // How many are up is at the end of the first.
+        let (first, others) = whole.split_at(1);
+        out = first.iter().flat_map(|line| wrapped(line, screen.columns)).collect();
+        out.extend(others.iter().map(|line| cut(line, screen.columns)));
+        out.truncate((room / 2).max(1));
+    }
+    let reasons: Vec<String> = ordered
+        .iter()
+        .filter_map(|t| reason(t, seconds))
+        .flat_map(|line| wrapped(&line, screen.columns))
+        .collect();
+    let left = room.saturating_sub(out.len() + 2);
+    let for_reasons = match reasons.len() {
+        0 => 0,
+        // A line without anything stands before them.
+        n if ordered.len() + n < left => n + 1,
+        n => (left.saturating_sub(ordered.len())).max(left / 2).min(n + 1),
+    };
+    let for_tunnels = left.saturating_sub(for_reasons);
+    let shown = match ordered.len() > for_tunnels {
+        true => for_tunnels.saturating_sub(1),
+        false => ordered.len(),
+    };
+    let rows: Vec<Vec<String>> = ordered.iter().take(shown).map(|t| row(t, seconds)).collect();
+    out.push(String::new());
+    out.extend(screen::table(&HEADER, &rows, &SPARE, screen.columns));
+    if shown < ordered.len() {
+        let down = ordered[shown..].iter().filter(|t| !is_up(t)).count();
+        let line = format!("… {} more, {down} of them not connected", ordered.len() - shown);
+        out.push(cut(&line, screen.columns));
+    }
+    if for_reasons > 1 {
         out.push(String::new());
-        out.push(tunnels(&status.tunnels, now));
+        let fits = reasons.len() < for_reasons;
+        let count = if fits { reasons.len() } else { for_reasons - 2 };
+        out.extend(reasons.iter().take(count).cloned());
+        if !fits {
+            out.push(cut(&format!("… {} more lines", reasons.len() - count), screen.columns));
+        }
     }
     if !status.groups.is_empty() {
         out.push(String::new());
-        out.push(groups(&status.groups));
+        out.extend(groups(&status.groups, screen.columns));
     }
-    let reasons: Vec<_> = status.tunnels.iter().filter_map(|t| reason(t, now)).collect();
-    if !reasons.is_empty() {
-        out.push(String::new());
-        out.extend(reasons);
-    }
+    out.truncate(room);
     out.join("\n")
 }
 
@@ -59,55 +130,52 @@ fn data_plane(status: &Status) -> Vec<String> {
     out
 }
 
+const HEADER: [&str; 10] = ["TUNNEL", "STATE", "FOR", "IKE", "PEER", "LOCAL", "REMOTE", "SUITE", "IN", "OUT"];
+/// What a narrow terminal goes without, the first first.
+const SPARE: [&str; 8] = ["SUITE", "IKE", "LOCAL", "REMOTE", "PEER", "OUT", "IN", "FOR"];
+
 fn tunnels(tunnels: &[TunnelStatus], now: Timestamp) -> String {
-    let header = ["TUNNEL", "STATE", "FOR", "IKE", "PEER", "LOCAL", "REMOTE", "SUITE", "IN", "OUT"];
-    let row = |t: &TunnelStatus| {
-        let esp = t.children.last().map_or("-".into(), |c| {
-            let more = t.children.iter().filter(|other| other.suite != c.suite).count();
-            let way = if c.encapsulated { " in UDP" } else { "" };
-            let others = if more > 0 { ", …" } else { "" };
-            format!("{}{way}{others}", c.suite)
-        });
-        [
-            t.name.clone(),
-            t.state.to_string(),
-            ago(now, t.since),
-            ike(t),
-            peer(t),
-            few(&t.local_subnets),
-            few(if t.routes.is_empty() { &t.remote_subnets } else { &t.routes }),
-            esp,
-            bytes(t.inbound.bytes),
-            bytes(t.outbound.bytes),
-        ]
-    };
-    rows(header, tunnels.iter().map(row))
+    let rows: Vec<_> = tunnels.iter().map(|t| row(t, now)).collect();
+    screen::table(&HEADER, &rows, &[], usize::MAX).join("\n")
+}
+
+fn row(t: &TunnelStatus, now: Timestamp) -> Vec<String> {
+    let esp = t.children.last().map_or("-".into(), |c| {
+        let more = t.children.iter().filter(|other| other.suite != c.suite).count();
+        let way = if c.encapsulated { " in UDP" } else { "" };
+        let others = if more > 0 { ", …" } else { "" };
+        format!("{}{way}{others}", c.suite)
+    });
+    vec![
+        t.name.clone(),
+        t.state.to_string(),
+        ago(now, t.since),
+        ike(t),
+        peer(t),
+        few(&t.local_subnets),
+        few(if t.routes.is_empty() { &t.remote_subnets } else { &t.routes }),
+        esp,
+        bytes(t.inbound.bytes),
+        bytes(t.outbound.bytes),
+    ]
 }
 
 /// Who carries what of each connection group.
-fn groups(groups: &[GroupStatus]) -> String {
+fn groups(groups: &[GroupStatus], columns: usize) -> Vec<String> {
     let row = |group: &GroupStatus, member: &MemberStatus| {
         let health = if member.healthy { "healthy" } else { "not healthy" };
         let share = format!("{:.0} %", member.share * 100.0);
-        [group.name.clone(), group.mode.clone(), member.tunnel.clone(), health.into(), share]
+        vec![group.name.clone(), group.mode.clone(), member.tunnel.clone(), health.into(), share]
     };
     let members = groups.iter().flat_map(|group| group.members.iter().map(move |member| row(group, member)));
-    rows(["GROUP", "MODE", "MEMBER", "HEALTH", "CARRIES"], members)
+    let rows: Vec<_> = members.collect();
+    screen::table(&["GROUP", "MODE", "MEMBER", "HEALTH", "CARRIES"], &rows, &["MODE"], columns)
 }
 
 /// A table without lines, as wide as the terminal, if stdout is one.
 pub(crate) fn fitted(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table.add_rows(rows);
-    trimmed(&table)
-}
-
-/// A table without lines.
-pub(crate) fn rows<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     table.add_rows(rows);
     trimmed(&table)
@@ -206,7 +274,7 @@ fn few(list: &[String]) -> String {
     }
 }
 
-fn ago(now: Timestamp, then: Timestamp) -> String {
+pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     match now.saturating_sub(then) {
         s @ 0..60 => format!("{s} s"),
         s @ 60..3600 => format!("{} min", s / 60),
@@ -215,7 +283,7 @@ fn ago(now: Timestamp, then: Timestamp) -> String {
     }
 }
 
-fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let (mut value, mut unit) = (n as f64, 0);
     while value >= 999.95 && unit + 1 < units.len() {
@@ -275,6 +343,40 @@ mod tests {
         let status: Status = serde_json::from_str(include_str!("../tests/status.json")).unwrap();
         let text = super::status(&status, UNIX_EPOCH + std::time::Duration::from_secs(1_000_090));
         assert_eq!(text, include_str!("../tests/status.txt").trim_end());
+    }
+
+    #[test]
+    fn status_fits_every_terminal_and_begins_with_what_is_not_up() {
+        let mut status: Status = serde_json::from_str(include_str!("../tests/status.json")).unwrap();
+        let now = UNIX_EPOCH + std::time::Duration::from_secs(1_000_090);
+        let two = status.tunnels.clone();
+        for count in [0, 1, 2, 3, 20, 500] {
+            status.tunnels = two.iter().cycle().take(count).cloned().collect();
+            for (columns, rows) in [(80, 24), (132, 50), (40, 12), (20, 6), (5, 3), (1, 1)] {
+                let text = status_on(&status, now, Screen { columns, rows });
+                let lines: Vec<&str> = text.lines().collect();
+                let shown = format!("{count} tunnels on {columns} x {rows}:\n{text}");
+                assert!(lines.len() < rows.max(2), "{shown}");
+                assert!(lines.iter().all(|line| line.chars().count() <= columns), "{shown}");
+                if count > 1 && columns >= 40 {
+                    let first = lines.iter().position(|line| line.starts_with("TUNNEL")).unwrap() + 1;
+                    assert!(
+                        lines[first].starts_with("a-c") && lines[first].contains("phase1-failed"),
+                        "{shown}"
+                    );
+                }
+                if rows >= 24 && count != 20 {
+                    assert_eq!(text.contains(" more, "), count == 500, "{shown}");
+                }
+            }
+        }
+        status.tunnels = two;
+        let text = status_on(&status, now, Screen { columns: 80, rows: 24 });
+        for part in
+            ["1 of 2 tunnels connected", "a-c: phase 1 in Aggressive", "a-b: packets dropped: replay 2"]
+        {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
             let tokens = ask(access, Client::tokens)?;
             print(&match output {
                 Format::Json => serde_json::to_string_pretty(&tokens)?,
-                Format::Table => table::rows(
-                    ["TOKEN", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"],
+                Format::Table => table::fitted(
+                    &["TOKEN", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"],
                     tokens.iter().map(row),
                 ),
             })
@@ -34,9 +34,9 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
     }
 }
 
-fn row(token: &Token) -> [String; 6] {
+fn row(token: &Token) -> Vec<String> {
     let at = |time: Option<u64>, never: &str| time.map_or(never.to_owned(), table::utc);
-    [
+    vec![
         token.id.clone(),
         token.name.clone(),
         token.scopes.iter().map(|scope| Scope::word(*scope)).collect::<Vec<_>>().join(","),

@@ -1,28 +1,36 @@
 //! Resources as text.
 
-use super::Output;
+use super::{Output, sheet};
 use crate::table;
 use adit_control::resource::Kind;
 use serde_json::Value;
 
 /// Some of a kind.
-pub(super) fn list(found: &[Value], kind: Kind, output: Output) -> anyhow::Result<String> {
-    Ok(match output {
+pub(super) fn list(found: &[Value], kind: Kind, output: Output) -> anyhow::Result<Vec<u8>> {
+    let text = match output {
+        Output::Xlsx => return Ok(sheet::workbook(found, &format!("{kind}s"))?),
         Output::Table => shown(found, kind),
         Output::Json => serde_json::to_string_pretty(found)?,
         Output::Yaml => found.iter().map(|one| format!("- {}", block(one, 2).trim_start())).collect(),
         Output::Csv => separated(found),
-    })
+    };
+    Ok(ended(&text))
 }
 
 /// One.
-pub(super) fn one(found: &Value, kind: Kind, output: Output) -> anyhow::Result<String> {
-    Ok(match output {
+pub(super) fn one(found: &Value, kind: Kind, output: Output) -> anyhow::Result<Vec<u8>> {
+    let text = match output {
         Output::Table => shown(std::slice::from_ref(found), kind),
         Output::Json => serde_json::to_string_pretty(found)?,
         Output::Yaml => block(found, 0),
-        Output::Csv => separated(std::slice::from_ref(found)),
-    })
+        Output::Csv | Output::Xlsx => return list(std::slice::from_ref(found), kind, output),
+    };
+    Ok(ended(&text))
+}
+
+/// A text with one line break at its end.
+fn ended(text: &str) -> Vec<u8> {
+    format!("{}\n", text.trim_end()).into_bytes()
 }
 
 /// What a table has room for.
@@ -44,7 +52,7 @@ fn shown(found: &[Value], kind: Kind) -> String {
 }
 
 /// A value in one cell.
-fn word(value: Option<&Value>) -> String {
+pub(super) fn word(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
@@ -55,44 +63,50 @@ fn word(value: Option<&Value>) -> String {
 
 /// Comma-separated values (RFC 4180): a column for each field that one of them has.
 fn separated(found: &[Value]) -> String {
-    let leaves: Vec<Vec<(String, String)>> = found
-        .iter()
-        .map(|one| {
-            let mut of_one = Vec::new();
-            leaves(one, "", &mut of_one);
-            of_one
-        })
-        .collect();
-    let mut columns: Vec<&str> = Vec::new();
-    for (name, _) in leaves.iter().flatten() {
-        if !columns.contains(&name.as_str()) {
-            columns.push(name);
-        }
-    }
+    let leaves: Vec<Vec<(String, &Value)>> = found.iter().map(leaves).collect();
+    let columns = columns(&leaves);
     let quoted = |text: &str| {
         let special = text.contains([',', '"', '\n', '\r']);
         if special { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
     };
     let line = |cells: Vec<String>| cells.join(",") + "\r\n";
     let header = line(columns.iter().map(|name| quoted(name)).collect());
-    let row = |one: &Vec<(String, String)>| {
-        let cell =
-            |name: &&str| one.iter().find(|(n, _)| n == name).map_or(String::new(), |(_, v)| quoted(v));
+    let row = |one: &Vec<(String, &Value)>| {
+        let value = |name: &&str| one.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+        let cell = |name: &&str| quoted(&word(value(name)));
         line(columns.iter().map(cell).collect())
     };
     header + &leaves.iter().map(row).collect::<String>()
 }
 
-fn leaves(value: &Value, path: &str, into: &mut Vec<(String, String)>) {
+/// The fields of one, those within others too, each by its path.
+pub(super) fn leaves(one: &Value) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    add_leaves(one, "", &mut found);
+    found
+}
+
+fn add_leaves<'v>(value: &'v Value, path: &str, into: &mut Vec<(String, &'v Value)>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                leaves(value, &path, into);
+                add_leaves(value, &path, into);
             }
         }
-        other => into.push((path.to_owned(), word(Some(other)))),
+        other => into.push((path.to_owned(), other)),
     }
+}
+
+/// Every field that one of them has, once.
+pub(super) fn columns<'l>(leaves: &'l [Vec<(String, &Value)>]) -> Vec<&'l str> {
+    let mut columns: Vec<&str> = Vec::new();
+    for (name, _) in leaves.iter().flatten() {
+        if !columns.contains(&name.as_str()) {
+            columns.push(name);
+        }
+    }
+    columns
 }
 
 /// YAML 1.2 in block style, indented by so much. Every string is quoted, as in JSON: none is taken for something else.
@@ -140,9 +154,13 @@ mod tests {
         })
     }
 
+    fn text(octets: anyhow::Result<Vec<u8>>) -> String {
+        String::from_utf8(octets.unwrap()).unwrap()
+    }
+
     #[test]
     fn yaml_is_in_blocks_with_quoted_strings() {
-        let text = one(&tunnel(), Kind::Tunnel, Output::Yaml).unwrap();
+        let text = text(one(&tunnel(), Kind::Tunnel, Output::Yaml));
         for part in [
             "name: \"a-b\"\n",
             "remark: \"say \\\"no\\\", twice\"\n",
@@ -155,17 +173,17 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        let listed =
-            list(&[json!({"a": 1, "b": {"c": 2}}), json!({"a": 3})], Kind::Tunnel, Output::Yaml).unwrap();
+        let two = [json!({"a": 1, "b": {"c": 2}}), json!({"a": 3})];
+        let listed = super::tests::text(list(&two, Kind::Tunnel, Output::Yaml));
         assert_eq!(listed, "- a: 1\n  b:\n    c: 2\n- a: 3\n");
     }
 
     #[test]
     fn a_spreadsheet_has_a_column_for_each_field() {
         let other = json!({"name": "c", "mtu": 1400});
-        let text = list(&[tunnel(), other], Kind::Tunnel, Output::Csv).unwrap();
+        let text = text(list(&[tunnel(), other], Kind::Tunnel, Output::Csv));
         let lines: Vec<_> = text.split("\r\n").collect();
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 3, "{text}");
         let header: Vec<_> = lines[0].split(',').collect();
         assert!(header.contains(&"ike.version") && header.contains(&"labels.no") && header.contains(&"mtu"));
         assert!(
@@ -177,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_table_has_what_matters() {
-        let text = list(&[tunnel()], Kind::Tunnel, Output::Table).unwrap();
+        let text = text(list(&[tunnel()], Kind::Tunnel, Output::Table));
         assert!(
             text.starts_with("NAME") && text.contains("10.2.0.0/16,10.3.0.0/16") && text.contains("ikev2")
         );
