@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use adit_tests::adit::{Adit, configuration};
 use adit_tests::capture::Capture;
-use adit_tests::namespace::{Namespace, link, wait_for};
+use adit_tests::namespace::{Namespace, Process, link, wait_for};
 use adit_tests::pair::{PATIENCE, Pair};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
@@ -45,6 +45,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("a_health_check_withdraws_routes_and_brings_them_back", a_health_check_switches_routes),
         Scenario::new("the_standby_takes_over_in_time_and_gives_back", the_standby_takes_over),
         Scenario::new("flows_are_spread_over_a_group_and_move_when_a_member_goes", flows_are_spread),
+        Scenario::new("a_group_goes_on_when_control_is_killed_and_when_members_rekey", a_group_goes_on),
     ])
 }
 
@@ -53,6 +54,7 @@ struct Cloud {
     topology: Topology,
     gateway_c: Namespace,
     a: Adit,
+    data_plane_a: Process,
     b: Adit,
     c: Adit,
     capture: Capture,
@@ -79,14 +81,15 @@ impl Cloud {
             configuration(&site_b, directory).replace(&GATEWAY_B.to_string(), &GATEWAY_C.to_string())
         })?;
         let capture = Capture::start(&topology.router, TO_A)?;
-        let mut a = Adit::start_with(&topology.gateway_a, &site_a.tunnel(), |directory| {
+        let mut a = Adit::start_control(&topology.gateway_a, &site_a.tunnel(), |directory| {
             grouped(&configuration(&site_a, directory), mode)
         })?;
+        let data_plane_a = a.data_plane(&[])?;
         a.wait_connected(PATIENCE)?;
         wait_for("the second tunnel", PATIENCE, || Ok(a.state_of("a-c")? == "connected"))
             .with_context(|| a.log_tail(20))?;
         ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| a.log_tail(20))?;
-        Ok(Cloud { topology, gateway_c, a, b, c, capture })
+        Ok(Cloud { topology, gateway_c, a, data_plane_a, b, c, capture })
     }
 
     /// What a tunnel has sent.
@@ -118,11 +121,11 @@ impl Cloud {
 
     /// Nothing was in clear.
     fn end(self) -> Result<()> {
-        let Cloud { topology, gateway_c, a, b, c, capture } = self;
+        let Cloud { topology, gateway_c, a, data_plane_a, b, c, capture } = self;
         let tally = capture.finish()?.tally()?;
         tally.expect_no_plaintext("the router").with_context(|| a.log_tail(20))?;
         ensure!(tally.esp() > 0, "the capture has {tally}");
-        drop((a, b, c, gateway_c));
+        drop((a, data_plane_a, b, c, gateway_c));
         topology.end()
     }
 }
@@ -201,6 +204,43 @@ fn flows_are_spread() -> Result<()> {
     ensure!(b > f64::from(FLOWS) / 4.0 && c > f64::from(FLOWS) / 4.0, "{b} and {c} of {FLOWS}");
     let log = cloud.a.done(&["tunnel", "log", "a-c"])?;
     ensure!(log.contains("carries 100 % of group \"cloud\""), "{log}");
+    cloud.end()
+}
+
+fn a_group_goes_on() -> Result<()> {
+    let mut cloud = Cloud::up("active-active")?;
+    let spis = |cloud: &Cloud| -> Result<[Vec<String>; 2]> {
+        Ok([cloud.a.spis_of("a-b")?, cloud.a.spis_of("a-c")?])
+    };
+    let shared = |cloud: &Cloud| {
+        cloud.wait_share("a-b", 0.5)?;
+        cloud.wait_share("a-c", 0.5)
+    };
+    shared(&cloud)?;
+    let old = spis(&cloud)?;
+    let (host_a, host_b) = (cloud.topology.host_a.clone(), cloud.topology.host_b.clone());
+    let stream = Stream::start((&host_a, HOST_A.into()), (&host_b, HOST_B.into()), PACE)?;
+    cloud.a.process().signal(libc::SIGKILL)?;
+    cloud.a.process().wait(TURN)?;
+    // Nobody asks for anybody's health, and what carries goes on.
+    send_flows(&host_a)?;
+    cloud.a.start_again()?;
+    shared(&cloud)?;
+    ensure!(spis(&cloud)? == old, "other Child SAs than before: {:?}", spis(&cloud)?);
+    for (tunnel, old) in ["a-b", "a-c"].into_iter().zip(&old) {
+        cloud.a.done(&["tunnel", "rekey", tunnel, "--child"])?;
+        wait_for("another pair of Child SAs", TURN, || {
+            let now = cloud.a.spis_of(tunnel)?;
+            Ok(!now.is_empty() && now.iter().all(|spi| !old.contains(spi)))
+        })
+        .with_context(|| cloud.a.log_tail(20))?;
+    }
+    stream.finish()?.expect_all().with_context(|| cloud.a.log_tail(20))?;
+    // What is believed of the members since counts as before.
+    cloud.swallow()?;
+    cloud.wait_share("a-c", 1.0)?;
+    cloud.heal()?;
+    shared(&cloud)?;
     cloud.end()
 }
 
