@@ -225,6 +225,7 @@ fn a_group_goes_on() -> Result<()> {
     // Nobody asks for anybody's health, and what carries goes on.
     send_flows(&host_a)?;
     cloud.a.start_again()?;
+    cloud.a.wait_connected(PATIENCE)?;
     shared(&cloud)?;
     ensure!(spis(&cloud)? == old, "other Child SAs than before: {:?}", spis(&cloud)?);
     for (tunnel, old) in ["a-b", "a-c"].into_iter().zip(&old) {

@@ -11,7 +11,7 @@ use adit_tests::adit::{Adit, METRICS};
 use adit_tests::namespace::{Namespace, wait_for};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
-use adit_tests::topology::{GATEWAY_A, GATEWAY_B, HOST_A, LAN, Topology, WAN};
+use adit_tests::topology::{GATEWAY_A, GATEWAY_B, HOST_A, INNER_A, INNER_B, LAN, Topology, WAN};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -149,6 +149,10 @@ fn bind(at: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
 
 fn untouched() -> Result<()> {
     let topology = Topology::two_sites(Run::begin()?)?;
+    // What no tunnel protects any more goes nowhere, as on the Internet.
+    for subnet in [INNER_A, INNER_B] {
+        topology.router.ip(&["route", "delete", subnet])?;
+    }
     for number in 1..=ADDED {
         let address = format!("{}/24", behind_b(number));
         topology.host_b.ip(&["address", "add", &address, "dev", "eth0"])?;

@@ -38,6 +38,10 @@ pub const LAN_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 pub const SUBNET_A: &str = "10.1.0.0/24";
 /// Site B's protected prefix.
 pub const SUBNET_B: &str = "10.2.0.0/24";
+/// Everything behind gateway A, as the router knows it.
+pub const INNER_A: &str = "10.1.0.0/16";
+/// Everything behind gateway B.
+pub const INNER_B: &str = "10.2.0.0/16";
 /// The router's interface towards gateway A.
 pub const TO_A: &str = "to-a";
 /// The router's interface towards gateway B.
@@ -189,7 +193,7 @@ impl Topology {
 
     /// Tells the router the way to both inner networks, as no real one would know it: what leaks arrives.
     fn route_inner(&self) -> Result<()> {
-        for (gateway, nets) in [(self.address_a, "10.1.0.0/16"), (self.address_b, "10.2.0.0/16")] {
+        for (gateway, nets) in [(self.address_a, INNER_A), (self.address_b, INNER_B)] {
             self.router.ip(&["route", "add", nets, "via", &gateway.to_string()])?;
         }
         Ok(())
