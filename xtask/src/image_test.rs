@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use adit_tests::namespace::{Namespace, wait_for};
+use adit_tests::namespace::{Namespace, tail, wait_for};
 use adit_tests::run::Run;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -168,7 +168,8 @@ fn scraped(guest: &Guest) -> Result<()> {
 /// The console says what the machine is.
 fn console(guest: &Guest) -> Result<()> {
     let wanted = format!("Gateway {}.", name(guest.side()));
-    wait_for("the console to name the gateway", PATIENCE, || Ok(guest.console().contains(&wanted)))?;
+    wait_for("the console to name the gateway", PATIENCE, || Ok(guest.console().contains(&wanted)))
+        .with_context(|| format!("the console ends:\n{}", tail(&guest.console(), 30)))?;
     note(&format!("the console says {wanted:?}"));
     Ok(())
 }
