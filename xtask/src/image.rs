@@ -60,7 +60,7 @@ pub(crate) struct Image {
     pub(crate) raw: PathBuf,
 }
 
-/// Builds the image; the same inputs give the same octets.
+/// Builds the image, with no time and no name in it that is this machine's.
 ///
 /// # Errors
 /// Not root, a program that it takes is missing or failed, or the image is larger than [`LARGEST`].
