@@ -100,6 +100,10 @@ pub struct WorkerReport {
     pub held: u64,
     /// Frames that are free in its memory.
     pub free_frames: u64,
+    /// What part of its fullest receive ring waited when a round began, the last time in a second, in millionths.
+    pub receive_fill: u64,
+    /// The same of its fullest transmit ring.
+    pub transmit_fill: u64,
 }
 
 macro_rules! counters {
@@ -207,6 +211,7 @@ pub(crate) struct Figures {
     busy_ns: AtomicU64,
     held: AtomicU64,
     free_frames: AtomicU64,
+    fill: [AtomicU64; 2],
 }
 
 impl Figures {
@@ -219,6 +224,11 @@ impl Figures {
     pub(crate) fn fill(&self, held: usize, free_frames: usize) {
         self.held.store(held as u64, Relaxed);
         self.free_frames.store(free_frames as u64, Relaxed);
+    }
+
+    /// What part of the fullest receive ring and of the fullest transmit ring waits, in millionths.
+    pub(crate) fn rings(&self, fill: [u64; 2]) {
+        self.fill.iter().zip(fill).for_each(|(to, part)| to.store(part, Relaxed));
     }
 
     /// Tells, when what is returned is dropped, that the thread has ended: by itself or by a panic.
@@ -237,6 +247,8 @@ impl Figures {
             elapsed_ns,
             held: self.held.load(Relaxed),
             free_frames: self.free_frames.load(Relaxed),
+            receive_fill: self.fill[0].load(Relaxed),
+            transmit_fill: self.fill[1].load(Relaxed),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A client sends one line of JSON, `"report"` or `{"capture": {"tunnel": 1, "sides": ["inner", "outer"]}}`, and is
 //! answered with one, `{"Ok": …}` or `{"Err": "…"}`. Behind the answer to `capture` follows the capture as pcapng, behind
 //! that to `{"keys": {"tunnel": 1}}` the keys of the tunnel's SAs as they come and go, until the client closes its side or the
-//! data plane ends.
+//! data plane ends. `"wait"` is answered, and nothing more follows until then.
 
 use crate::{
     capture::{Keys, Side, Taps, Writer},
@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a capture looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a client that waits for the end is looked at.
+const WAIT: Duration = Duration::from_millis(500);
 /// How long a client that watches may let the data plane wait; meanwhile it only misses packets.
 const SLOWNESS: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,8 @@ const SLOWNESS: Duration = Duration::from_secs(30);
 enum Request {
     /// What the data plane does: a [`crate::Report`].
     Report,
+    /// Nothing but that the connection lasts as long as the data plane.
+    Wait,
     /// Packets of the tunnel of this number, as `control` numbers them.
     Capture { tunnel: u32, sides: Vec<Side> },
     /// Keys of the ESP SAs of the tunnel of this number, as lines of Wireshark's `esp_sa`; only where that is allowed.
@@ -160,6 +164,14 @@ fn answer(mut client: UnixStream, told: &Told, stop: &AtomicBool) -> io::Result<
     BufReader::new((&client).take(REQUEST)).read_line(&mut line)?;
     match serde_json::from_str(&line) {
         Ok(Request::Report) => reply(&mut client, &Ok(told.reporter.report())),
+        Ok(Request::Wait) => {
+            reply(&mut client, &Ok(()))?;
+            let mut fds = [readable(&client)];
+            while !stop.load(Relaxed) && fds[0].revents == 0 {
+                poll(&mut fds, WAIT.as_millis() as i32);
+            }
+            Ok(())
+        }
         Ok(Request::Capture { tunnel, sides }) => {
             reply(&mut client, &Ok(()))?;
             client.set_write_timeout(Some(SLOWNESS))?;

@@ -205,6 +205,10 @@ impl Worker {
     /// One round, and what is due after it; how many packets were in it, and when it ended.
     fn turn(&mut self, figures: &Figures) -> (usize, Instant) {
         let started = Instant::now();
+        if started >= self.sweep {
+            // As a round finds them: after it they are as empty as it could make them.
+            figures.rings(self.wire.fill());
+        }
         let packets = self.round(started);
         let ended = Instant::now();
         if packets > 0 {

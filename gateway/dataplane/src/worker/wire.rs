@@ -103,6 +103,12 @@ impl Wire {
         self.sockets.iter().map(|socket| socket.unsent() as usize).sum()
     }
 
+    /// What part of the fullest receive ring and of the fullest transmit ring waits to be taken, in millionths.
+    pub(super) fn fill(&self) -> [u64; 2] {
+        let both = self.sockets.iter().map(Socket::fill);
+        both.fold([0; 2], |most, fill| [most[0].max(fill[0]), most[1].max(fill[1])])
+    }
+
     /// Frames that the kernel could not give to a socket, since this was last asked.
     pub(super) fn missed(&mut self) -> u64 {
         self.sockets.iter_mut().map(Socket::missed).sum()

@@ -135,6 +135,11 @@ impl<T: Copy> Producer<T> {
         self.next.wrapping_sub(self.memory.consumer().load(Relaxed))
     }
 
+    /// What part of the ring the other side has not taken, in millionths.
+    pub(super) fn fill(&self) -> u64 {
+        u64::from(self.pending()) * 1_000_000 / u64::from(self.memory.size)
+    }
+
     /// Whether the other side sleeps until it is called.
     pub(super) fn needs_wakeup(&self) -> bool {
         self.memory.needs_wakeup()
@@ -190,6 +195,12 @@ impl<T: Copy> Consumer<T> {
         Some(unsafe { self.memory.place(self.next.wrapping_add(behind)).read() })
     }
 
+    /// What part of the ring has entries that were not read, in millionths.
+    pub(super) fn fill(&self) -> u64 {
+        let unread = self.memory.producer().load(Relaxed).wrapping_sub(self.next);
+        u64::from(unread) * 1_000_000 / u64::from(self.memory.size)
+    }
+
     /// Lets the other side reuse what was read.
     pub(super) fn release(&mut self) {
         self.memory.consumer().store(self.next, Release);
@@ -217,6 +228,20 @@ mod tests {
             let producer = Producer::new(base, LAYOUT, SIZE, None);
             (memory, producer, Consumer::new(base, LAYOUT, SIZE, None))
         }
+    }
+
+    #[test]
+    fn a_ring_tells_what_part_of_it_waits() {
+        let (_memory, mut producer, mut consumer) = ring(u32::MAX - 1);
+        assert_eq!((producer.fill(), consumer.fill()), (0, 0));
+        assert!((0..6).all(|entry| producer.push(entry)));
+        assert_eq!(consumer.fill(), 0, "the other side does not see them yet");
+        producer.commit();
+        assert_eq!((producer.fill(), consumer.fill()), (750_000, 750_000));
+        assert_eq!((consumer.pop(), consumer.pop()), (Some(0), Some(1)));
+        assert_eq!((producer.fill(), consumer.fill()), (750_000, 500_000));
+        consumer.release();
+        assert_eq!(producer.fill(), 500_000);
     }
 
     #[test]

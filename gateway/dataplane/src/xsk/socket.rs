@@ -332,6 +332,11 @@ impl Socket {
         self.transmit.pending()
     }
 
+    /// What part of the receive ring and of the transmit ring waits to be taken, in millionths.
+    pub(crate) fn fill(&self) -> [u64; 2] {
+        [self.receive.fill(), self.transmit.fill()]
+    }
+
     /// Frames that the kernel dropped because the receive ring was full, no chunk was there for them, or they were longer
     /// than one; since this was last asked.
     pub(crate) fn missed(&mut self) -> u64 {
