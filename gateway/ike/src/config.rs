@@ -343,14 +343,35 @@ pub enum Id {
 }
 
 impl Id {
-    /// The ID type and the identification data.
+    /// Octets that an identity may have on the wire. No RFC has a bound; a message has.
+    pub const LONGEST: usize = 255;
+
+    /// Whether it is one that can be said: one of up to [`Id::LONGEST`] octets.
+    pub fn fits(&self) -> bool {
+        self.data().len() <= Self::LONGEST
+    }
+
+    /// The ID type and the identification data. Of one that does not fit it is the beginning, so that a message that it is in
+    /// has its bounds whatever somebody has configured: the peer does not know us by that.
     pub(crate) fn to_wire(&self) -> (u8, Vec<u8>) {
+        let kind = match self {
+            Self::V4(_) => 1,
+            Self::Fqdn(_) => 2,
+            Self::UserFqdn(_) => 3,
+            Self::V6(_) => 5,
+            Self::KeyId(_) => 11,
+        };
+        let mut data = self.data();
+        data.truncate(Self::LONGEST);
+        (kind, data)
+    }
+
+    fn data(&self) -> Vec<u8> {
         match self {
-            Self::V4(address) => (1, address.octets().to_vec()),
-            Self::Fqdn(name) => (2, name.as_bytes().to_vec()),
-            Self::UserFqdn(name) => (3, name.as_bytes().to_vec()),
-            Self::V6(address) => (5, address.octets().to_vec()),
-            Self::KeyId(octets) => (11, octets.clone()),
+            Self::V4(address) => address.octets().to_vec(),
+            Self::V6(address) => address.octets().to_vec(),
+            Self::Fqdn(name) | Self::UserFqdn(name) => name.as_bytes().to_vec(),
+            Self::KeyId(octets) => octets.clone(),
         }
     }
 
@@ -462,6 +483,13 @@ mod tests {
         assert_eq!("keyid:0".parse::<Id>(), Err(InvalidId::KeyId));
         assert_eq!("".parse::<Id>(), Err(InvalidId::Empty));
         assert!(Id::Fqdn("A.example".into()).matches(&Id::Fqdn("a.EXAMPLE".into())));
+    }
+
+    #[test]
+    fn no_identity_is_longer_on_the_wire_than_a_message_has_room_for() {
+        let ids = |n: usize| [Id::Fqdn("a".repeat(n)), Id::UserFqdn("@".repeat(n)), Id::KeyId(vec![7; n])];
+        assert!(ids(Id::LONGEST).iter().all(|id| id.fits() && id.to_wire().1.len() == Id::LONGEST));
+        assert!(ids(70_000).iter().all(|id| !id.fits() && id.to_wire().1.len() == Id::LONGEST));
     }
 
     #[test]

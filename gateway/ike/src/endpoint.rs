@@ -114,6 +114,14 @@ impl Endpoint {
         }
     }
 
+    /// Takes other settings; only the ports stay what they are. What is under way goes on, by the new settings from its next
+    /// step on. A NAT keepalive that would leave later than they say leaves by then.
+    pub fn set_config(&mut self, now: Instant, config: EndpointConfig) {
+        let EndpointConfig { port, nat_t_port, .. } = self.config;
+        self.timers.bring_forward(TimerKind::Keepalive, now + config.keepalive);
+        self.config = EndpointConfig { port, nat_t_port, ..config };
+    }
+
     /// Adds a tunnel or replaces its configuration. An SA that is up stays as it was negotiated until it is
     /// renewed or closed.
     pub fn set_tunnel(&mut self, _now: Instant, tunnel: TunnelConfig) {

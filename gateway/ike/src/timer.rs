@@ -54,6 +54,14 @@ impl Timers {
         }
     }
 
+    /// Has every deadline of a kind that is later be at `latest`.
+    pub(crate) fn bring_forward(&mut self, kind: TimerKind, latest: Instant) {
+        let late =
+            |((sa, of), at): (&(u64, TimerKind), &Instant)| (*of == kind && *at > latest).then_some(*sa);
+        let late: Vec<u64> = self.set.iter().filter_map(late).collect();
+        late.into_iter().for_each(|sa| self.set(sa, kind, latest));
+    }
+
     pub(crate) fn get(&self, sa: u64, kind: TimerKind) -> Option<Instant> {
         self.set.get(&(sa, kind)).copied()
     }

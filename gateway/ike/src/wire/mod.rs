@@ -82,12 +82,13 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends what `body` writes, preceded by its 16-bit length; `before` octets in front of the length field
-/// count too.
+/// count too. What such a length cannot tell is cut off: nothing that this endpoint says comes near it.
 pub(crate) fn with_length(out: &mut Vec<u8>, before: usize, body: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend([0, 0]);
     body(out);
-    let length = u16::try_from(out.len() - at + before).expect("what this endpoint says fits in 64 KiB");
+    out.truncate((at + usize::from(u16::MAX)).saturating_sub(before));
+    let length = u16::try_from(out.len() - at + before).unwrap_or(u16::MAX);
     out[at..at + 2].copy_from_slice(&length.to_be_bytes());
 }
 

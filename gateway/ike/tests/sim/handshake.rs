@@ -130,6 +130,47 @@ fn behind_a_nat_the_initiator_floats() {
 }
 
 #[test]
+fn other_settings_are_followed_by_what_is_under_way() {
+    let retransmission = Retransmission { initial: Duration::from_millis(100), ..Retransmission::default() };
+    let keepalive = Duration::from_secs(3);
+    let settings = EndpointConfig { port: 1, retransmission, keepalive, ..EndpointConfig::default() };
+    let sent = |world: &World| world.wire.len();
+
+    let mut world = World::new(9, plain_tunnels());
+    world.faults.loss = 1000;
+    world.connect(A);
+    world.seconds(1);
+    assert_eq!(sent(&world), 2, "after 0.5 s, and then after 1.5 s");
+    world.ends[A].endpoint.set_config(world.now, settings.clone());
+    // The deadline that is set stays; the waits behind it are of 400, 800 and 1,600 ms.
+    world.run(Duration::from_millis(500 + 400 + 800));
+    assert_eq!(sent(&world), 5);
+    world.faults = PERFECT;
+    let fewer = Retransmission { attempts: 2, ..retransmission };
+    world.ends[A]
+        .endpoint
+        .set_config(world.now, EndpointConfig { retransmission: fewer, ..settings.clone() });
+    world.seconds(2);
+    assert_eq!((sent(&world), world.ends[A].failures.len()), (5, 1));
+    world.connect(A);
+    world.seconds(1);
+    world.assert_up();
+
+    let [mut a, b] = tunnels(["10.0.0.1", "198.51.100.1"], ["198.51.100.1", "203.0.113.9"]);
+    a.local_id = "a.example".parse().unwrap();
+    let mut world = World::new(7, [a, b]).behind_nat(A, "203.0.113.9", false);
+    world.connect(A);
+    world.seconds(2);
+    world.assert_up();
+    let keepalives = |world: &World| world.wire.iter().filter(|(_, payload)| *payload == [0xff]).count();
+    assert_eq!(keepalives(&world), 0);
+    world.ends[A].endpoint.set_config(world.now, settings);
+    world.seconds(7);
+    assert_eq!(keepalives(&world), 2);
+    world.assert_up();
+}
+
+#[test]
 fn a_responder_behind_a_nat_is_reached_and_floats() {
     let tunnels = tunnels(["192.0.2.1", "10.0.0.1"], ["203.0.113.9", "192.0.2.1"]);
     let mut world = World::new(8, tunnels).behind_nat(B, "203.0.113.9", true);
