@@ -3,6 +3,7 @@
 //! Figures that belong together are taken in one run, in turns, because machines differ and are busy: compare within
 //! a table, not between two.
 
+mod control;
 mod crypto;
 mod document;
 mod gateway;
@@ -60,6 +61,8 @@ enum Name {
     Wire,
     /// Compiling, writing and looking up policies, of one tunnel to 10,000
     Spd,
+    /// Applying, listing and scraping one tunnel to 10,000, and how long IKE waits for it
+    Control,
 }
 
 fn main() -> Result<()> {
@@ -78,6 +81,9 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Instructions) {
         instructions::run(&mut report, arguments.quick)?;
+    }
+    if wanted(Name::Control) {
+        control::run(&mut report, arguments.quick, &arguments.tunnels)?;
     }
     if wanted(Name::Ike) {
         ike::run(

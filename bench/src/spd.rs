@@ -12,7 +12,7 @@
 use std::{net::Ipv4Addr, path::Path, time::Instant};
 
 use adit_control::{
-    maps::Pinned,
+    maps::SpdMaps,
     spd::{Policy, Tables, plan},
 };
 use adit_maps::{
@@ -92,7 +92,7 @@ impl Subject {
         let mut ebpf = loader.load(object)?;
         dir.stamp_or_check()?;
         Ports::open(dir)?.insert(LOOPBACK, Port { slot: 0, roles: role::LAN, ..Port::default() })?;
-        let mut pinned = Pinned::open(dir)?;
+        let mut pinned = SpdMaps::open(dir)?;
 
         let (tunnels, subnets) = shape;
         let policies = policies(tunnels, subnets)?;
@@ -100,7 +100,7 @@ impl Subject {
         let (tables, way) = plan(&policies, &Tables::default())?;
         let planned = begun.elapsed();
         let begun = Instant::now();
-        pinned.publish_spd(&way)?;
+        pinned.publish(&way)?;
         let written = begun.elapsed();
         program(&mut ebpf)?.load()?;
         Ok(Subject {

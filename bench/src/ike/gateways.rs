@@ -18,11 +18,11 @@ use super::{Extent, charon};
 use crate::report::{Report, figure};
 
 /// The WAN addresses of the two gateways.
-pub(super) const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+pub(crate) const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 /// The key of every tunnel.
 pub(super) const PSK: &str = "open-sesame-with-32-characters-1";
 /// How long tunnels may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What bringing up tunnels took.
 pub(super) struct Taken {
@@ -84,7 +84,7 @@ pub(crate) fn tunnels(report: &mut Report, extent: &Extent) -> Result<()> {
 }
 
 /// Two namespaces with a link.
-pub(super) fn pair(run: &Run) -> Result<[Namespace; 2]> {
+pub(crate) fn pair(run: &Run) -> Result<[Namespace; 2]> {
     let pair = [Namespace::create(run, "ga")?, Namespace::create(run, "gb")?];
     link((&pair[0], "wan", "192.0.2.1/24"), (&pair[1], "wan", "192.0.2.2/24"))?;
     for namespace in &pair {
@@ -140,8 +140,8 @@ fn adit(count: u32) -> Result<Taken> {
 }
 
 /// An `adit run` with many tunnels.
-pub(super) struct Gateway {
-    pub(super) process: Process,
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
     namespace: Namespace,
     directory: PathBuf,
     side: usize,
@@ -149,7 +149,7 @@ pub(super) struct Gateway {
 
 impl Gateway {
     /// Starts one. A responder takes its tunnels' peers from anywhere; an initiator begins without its tunnels: [`Gateway::reload`] gives them to it.
-    pub(super) fn start(
+    pub(crate) fn start(
         run: &Run,
         namespace: &Namespace,
         side: usize,
@@ -171,7 +171,7 @@ impl Gateway {
         Ok(Gateway { process, namespace: namespace.clone(), directory, side })
     }
 
-    pub(super) fn wait_started(&mut self) -> Result<()> {
+    pub(crate) fn wait_started(&mut self) -> Result<()> {
         wait_for("adit to answer", Duration::from_secs(30), || {
             if let Some(status) = self.process.ended() {
                 bail!("adit ended at once ({status}):\n{}", self.process.log_tail(20));
@@ -181,7 +181,7 @@ impl Gateway {
     }
 
     /// Gives it these tunnels to initiate.
-    pub(super) fn reload(&self, tunnels: Range<u32>) -> Result<()> {
+    pub(crate) fn reload(&self, tunnels: Range<u32>) -> Result<()> {
         let file = self.directory.join("adit.toml");
         fs::write(&file, configuration(&self.directory, self.side, ADDRESSES[1 - self.side], tunnels, true))?;
         let socket = self.directory.join("adit.sock");
@@ -189,14 +189,31 @@ impl Gateway {
         self.namespace.run(&binary()?.to_string_lossy(), &arguments).map(|_| ())
     }
 
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The socket of its API.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("adit.sock")
+    }
+
     /// How many tunnels are up.
-    pub(super) fn up(&self) -> Result<f64> {
+    pub(crate) fn up(&self) -> Result<f64> {
         let address: SocketAddr = METRICS;
         Ok(Metrics::scrape(&self.namespace, address)?.get("adit_tunnel_health", &[]).unwrap_or(0.0))
     }
 }
 
-fn configuration(directory: &Path, side: usize, peer: &str, tunnels: Range<u32>, initiates: bool) -> String {
+/// A configuration with these tunnels.
+pub(crate) fn configuration(
+    directory: &Path,
+    side: usize,
+    peer: &str,
+    tunnels: Range<u32>,
+    initiates: bool,
+) -> String {
     let directory = directory.display();
     let local = ADDRESSES[side];
     let mut text = format!(
@@ -225,15 +242,15 @@ fn configuration(directory: &Path, side: usize, peer: &str, tunnels: Range<u32>,
 
 /// What a process has used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Processor time of all its threads.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Bytes in memory.
     pub(super) resident: u64,
 }
 
 /// What the process has used so far.
-pub(super) fn usage(pid: u32) -> Result<Usage> {
+pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
     // The second field is a name in brackets that may hold spaces.
     let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

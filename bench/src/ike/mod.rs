@@ -9,7 +9,7 @@
 
 mod charon;
 mod flood;
-mod gateways;
+pub(crate) mod gateways;
 mod pair;
 
 use anyhow::Result;

@@ -1,7 +1,8 @@
 //! `adit tunnel capture`: from the data plane's socket to a file.
 
+use crate::{no_answer, not_there, wrong_usage};
 use adit_api::{Client, data_plane_socket};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::json;
 use std::{
     fs::{File, Permissions},
@@ -29,15 +30,15 @@ pub(crate) fn run(
     socket: &Path,
 ) -> anyhow::Result<()> {
     if file.is_none() && std::io::stdout().is_terminal() {
-        bail!(
-            "a capture is nothing for a terminal: name a file with -w, or pipe it on, as in `| tshark -r -`"
-        );
+        let words =
+            "a capture is nothing for a terminal: name a file with -w, or pipe it on, as in `| tshark -r -`";
+        return Err(wrong_usage(words));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let status = Client::new(socket.to_owned()).status().await?;
         let Some(tunnel) = status.tunnels.iter().find(|t| t.name == name).map(|t| t.id) else {
-            bail!("there is no tunnel {name:?}");
+            return Err(not_there(format!("there is no tunnel {name:?}")));
         };
         let path = data_plane_socket(socket);
         // The keys first: who may not have them gets no capture that he cannot read.
@@ -75,7 +76,7 @@ pub(crate) fn made(path: &Path) -> anyhow::Result<File> {
 async fn ask(path: &Path, request: serde_json::Value) -> anyhow::Result<BufReader<UnixStream>> {
     let stream = UnixStream::connect(path)
         .await
-        .with_context(|| format!("the data plane does not answer on {}", path.display()))?;
+        .map_err(|e| no_answer(format!("the data plane does not answer on {}: {e}", path.display())))?;
     let mut stream = BufReader::new(stream);
     stream.write_all(format!("{request}\n").as_bytes()).await?;
     let mut answer = String::new();

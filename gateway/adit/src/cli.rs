@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::resources::{One, ResourceCommand, Verb};
+use crate::{
+    logging::LogFormat,
+    resources::{One, ResourceCommand, Shown, Verb},
+};
 use adit_api::{Client, Remote, Scope, Trust};
 use adit_control::{config::Subnet, import::Format as ImportFormat, peer_config::Vendor};
 use anyhow::Context;
@@ -9,8 +12,9 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 use zeroize::Zeroizing;
 
@@ -21,9 +25,12 @@ use zeroize::Zeroizing;
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// What to log, to stderr: error, warn, info, debug, trace, or per module as in `info,adit_control=debug`.
+    /// What to log: error, warn, info, debug, trace, or per module as in `info,adit_control=debug`.
     #[arg(long, env = "ADIT_LOG", default_value = "info", global = true, value_name = "FILTER")]
     pub(crate) log: String,
+    /// How to write the log.
+    #[arg(long, env = "ADIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -70,7 +77,7 @@ pub(crate) enum Command {
         /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
-        /// Delete peers, tunnels and groups that are not in the document.
+        /// Delete peers, tunnels, groups and alarm templates that are not in the document.
         #[arg(long)]
         prune: bool,
         /// Ask nobody.
@@ -88,11 +95,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         access: Access,
     },
-    /// The gateway as it is configured.
+    /// The gateway as it is configured, and what happens to it.
     Gateway {
-        /// What to do with it.
+        /// What to do with it, or what to look at.
         #[command(subcommand)]
-        command: ResourceCommand,
+        command: GatewayCommand,
     },
     /// The peers.
     Peer {
@@ -105,6 +112,12 @@ pub(crate) enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: ResourceCommand,
+    },
+    /// The alarm templates: what of a gateway and its tunnels somebody is to be told.
+    Alarm {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: AlarmCommand,
     },
     /// Look at tunnels, or do something to them.
     Tunnel {
@@ -142,6 +155,32 @@ pub(crate) enum Command {
         /// Where control keeps what the next one needs [default: `sas` beside the directory of the maps]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
+        /// Touch nothing; only say, and exit with 1, if the maps that are there are of a version which this one cannot go on with.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+impl Command {
+    /// Whether it goes on until it is stopped, and is what others look for in a log.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Command::Run(_) | Command::Control(_) | Command::Dataplane(_))
+    }
+}
+
+/// What to do with alarm templates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlarmCommand {
+    #[command(flatten)]
+    Resource(ResourceCommand),
+    /// Write those that a gateway or a tunnel names, and the usual one where the gateway names none, as a rule file of
+    /// Prometheus.
+    Rules {
+        /// Write it to this file rather than to stdout.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        access: Access,
     },
 }
 
@@ -163,9 +202,8 @@ pub(crate) enum TokenCommand {
     },
     /// Show what there is of them, without their secrets.
     List {
-        /// How to show them.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
+        #[command(flatten)]
+        shown: Shown,
         #[command(flatten)]
         access: Access,
     },
@@ -177,6 +215,34 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         access: Access,
     },
+}
+
+/// What to do with the gateway, or what to look at.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    #[command(flatten)]
+    Resource(ResourceCommand),
+    /// Show what happened to the gateway itself, who has changed what included: the last 1,000 events, oldest first.
+    Log {
+        #[command(flatten)]
+        log: LogView,
+    },
+}
+
+/// How a log is shown.
+#[derive(Debug, Args)]
+pub(crate) struct LogView {
+    /// Go on with what happens from now on, until SIGINT.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last so many events.
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    pub(crate) last: Option<usize>,
+    /// How to show it: as JSON, an object a line.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// What to look at, or what to do.
@@ -306,14 +372,8 @@ pub(crate) enum TunnelCommand {
     Log {
         /// The tunnel's name.
         name: String,
-        /// Go on with what happens from now on, until SIGINT.
-        #[arg(short, long)]
-        follow: bool,
-        /// How to show it: as JSON, an object a line.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
         #[command(flatten)]
-        access: Access,
+        log: LogView,
     },
 }
 
@@ -352,13 +412,38 @@ pub(crate) struct Gateway {
     /// Where the database of the configuration, the key to its secrets, the tokens of the API and its own certificate are kept.
     #[arg(long, env = "ADIT_DATA_DIR", default_value = "/var/lib/adit", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
+    /// Where control keeps the alarm templates as a rule file for Prometheus, which everybody may read; without it, `adit alarm
+    /// rules` gives them.
+    #[arg(long, env = "ADIT_ALARM_RULES", value_name = "FILE")]
+    pub(crate) alarm_rules: Option<PathBuf>,
     /// SAs that fit into the maps of a data plane that makes them: a tunnel takes two, four during a rekey. Another
     /// number takes effect after `adit unload`.
     #[arg(long, env = "ADIT_MAX_SAS", default_value_t = adit_maps::sa::DEFAULT_CAPACITY, value_name = "N")]
     pub(crate) max_sas: u32,
+    /// Where control serves /metrics over TCP when `api.metrics` of the configuration does not say; `none` is nowhere.
+    #[arg(long, env = "ADIT_METRICS", default_value = "none", value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Metrics,
     /// What the cryptography of packets runs on, for tests and comparisons; by default the fastest that there is.
     #[arg(long, env = "ADIT_CRYPTO", value_enum, hide = true)]
     pub(crate) crypto: Option<Crypto>,
+}
+
+/// Where metrics are served over TCP, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Metrics(pub(crate) Option<SocketAddr>);
+
+impl FromStr for Metrics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Metrics(None)),
+            _ => match text.parse() {
+                Ok(address) => Ok(Metrics(Some(address))),
+                Err(_) => Err("give an address with a port, as in 127.0.0.1:9360, or none".to_owned()),
+            },
+        }
+    }
 }
 
 /// What the cryptography of packets runs on.
@@ -411,7 +496,9 @@ impl Access {
             }
             (None, Ok(token)) => Zeroizing::new(token),
             (None, Err(_)) => {
-                anyhow::bail!("another machine wants a token: --token-file FILE, or ADIT_TOKEN")
+                return Err(crate::wrong_usage(
+                    "another machine wants a token: --token-file FILE, or ADIT_TOKEN",
+                ));
             }
         };
         let token = Zeroizing::new(token.trim().to_owned());
@@ -482,6 +569,8 @@ mod tests {
         for line in [
             "adit run --config a.toml --bpf-dir /tmp/bpf",
             "adit control --config a.toml",
+            "adit control --metrics 127.0.0.1:9360",
+            "adit control --metrics none",
             "adit dataplane",
             "adit status -o json --socket /tmp/s",
             "adit status --json",
@@ -505,12 +594,20 @@ mod tests {
             "adit export --with-psk",
             "adit tunnel log a-b --socket /tmp/s",
             "adit tunnel log -f a-b -o json",
+            "adit tunnel log a-b -n 20",
+            "adit gateway log -f -n 0 -o json",
             "adit check --config a.toml --log debug",
+            "adit control --log-format json",
+            "adit control --alarm-rules /var/cache/adit/alarms.yml",
+            "adit alarm list -o json",
+            "adit alarm rules --out alarms.yml",
             "adit unload --bpf-dir /tmp/bpf",
+            "adit unload --check",
             "adit metrics",
             "adit status --url https://192.0.2.1:8443 --token-file t --fingerprint 00",
             "adit token create ci --scope read,write --expires 30d",
             "adit token list -o json",
+            "adit token list -o xlsx --out tokens.xlsx",
             "adit token delete ci 0123456789abcdef",
             "adit completion bash",
             "adit gateway show a -o json",

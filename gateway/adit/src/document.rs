@@ -25,14 +25,15 @@ pub(crate) fn apply(
     let document = document.with_context(|| file.display().to_string())?;
     let name = file.display().to_string();
     let client = access.client()?;
-    let tried = Application { document, name, dry_run: true, prune };
+    let tried = Application { document, name, dry_run: true, prune, digest: None };
     let plan = run(async { client.apply(&tried).await })?;
     plan.warnings.iter().for_each(|line| eprintln!("warning: {line}"));
     print(&words(&plan))?;
     if dry_run || plan.changes.is_empty() || !(yes || agreed()?) {
         return Ok(());
     }
-    run(async { client.apply(&Application { dry_run: false, ..tried }).await })?;
+    let digest = Some(plan.digest).filter(|digest| !digest.is_empty());
+    run(async { client.apply(&Application { dry_run: false, digest, ..tried }).await })?;
     print("done")
 }
 
@@ -110,7 +111,7 @@ mod tests {
             planned(Verb::Change, "b", fields),
             planned(Verb::Create, "c", Vec::new()),
         ];
-        let plan = Plan { changes, unchanged: 4, warnings: Vec::new() };
+        let plan = Plan { changes, unchanged: 4, ..Plan::default() };
         assert_eq!(
             words(&plan),
             "- tunnel \"a\"\n~ tunnel \"b\"\n    ike.dh: [14] -> [31]\n    psk: changed\n    remark: none -> \"x\"\n\

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `adit run` | the whole gateway: data plane and control |
 //! | `adit dataplane`, `adit control` | one of the two alone; they meet in the maps under `--bpf-dir` |
-//! | `adit gateway`, `adit peer`, `adit tunnel`, `adit group` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
-//! | `adit status`, `adit tunnel`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
+//! | `adit gateway`, `adit peer`, `adit tunnel`, `adit group`, `adit alarm` with `list`, `create`, `edit`, `delete` | what is configured, through the API |
+//! | `adit status`, `adit tunnel`, `adit gateway log`, `adit token`, `adit reload`, `adit metrics` | ask a running gateway, or have it do something, through its API |
 //! | `adit tunnel watch` | shows state and rates of tunnels as they are |
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
@@ -21,6 +21,7 @@ mod diagnose;
 mod document;
 mod import;
 mod log;
+mod logging;
 mod notify;
 mod peer_config;
 mod resources;
@@ -32,17 +33,15 @@ mod watch;
 
 use adit_api::{Client, ClientError};
 use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind};
+use adit_maps::user::{self as maps, Directory};
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use cli::{Arguments, Command, Format, TunnelCommand};
+use cli::{AlarmCommand, Arguments, Command, Format, GatewayCommand, TunnelCommand};
+use logging::Logging;
 use screen::Screen;
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{fmt, io::Write, path::Path, process::ExitCode, time::SystemTime};
 
+const FAILED: u8 = 1;
 /// Exit code of a wrong configuration, the same that wrong usage has.
 const WRONG_CONFIGURATION: u8 = 2;
 /// Exit codes by what a gateway answers.
@@ -52,29 +51,72 @@ const NOT_THERE: u8 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr(&arguments.log);
+    let logging = Logging::begin(&arguments.log, arguments.log_format);
+    // What a command has to say is for whoever has typed it.
+    let logging = if arguments.command.is_service() { logging } else { Logging::Text };
     match execute(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.is::<ConfigError>() => {
-            eprintln!("{e}");
-            ExitCode::from(WRONG_CONFIGURATION)
-        }
         Err(e) => {
-            eprintln!("adit: {}", chain(&e));
-            e.downcast_ref::<ClientError>().map_or(ExitCode::FAILURE, refusal)
+            let why = chain(&e);
+            let in_text = if e.is::<ConfigError>() { e.to_string() } else { format!("adit: {why}") };
+            logging.ends(&why, &in_text);
+            ExitCode::from(code(&e))
         }
     }
 }
 
-fn refusal(error: &ClientError) -> ExitCode {
+/// The exit code of a failure.
+fn code(error: &anyhow::Error) -> u8 {
+    match (error.downcast_ref::<Fault>(), error.downcast_ref::<ClientError>()) {
+        _ if error.is::<ConfigError>() => WRONG_CONFIGURATION,
+        (Some(fault), _) => fault.code,
+        (None, Some(refused)) => refusal(refused),
+        (None, None) => FAILED,
+    }
+}
+
+/// A failure whose exit code says more than that it failed.
+#[derive(Debug)]
+struct Fault {
+    code: u8,
+    words: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The command is used wrongly.
+fn wrong_usage(words: impl Into<String>) -> anyhow::Error {
+    Fault { code: WRONG_CONFIGURATION, words: words.into() }.into()
+}
+
+/// What is named does not exist.
+fn not_there(words: impl Into<String>) -> anyhow::Error {
+    Fault { code: NOT_THERE, words: words.into() }.into()
+}
+
+/// Nobody is there to be asked.
+fn no_answer(words: impl Into<String>) -> anyhow::Error {
+    Fault { code: NO_ANSWER, words: words.into() }.into()
+}
+
+fn refusal(error: &ClientError) -> u8 {
     match error {
-        ClientError::Unreachable { .. } => ExitCode::from(NO_ANSWER),
+        ClientError::Unreachable { .. } => NO_ANSWER,
+        ClientError::Place(_) => WRONG_CONFIGURATION,
         ClientError::Refused(problem) => match problem.status {
-            401 | 403 | 429 => ExitCode::from(NOT_ALLOWED),
-            404 => ExitCode::from(NOT_THERE),
-            _ => ExitCode::FAILURE,
+            401 | 403 | 429 => NOT_ALLOWED,
+            404 => NOT_THERE,
+            // What was given cannot be, whatever the gateway does.
+            400 | 413 | 422 => WRONG_CONFIGURATION,
+            _ => FAILED,
         },
-        _ => ExitCode::FAILURE,
+        _ => FAILED,
     }
 }
 
@@ -95,7 +137,12 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Control(gateway) => run::gateway(&gateway, true, false),
         Command::Dataplane(gateway) => run::gateway(&gateway, false, true),
         Command::Check { config } => check(&config),
-        Command::Unload { bpf_dir, state_dir } => {
+        Command::Unload { bpf_dir, check: true, .. } => match Directory::new(&bpf_dir).check() {
+            Ok(()) => print(&format!("this version goes on with the maps in {}", bpf_dir.display())),
+            Err(maps::Error::Absent(_)) => print(&format!("no maps are in {}", bpf_dir.display())),
+            Err(e) => Err(e.into()),
+        },
+        Command::Unload { bpf_dir, state_dir, check: false } => {
             adit_dataplane::unload(&bpf_dir, adit_dataplane::DEFAULT_TUN)?;
             let state_dir = cli::state_dir(state_dir.as_ref(), &bpf_dir);
             adit_control::kept::clear(&state_dir).with_context(|| state_dir.display().to_string())?;
@@ -129,9 +176,16 @@ fn execute(command: Command) -> anyhow::Result<()> {
             document::apply(&file, (dry_run, prune, yes), access)
         }
         Command::Export { with_psk, access } => document::export(with_psk, access),
-        Command::Gateway { command } => resources::run(Kind::Gateway, command),
+        Command::Gateway { command: GatewayCommand::Log { log } } => log::run(None, log),
+        Command::Gateway { command: GatewayCommand::Resource(command) } => {
+            resources::run(Kind::Gateway, command)
+        }
         Command::Peer { command } => resources::run(Kind::Peer, command),
         Command::Group { command } => resources::run(Kind::Group, command),
+        Command::Alarm { command: AlarmCommand::Resource(command) } => resources::run(Kind::Alarm, command),
+        Command::Alarm { command: AlarmCommand::Rules { out, access } } => {
+            resources::give(ask(access, Client::alarm_rules)?.as_bytes(), out.as_deref())
+        }
         Command::Tunnel { command } => tunnel(command),
         Command::Token { command } => token::run(command),
         Command::Completion { shell } => {
@@ -148,9 +202,7 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
     let (name, access, action) = match command {
         TunnelCommand::Settings(one) => return resources::show(Kind::Tunnel, one),
         TunnelCommand::Resource(verb) => return resources::act(Kind::Tunnel, verb),
-        TunnelCommand::Log { name, follow, output, access } => {
-            return log::run(&name, follow, output, access);
-        }
+        TunnelCommand::Log { name, log } => return log::run(Some(&name), log),
         TunnelCommand::Show { name, access, output } => {
             let tunnel = ask(access, async |client| client.tunnel(&name).await)?;
             return print(&match output {
@@ -172,7 +224,7 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
                 _ => &["inner", "outer"],
             };
             let Client::Local(socket) = access.client()? else {
-                anyhow::bail!("a capture is taken on the machine of the gateway");
+                return Err(wrong_usage("a capture is taken on the machine of the gateway"));
             };
             return capture::run(&name, sides, write.as_deref(), keys.as_deref(), &socket);
         }
@@ -234,15 +286,30 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn log_to_stderr(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|e| {
-        eprintln!("adit: the log filter {filter:?} is not understood ({e}); info it is");
-        tracing_subscriber::EnvFilter::new("info")
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_api::Problem;
+
+    #[test]
+    fn a_failure_has_the_code_that_the_manual_says() {
+        let of = |words: &[&str]| {
+            let words = ["adit"].iter().chain(words);
+            code(&execute(Arguments::parse_from(words).command).unwrap_err())
+        };
+        assert_eq!(of(&["tunnel", "create", "x", "foo"]), 2);
+        assert_eq!(of(&["tunnel", "edit", "x"]), 2);
+        assert_eq!(of(&["status", "--url", "ftp://x", "--token-file", "/dev/null"]), 2);
+        assert_eq!(of(&["tunnel", "capture", "x", "-w", "/dev/null", "--socket", "/nonexistent"]), 3);
+        let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../control/src/config/tests/good.toml");
+        assert_eq!(of(&["tunnel", "config", "none", "--for", "adit", "--config", good]), 5);
+        for (status, wanted) in
+            [(400, 2), (401, 4), (404, 5), (409, 1), (412, 1), (422, 2), (429, 4), (500, 1)]
+        {
+            let problem =
+                serde_json::json!({"type": "about:blank", "title": "", "status": status, "detail": ""});
+            let problem: Problem = serde_json::from_value(problem).unwrap();
+            assert_eq!(code(&ClientError::Refused(Box::new(problem)).into()), wanted, "{status}");
+        }
+    }
 }

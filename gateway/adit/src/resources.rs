@@ -1,13 +1,14 @@
-//! `adit gateway`, `adit peer`, `adit tunnel`: `list`, `show`, `create`, `edit` and `delete` of what is configured.
+//! `adit gateway`, `adit peer`, `adit tunnel`, `adit group`, `adit alarm`: `list`, `show`, `create`, `edit` and `delete` of what is configured.
 
 mod render;
 mod sheet;
 
-use crate::{ask, cli::Access, print};
+use crate::{ask, cli::Access, print, wrong_usage};
 use adit_api::{Client, ClientError};
 use adit_control::resource::Kind;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{
     fs,
@@ -151,7 +152,7 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
         Verb::Edit(fields) => {
             let given = fields.given()?;
             if given.is_empty() {
-                bail!("nothing is to change: give FIELD=VALUE or --file");
+                return Err(wrong_usage("nothing is to change: give FIELD=VALUE or --file"));
             }
             let made = ask(fields.access, async |client| client.edit(kind, &fields.name, &given).await)?;
             told(&made, kind, "changed")
@@ -163,16 +164,44 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
     }
 }
 
+/// Where to show several of something, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// How to show them.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Write it to this file rather than to stdout.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+impl Shown {
+    /// Shows what `found` finds, which people see as the `table` of it.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        title: &str,
+        found: impl FnOnce() -> anyhow::Result<Vec<T>>,
+        table: impl FnOnce(&[T]) -> String,
+    ) -> anyhow::Result<()> {
+        let file = self.out.as_deref();
+        has_somewhere_to_go(self.output, file)?;
+        let found = found()?;
+        let values = found.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        give(&render::rows(&values, title, self.output, || table(&found))?, file)
+    }
+}
+
 /// Refuses to write a workbook to a terminal, before anybody is asked for what is in it.
 fn has_somewhere_to_go(output: Output, file: Option<&Path>) -> anyhow::Result<()> {
     if output == Output::Xlsx && file.is_none() && std::io::stdout().is_terminal() {
-        bail!("a workbook is nothing for a terminal: name a file with --out, or redirect it");
+        let words = "a workbook is nothing for a terminal: name a file with --out, or redirect it";
+        return Err(wrong_usage(words));
     }
     Ok(())
 }
 
 /// Writes to a file or to stdout. A reader that went away has read what it wanted.
-fn give(octets: &[u8], file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn give(octets: &[u8], file: Option<&Path>) -> anyhow::Result<()> {
     match file {
         Some(file) => fs::write(file, octets).with_context(|| file.display().to_string()),
         None => match std::io::stdout().write_all(octets) {
@@ -220,7 +249,7 @@ impl Fields {
         };
         for field in &self.fields {
             let Some((path, value)) = field.split_once('=') else {
-                bail!("{field:?} is no FIELD=VALUE");
+                return Err(wrong_usage(format!("{field:?} is no FIELD=VALUE")));
             };
             set(&mut given, path, self::value(value)?)?;
         }
@@ -260,8 +289,8 @@ fn set(given: &mut Map<String, Value>, path: &str, value: Value) -> anyhow::Resu
         }
         Some((first, rest)) => {
             let inner = given.entry(first).or_insert_with(|| Map::new().into());
-            let Some(inner) = inner.as_object_mut() else { bail!("{first} is given as a whole already") };
-            set(inner, rest, value)
+            let whole = || wrong_usage(format!("{first} is given as a whole already"));
+            set(inner.as_object_mut().ok_or_else(whole)?, rest, value)
         }
     }
 }

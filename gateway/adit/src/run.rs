@@ -3,9 +3,9 @@
 use crate::{cli, notify::Manager};
 use adit_api::{Identity, Listen, Server, data_plane_socket};
 use adit_control::{
-    Config, Control, ControlError, Options,
+    Config, Control, ControlError, Options, alarm,
     config::{Api, Gateway, Xdp},
-    own_document,
+    memory, own_document,
     store::{Store, StoreError, gateway_of},
 };
 use adit_dataplane::{Backend, Dataplane, PortConfig, XdpMode};
@@ -14,7 +14,7 @@ use anyhow::Context;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs control, the data plane, or both, until a signal or until one of them cannot go on.
 pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool) -> anyhow::Result<()> {
-    adit_control::memory::one_arena();
+    memory::one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -75,14 +75,24 @@ async fn stored(arguments: &cli::Gateway) -> anyhow::Result<(Config, Store)> {
 /// What a data plane alone has to know.
 fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<Config> {
     if let Some(file) = &arguments.config {
-        return Ok(Config::check(file)?);
+        let Config { gateway, api, .. } = Config::check(file)?;
+        // With 10,000 tunnels that is 100 MiB, of which nothing is needed again.
+        memory::give_back();
+        return Ok(Config { gateway, ..nothing_yet(api) });
     }
     let gateway = gateway_of(&arguments.data_dir)?.unwrap_or_else(Gateway::none);
     Ok(Config { gateway, ..nothing_yet(Api::default()) })
 }
 
 fn nothing_yet(api: Api) -> Config {
-    Config { gateway: Gateway::none(), api, tunnels: Vec::new(), groups: Vec::new(), warnings: Vec::new() }
+    Config {
+        gateway: Gateway::none(),
+        api,
+        tunnels: Vec::new(),
+        groups: Vec::new(),
+        alarms: Vec::new(),
+        warnings: Vec::new(),
+    }
 }
 
 /// The data plane of this process, as long as there is a gateway to have one.
@@ -211,7 +221,8 @@ async fn run_control(
         bpf_dir: arguments.bpf_dir.clone(),
         state_dir: cli::state_dir(arguments.state_dir.as_ref(), &arguments.bpf_dir),
     };
-    let listen = listen(&options.config, &arguments.data_dir);
+    let listen = listen(&options.config, arguments);
+    let rules = arguments.alarm_rules.clone().map(|file| alarm::keep(options.store.clone(), file));
     let (control, mut task) = Control::start(options).await?;
     let server = match Server::start(control.clone(), &listen).await {
         Ok(server) => server,
@@ -229,29 +240,31 @@ async fn run_control(
     if let Some((address, fingerprint)) = server.https() {
         tracing::info!("API on https://{address}, certificate {fingerprint}");
     }
+    let rules = rules.map(tokio::spawn);
     let result = watch(workers, Some((&control, &mut task)), signals).await;
+    rules.iter().for_each(JoinHandle::abort);
     // Without control packets flow on, and the next one goes on from here. Without the data plane nothing does.
     match alone {
         false => control.shutdown().await,
         true => control.leave().await,
     }
-    drop(server);
+    server.close().await;
     result
 }
 
-fn listen(config: &Config, data_dir: &Path) -> Listen {
-    let api = &config.api;
+fn listen(config: &Config, arguments: &cli::Gateway) -> Listen {
+    let (api, data_dir) = (&config.api, &arguments.data_dir);
     let identity = |address: SocketAddr| match api.certificate.clone() {
         Some((certificate, key)) => Identity::Given { certificate, key },
         None => {
             let mut addresses = config.gateway.addresses.clone();
             addresses.push(address.ip());
-            Identity::Own { directory: data_dir.to_owned(), addresses }
+            Identity::Own { directory: data_dir.clone(), addresses }
         }
     };
     Listen {
         socket: api.socket.clone(),
-        metrics: api.metrics,
+        metrics: api.metrics.or(arguments.metrics.0),
         https: api.listen.map(|address| (address, identity(address))),
         tokens_of_old: data_dir.join("tokens.json"),
     }
@@ -299,7 +312,7 @@ async fn watch(
                 }
                 if let Some((control, _)) = &control {
                     // It has logged what it did, or why not.
-                    let _ = control.reload().await;
+                    let _ = control.reload("SIGHUP").await;
                 }
             }
             gateway = changed => {

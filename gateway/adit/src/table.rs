@@ -1,7 +1,9 @@
 //! The status on one screen: what is up, what is not, and why.
 
 use crate::screen::{self, Screen, cut, wrapped};
-use adit_control::status::{GroupStatus, MemberStatus, State, Status, Timestamp, Traffic, TunnelStatus};
+use adit_control::status::{
+    GroupStatus, MemberStatus, ResourceStatus, State, Status, Timestamp, Traffic, TunnelStatus,
+};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -190,8 +192,12 @@ fn trimmed(table: &Table) -> String {
 /// One tunnel with everything there is to say about it, without a final line break.
 pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let standing = match t.status {
+        ResourceStatus::Running => String::new(),
+        other => format!(", {}", other.label()),
+    };
     let mut out = vec![
-        format!("tunnel {}: {} for {}", t.name, t.state, ago(now, t.since)),
+        format!("tunnel {}: {} for {}{standing}", t.name, t.state, ago(now, t.since)),
         format!("  peer     {} at {}, from {}", t.peer, peer(t), t.local),
         format!("  local    {}", t.local_subnets.join(", ")),
         format!("  remote   {}", t.remote_subnets.join(", ")),
@@ -234,6 +240,15 @@ pub(crate) fn tunnel(t: &TunnelStatus, now: SystemTime) -> String {
         let took = check.round_trip_ms.map_or(String::new(), |ms| format!(", the last in {ms:.1} ms"));
         out.push(format!("  health   {} {answers} {}{took}", check.destination, check.source));
     }
+    if let Some(bgp) = &t.bgp {
+        out.push(format!(
+            "  bgp      {} ({}) with {} ({}), {}; {} received, {} announced",
+            bgp.local_ip, bgp.local_asn, bgp.peer_ip, bgp.peer_asn, bgp.state, bgp.received, bgp.announced
+        ));
+        if !bgp.routes.is_empty() {
+            out.push(format!("           sends {}", few(&bgp.routes)));
+        }
+    }
     out.extend(reason(t, now));
     out.join("\n")
 }
@@ -261,6 +276,9 @@ fn reason(t: &TunnelStatus, now: Timestamp) -> Option<String> {
     if let Some(check) = t.health_check.as_ref().filter(|check| !check.answers) {
         let (to, from) = (check.destination, check.source);
         return Some(format!("{}: health 0: {to} does not answer echo requests from {from}", t.name));
+    }
+    if let Some(problem) = t.bgp.as_ref().and_then(|bgp| bgp.problem.as_ref()) {
+        return Some(format!("{}: BGP: {problem}", t.name));
     }
     let drops: Vec<_> =
         t.drops.iter().filter(|(_, n)| **n > 0).map(|(cause, n)| format!("{cause} {n}")).collect();

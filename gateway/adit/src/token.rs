@@ -1,10 +1,6 @@
 //! `adit token`: who may come from elsewhere.
 
-use crate::{
-    ask,
-    cli::{Format, TokenCommand},
-    print, table,
-};
+use crate::{ask, cli::TokenCommand, print, table};
 use adit_api::{Client, NewToken, Scope, Token};
 
 /// Makes, shows or deletes tokens.
@@ -15,15 +11,10 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
             let made = ask(access, async |client| client.create_token(&new).await)?;
             print(&made.token)
         }
-        TokenCommand::List { output, access } => {
-            let tokens = ask(access, Client::tokens)?;
-            print(&match output {
-                Format::Json => serde_json::to_string_pretty(&tokens)?,
-                Format::Table => table::fitted(
-                    &["TOKEN", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"],
-                    tokens.iter().map(row),
-                ),
-            })
+        TokenCommand::List { shown, access } => {
+            let header = ["TOKEN", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"];
+            let table = |tokens: &[Token]| table::fitted(&header, tokens.iter().map(row));
+            shown.show("tokens", || ask(access, Client::tokens), table)
         }
         TokenCommand::Delete { which, access } => ask(access, async |client| {
             for token in &which {

@@ -313,6 +313,7 @@ impl Known {
     fn note(&mut self, event: &Event, time: Timestamp) {
         let line = match event {
             Event::Log { tunnel, entry } => format!("{}  {tunnel}: {}", utc(entry.at), entry.text),
+            Event::Gateway { entry } => format!("{}  {}", utc(entry.at), entry.text),
             Event::Removed { tunnel } => format!("{}  {tunnel}: no longer configured", utc(time)),
             Event::Lost { count } => format!("{}  {count} events were too many to be told", utc(time)),
             // The log says it in words.

@@ -5,10 +5,10 @@
 //!
 //! With thousands of tunnels the text is tens of megabytes: it is made page by page, while it is sent.
 
-use adit_control::status::{State, Status, Traffic, TunnelStatus, WorkerStatus};
+use adit_control::status::{RoundsStatus, State, Status, Traffic, TunnelStatus, WorkerStatus};
 use prometheus::{
     TextEncoder,
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 use std::borrow::Borrow;
 
@@ -116,6 +116,22 @@ impl Samples {
         self.metrics.push(metric);
     }
 
+    fn add_histogram(&mut self, rounds: &RoundsStatus) {
+        let buckets = rounds.within.iter().map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(*count);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(rounds.count);
+        histogram.set_sample_sum(rounds.seconds);
+        let mut metric = Metric::from_label(Vec::new());
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
     /// Adds the samples to `text`, after the family's head unless that has `begun`; whether there were any. The format
     /// has no place for a family without samples.
     fn encode(self, family: &Family, begun: bool, text: &mut String) -> bool {
@@ -143,6 +159,12 @@ impl Samples {
 const COUNTER: MetricType = MetricType::COUNTER;
 const GAUGE: MetricType = MetricType::GAUGE;
 
+/// Whether somebody handles packets: maps outlive the process that made them, and drop what is protected then.
+fn carries_packets(status: &Status) -> bool {
+    let all_run = |workers: &[WorkerStatus]| !workers.is_empty() && workers.iter().all(|w| w.running);
+    status.gateway.waiting_for.is_none() && status.data_plane.as_ref().is_some_and(|d| all_run(&d.workers))
+}
+
 /// Adds a sample for each of the data plane's threads.
 fn of_workers(status: &Status, out: &mut Samples, figure: fn(&WorkerStatus) -> f64) {
     for worker in status.data_plane.iter().flat_map(|d| &d.workers) {
@@ -162,7 +184,7 @@ fn of_nics(status: &Status, out: &mut Samples, figure: fn(Traffic) -> u64) {
 }
 
 /// Every family, in the order of the text.
-static FAMILIES: [Family; 38] = [
+static FAMILIES: [Family; 44] = [
     Family {
         name: "adit_build_info",
         help: "The build that runs; always 1.",
@@ -180,9 +202,9 @@ static FAMILIES: [Family; 38] = [
     },
     Family {
         name: "adit_data_plane_up",
-        help: "Whether control has found the maps of the data plane.",
+        help: "Whether the data plane carries packets: it answers, each of its workers runs, and control has its maps.",
         kind: GAUGE,
-        source: Source::Status(|status, out| out.add(&[], f64::from(status.gateway.waiting_for.is_none()))),
+        source: Source::Status(|status, out| out.add(&[], f64::from(carries_packets(status)))),
     },
     Family {
         name: "adit_config_reload_refused",
@@ -223,6 +245,36 @@ static FAMILIES: [Family; 38] = [
         source: Source::Tunnel(|t, out| {
             if let Some(ms) = t.health_check.as_ref().and_then(|check| check.round_trip_ms) {
                 out.add(&[("tunnel", &t.name)], ms / 1e3);
+            }
+        }),
+    },
+    Family {
+        name: "adit_tunnel_bgp_up",
+        help: "1 when the tunnel's session of BGP is established, 0 when not; only where there is BGP.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            if let Some(bgp) = &t.bgp {
+                out.add(&[("tunnel", &t.name)], f64::from(bgp.up));
+            }
+        }),
+    },
+    Family {
+        name: "adit_tunnel_bgp_received_prefixes",
+        help: "Prefixes that the peer teaches by BGP within the tunnel's routes.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            if let Some(bgp) = &t.bgp {
+                out.add(&[("tunnel", &t.name)], bgp.received as f64);
+            }
+        }),
+    },
+    Family {
+        name: "adit_tunnel_bgp_routes",
+        help: "Prefixes that are sent through the tunnel because of BGP.",
+        kind: GAUGE,
+        source: Source::Tunnel(|t, out| {
+            if let Some(bgp) = &t.bgp {
+                out.add(&[("tunnel", &t.name)], bgp.routes.len() as f64);
             }
         }),
     },
@@ -445,6 +497,19 @@ static FAMILIES: [Family; 38] = [
         source: Source::Status(|status, out| of_workers(status, out, |w| w.held as f64)),
     },
     Family {
+        name: "adit_worker_ring_fill_ratio",
+        help: "What part of the worker's fullest ring waited when a round began, looked at once a second.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| {
+            for worker in status.data_plane.iter().flat_map(|d| &d.workers) {
+                let id = worker.id.to_string();
+                for (ring, fill) in [("receive", worker.receive_fill), ("transmit", worker.transmit_fill)] {
+                    out.add(&[("worker", &id), ("ring", ring)], fill as f64 / 1e6);
+                }
+            }
+        }),
+    },
+    Family {
         name: "adit_ike_datagrams_received_total",
         help: "IKE datagrams that came in.",
         kind: COUNTER,
@@ -480,12 +545,24 @@ static FAMILIES: [Family; 38] = [
             }
         }),
     },
+    Family {
+        name: "adit_ike_loop_seconds",
+        help: "How long the task that serves IKE was busy with one thing: as long wait datagrams and timers.",
+        kind: MetricType::HISTOGRAM,
+        source: Source::Status(|status, out| out.add_histogram(&status.ike.rounds)),
+    },
+    Family {
+        name: "adit_ike_loop_longest_seconds",
+        help: "The longest of these times since control met the data plane.",
+        kind: GAUGE,
+        source: Source::Status(|status, out| out.add(&[], status.ike.rounds.longest_seconds)),
+    },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_control::status::{GatewayStatus, IkeStatus};
+    use adit_control::status::{DataPlaneStatus, GatewayStatus, IkeStatus};
 
     fn status(names: impl IntoIterator<Item = String>) -> Status {
         let tunnel = |name: String| {
@@ -535,6 +612,33 @@ mod tests {
     }
 
     #[test]
+    fn a_data_plane_is_up_while_every_worker_runs_and_control_has_its_maps() {
+        let mut of = status([]);
+        let up = |of: &Status| render(of).contains("\nadit_data_plane_up 1\n");
+        assert!(!up(&of), "there are maps, and nobody answers");
+        let worker = |id, running| {
+            let fields = serde_json::json!({"id": id, "cpu": null, "running": running, "batches": 0, "packets": 0,
+                "busy_ns": 0, "held": 0});
+            serde_json::from_value(fields).unwrap()
+        };
+        let with = |workers| DataPlaneStatus {
+            crypto: "portable".into(),
+            workers,
+            counters: Default::default(),
+            drops: Default::default(),
+        };
+        of.data_plane = Some(with(vec![worker(0, true), worker(1, true)]));
+        assert!(up(&of));
+        of.gateway.waiting_for = Some("maps".into());
+        assert!(!up(&of));
+        of.gateway.waiting_for = None;
+        for workers in [vec![], vec![worker(0, true), worker(1, false)]] {
+            of.data_plane = Some(with(workers));
+            assert!(!up(&of));
+        }
+    }
+
+    #[test]
     fn pages_are_the_whole_text_with_one_head_for_each_family() {
         let status = status((0..2000).map(|id| format!("tunnel-{id}")));
         let pages: Vec<_> = Pages::new(&status).collect();
@@ -543,7 +647,12 @@ mod tests {
         assert_eq!(text, render(&status));
         for family in &FAMILIES {
             let head = format!("# TYPE {} ", family.name);
-            let samples = text.lines().filter(|l| l.split(['{', ' ']).next() == Some(family.name)).count();
+            let is_of = |name: &str| {
+                let suffix = name.strip_prefix(family.name);
+                suffix
+                    .is_some_and(|s| s.is_empty() || (s == "_count" && family.kind == MetricType::HISTOGRAM))
+            };
+            let samples = text.lines().filter(|l| l.split(['{', ' ']).next().is_some_and(is_of)).count();
             assert_eq!(text.matches(&head).count(), usize::from(samples > 0), "{}", family.name);
             if matches!(family.source, Source::Tunnel(_)) {
                 assert_eq!(samples % 2000, 0, "{}", family.name);

@@ -68,12 +68,20 @@ impl From<adit_control::Stopped> for Problem {
     }
 }
 
+/// Why an answer is a fault of ours, in words; the extension of such an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerFault(pub(crate) String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let fault = (status == StatusCode::INTERNAL_SERVER_ERROR).then(|| ServerFault(self.detail.clone()));
         let mut response = (status, Json(self)).into_response();
         let kind = header::HeaderValue::from_static(PROBLEM_JSON);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(fault) = fault {
+            response.extensions_mut().insert(fault);
+        }
         response
     }
 }

@@ -5,13 +5,19 @@ use crate::{CONTENT_TYPE, Client, ClientError, Identity, Listen, ServeError, Ser
 use adit_control::{
     Action, Config, Control, Options, Rekey, own_document,
     peer_config::{Request, Vendor},
-    status::State,
+    status::{ResourceStatus, State},
     store::Store,
 };
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,6 +25,21 @@ use tokio::{
 };
 
 const SECRET: &str = "Sentinel-0f-the-secret-key";
+
+/// Has a clock that stands go on, ten times as fast as others, until `work` is done: tokio does not move it itself while
+/// control has a thread of its own.
+async fn aged<T>(work: impl Future<Output = T>) -> T {
+    let ages = async {
+        for _ in 0..3000 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(10))).await.unwrap();
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = ages => panic!("nothing has come of it in five minutes"),
+    }
+}
 
 /// A control without a data plane, on a loopback address of its own, with a server before it.
 struct Gateway {
@@ -151,10 +172,10 @@ async fn whoever_holds_connections_open_does_not_shut_the_scraper_out() {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     tokio::time::pause();
-    let answer = get(address, "/metrics").await;
+    let answer = aged(get(address, "/metrics")).await;
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     let mut closed = [0];
-    assert_eq!(idle[0].read(&mut closed).await.unwrap(), 0, "the first to come was let go");
+    assert_eq!(aged(idle[0].read(&mut closed)).await.unwrap(), 0, "the first to come was let go");
     tokio::time::resume();
     gateway.stop().await;
 }
@@ -298,4 +319,66 @@ async fn no_answer_holds_a_secret() {
 async fn without_a_gateway_the_client_says_what_to_do() {
     let e = Client::new(Path::new("/nonexistent/adit.sock")).status().await.unwrap_err();
     assert!(e.to_string().contains("is `adit run` running?"), "{e}");
+}
+
+/// Asks for the first tunnel and the last of many that come or go, until it is over: how often one was as it will be and the
+/// other as it was, and what was told of them.
+async fn ask(control: Control, over: Arc<AtomicBool>, come: bool) -> (u32, BTreeSet<&'static str>) {
+    let (mut partial, mut seen) = (0, BTreeSet::new());
+    while !over.load(Relaxed) {
+        // Who is seen first is as it will be, who is seen after that as it was.
+        for (first, then) in [("t0", "t1999"), ("t1999", "t0")] {
+            let first = control.tunnel_status(first).await.unwrap();
+            let then = control.tunnel_status(then).await.unwrap();
+            partial += u32::from(first.is_some() == come && then.is_some() != come);
+            seen.extend([first, then].into_iter().flatten().map(|t| t.status.label()));
+        }
+    }
+    (partial, seen)
+}
+
+/// Counts what IKE's task is at: of two thousand tunnels that come and go it does some, answers, and does some more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ike_has_its_turn_while_thousands_of_tunnels_come_and_go() {
+    const ALL: u32 = 2000;
+    let gateway = Gateway::start(12).await;
+    let base = config(12, &["a-b"]);
+    let mut text = base.clone();
+    for number in 0..ALL {
+        let (x, y) = (number / 250 + 100, number % 250);
+        text += &format!(
+            "[[tunnel]]\nname = \"t{number}\"\npeer = \"b\"\nlocal_subnets = \"10.1.0.0/16\"\n\
+             remote_subnets = \"10.{x}.{y}.0/24\"\npsk = \"{SECRET}\"\nstart = \"respond\"\n"
+        );
+    }
+    // Whether anybody is scheduled in the few milliseconds that it takes is not for this test to say: it tries again.
+    let mut wanting = BTreeSet::from([true, false]);
+    for _ in 0..40 {
+        for (text, come) in [(&text, true), (&base, false)] {
+            gateway.rewrite(text);
+            let over = Arc::new(AtomicBool::new(false));
+            // Some always wait to be answered.
+            let asking: Vec<_> =
+                (0..8).map(|_| tokio::spawn(ask(gateway.control.clone(), over.clone(), come))).collect();
+            gateway.control.reload("the test").await.unwrap();
+            over.store(true, Relaxed);
+            let (mut partial, mut seen) = (0, BTreeSet::new());
+            for asker in asking {
+                let (answered, statuses) = asker.await.unwrap();
+                partial += answered;
+                seen.extend(statuses);
+            }
+            if partial > 0 && seen.contains(if come { "creating" } else { "deleting" }) {
+                wanting.remove(&come);
+            }
+            let status = gateway.control.status().await.unwrap();
+            assert_eq!(status.tunnels.len() as u32, if come { ALL + 1 } else { 1 });
+            assert!(status.tunnels.iter().all(|t| t.status == ResourceStatus::Running));
+        }
+        if wanting.is_empty() {
+            break;
+        }
+    }
+    assert!(wanting.is_empty(), "nobody was answered between the first tunnel and the last: {wanting:?}");
+    gateway.stop().await;
 }

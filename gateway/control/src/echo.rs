@@ -10,8 +10,9 @@ const ICMP_HEADER: usize = 8;
 /// [`Echo::tunnel`] and [`Echo::nonce`].
 const CARRIED: usize = 12;
 const HOPS: u8 = 64;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
+/// Protocol numbers of IANA's registry.
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 /// Type of a request: of ICMP, of ICMPv6.
 const REQUEST: [u8; 2] = [8, 128];
 /// Type of an answer.

@@ -105,13 +105,56 @@ pub trait SaMaps {
     fn set_selector(&mut self, index: u32, selector: Selector);
 }
 
-/// Every map that `control` uses, but EVENTS.
+/// The maps of the SPD, as `control` writes and reads them.
+pub struct SpdMaps(SpdTables);
+
+impl SpdMaps {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// As [`Pinned::open`].
+    pub fn open(dir: &Directory) -> Result<Self, Error> {
+        SpdTables::open(dir).map(SpdMaps)
+    }
+
+    /// What the maps of the SPD hold.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn tables(&self) -> Result<Tables, Error> {
+        let (sources, destinations) = self.0.prefixes()?;
+        Ok(Tables { sources, destinations, rules: self.0.rules()?.into_iter().collect() })
+    }
+
+    /// Makes the maps of the SPD say what a transition leads to. What is to be retired is still there.
+    ///
+    /// # Errors
+    /// When a map is full; then look-ups still see what they saw before.
+    pub fn publish(&mut self, way: &Transition) -> Result<(), Error> {
+        for (pair, list) in &way.publish {
+            self.0.insert_rules(*pair, *list)?;
+        }
+        if let Some(classes) = &way.classes {
+            self.0.replace_classes(classes);
+        }
+        Ok(())
+    }
+
+    /// Removes what no look-up is led to any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what came before is removed.
+    pub fn retire(&mut self, way: &Transition) -> Result<(), Error> {
+        way.retire.iter().try_for_each(|pair| self.0.remove_rules(pair))
+    }
+}
+
+/// Every map that `control` uses, but EVENTS and those of the SPD.
 pub struct Pinned {
     sad: Sad,
     spi: SpiIndex,
     outbounds: Outbounds,
     selectors: Selectors,
-    spd: SpdTables,
     verdicts: Verdicts,
     ports: Ports,
     followers: Followers,
@@ -159,11 +202,6 @@ impl Followers {
     pub fn of(&self, leader: u32) -> impl Iterator<Item = u32> {
         self.followers.get(&leader).into_iter().flatten().copied()
     }
-
-    /// Every slot that follows another.
-    pub fn slots(&self) -> Vec<u32> {
-        self.leaders.keys().copied().collect()
-    }
 }
 
 impl Pinned {
@@ -177,7 +215,6 @@ impl Pinned {
             spi: SpiIndex::open(dir)?,
             outbounds: Outbounds::open(dir)?,
             selectors: Selectors::open(dir)?,
-            spd: SpdTables::open(dir)?,
             verdicts: Verdicts::open(dir)?,
             ports: Ports::open(dir)?,
             followers: Followers::default(),
@@ -231,37 +268,6 @@ impl Pinned {
             }
         }
         Ok((spis, count))
-    }
-
-    /// What the maps of the SPD hold.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn spd(&self) -> Result<Tables, Error> {
-        let (sources, destinations) = self.spd.prefixes()?;
-        Ok(Tables { sources, destinations, rules: self.spd.rules()?.into_iter().collect() })
-    }
-
-    /// Makes the maps of the SPD say what a transition leads to. What is to be retired is still there.
-    ///
-    /// # Errors
-    /// When a map is full; then look-ups still see what they saw before.
-    pub fn publish_spd(&mut self, way: &Transition) -> Result<(), Error> {
-        for (pair, list) in &way.publish {
-            self.spd.insert_rules(*pair, *list)?;
-        }
-        if let Some(classes) = &way.classes {
-            self.spd.replace_classes(classes);
-        }
-        Ok(())
-    }
-
-    /// Removes what no look-up is led to any more.
-    ///
-    /// # Errors
-    /// When the kernel refuses; what came before is removed.
-    pub fn retire_spd(&mut self, way: &Transition) -> Result<(), Error> {
-        way.retire.iter().try_for_each(|pair| self.spd.remove_rules(pair))
     }
 
     /// Packets per verdict of every interface that carries the XDP program, by interface index.
@@ -349,6 +355,6 @@ mod tests {
         assert!(followers.follow(100, Some(2)));
         assert_eq!((followers.of(1).collect::<Vec<_>>(), followers.leader(100)), (vec![101], Some(2)));
         assert!(followers.follow(101, None) && !followers.follow(101, None));
-        assert_eq!((followers.of(1).count(), followers.slots()), (0, vec![100]));
+        assert_eq!((followers.of(1).count(), followers.leader(101)), (0, None));
     }
 }

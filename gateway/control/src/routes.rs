@@ -9,6 +9,7 @@
 
 use crate::{
     config::{Gateway, Subnet, Tunnel},
+    links,
     rules::{self, Blocked},
 };
 use futures_util::{StreamExt, TryStreamExt, future::join_all};
@@ -17,7 +18,6 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
-        link::LinkAttribute,
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
@@ -27,7 +27,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 /// rtm_protocol of our routes, as in `ip route show proto 173`.
 pub const PROTOCOL: u8 = 173;
@@ -44,6 +44,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How many routes are asked for before the kernel has answered.
 const AT_ONCE: usize = 64;
 
+/// How long the kernel may take for all of what is to change. 20,000 routes take it about a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long until the next try after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -56,6 +59,8 @@ pub struct Wanted {
     pub withdrawn: BTreeSet<Subnet>,
     /// To the TUN device for health checks: from where, to where.
     pub checks: BTreeSet<(IpAddr, IpAddr)>,
+    /// The ends of BGP's sessions, ours by itself, with the length of the network that both are in.
+    pub inside: BTreeSet<(IpAddr, IpAddr, u8)>,
     /// Where the preferred source address must lie, for each remote subnet that has one there.
     pub local: BTreeMap<Subnet, Vec<Subnet>>,
     /// The interfaces whose addresses are preferred where every address would do.
@@ -72,6 +77,10 @@ impl Wanted {
         for (tunnel, withdrawn) in tunnels {
             rules::block(gateway, tunnel, &mut wanted.blocked);
             wanted.checks.extend(tunnel.health_check.map(|check| (check.source, check.destination)));
+            wanted.inside.extend(tunnel.bgp.as_deref().filter(|_| tunnel.enabled).map(|bgp| {
+                let (ours, theirs) = bgp.ends();
+                (ours, theirs, bgp.inside_cidr.length())
+            }));
             if withdrawn {
                 wanted.withdrawn.extend(tunnel.destinations());
                 continue;
@@ -102,22 +111,26 @@ impl Wanted {
             routes.insert((*remote, Way::Nowhere), None);
             routes.extend(device.map(|index| ((*remote, Way::Through(index)), source(remote))));
         }
-        for (from, to) in &self.checks {
-            let to = Subnet::host(*to);
+        for (from, to) in self.checks.iter().copied().chain(self.inside.iter().map(|(l, r, _)| (*l, *r))) {
+            let to = Subnet::host(to);
             routes.insert((to, Way::Nowhere), None);
-            let is_ours = addresses.iter().any(|own| own.ip == *from);
+            let is_ours = addresses.iter().any(|own| own.ip == from);
             if let Some(index) = device {
-                routes.entry((to, Way::Through(index))).or_insert(is_ours.then_some(*from));
+                routes.entry((to, Way::Through(index))).or_insert(is_ours.then_some(from));
             }
         }
         routes
     }
 
-    /// The addresses that the TUN device is to have: where health checks come from, if no interface has them. Without,
-    /// the answers would not be for this machine.
-    fn own_addresses(&self, addresses: &[Own]) -> BTreeSet<IpAddr> {
+    /// The addresses that the TUN device is to have, with the lengths of their networks: our ends of BGP's sessions, and
+    /// where health checks come from, if no interface has them. Without, the answers would not be for this machine.
+    fn own_addresses(&self, addresses: &[Own]) -> BTreeSet<(IpAddr, u8)> {
         let elsewhere = |ip: &IpAddr| addresses.iter().any(|own| own.ip == *ip && own.interface != DEVICE);
-        self.checks.iter().map(|(from, _)| *from).filter(|ip| !elsewhere(ip)).collect()
+        let inside: BTreeSet<(IpAddr, u8)> =
+            self.inside.iter().map(|(ours, _, length)| (*ours, *length)).collect();
+        let is_inside = |ip: &IpAddr| inside.iter().any(|(ours, _)| ours == ip);
+        let checks = self.checks.iter().map(|(from, _)| *from).filter(|ip| !elsewhere(ip) && !is_inside(ip));
+        checks.map(|ip| (ip, Subnet::host(ip).length())).chain(inside.iter().copied()).collect()
     }
 }
 
@@ -167,42 +180,59 @@ pub async fn keep(mut wanted: watch::Receiver<Wanted>, interfaces: Interfaces) -
         MulticastGroup::Ipv4Rule,
         MulticastGroup::Ipv6Rule,
     ];
-    let (connection, handle, mut changes) = rtnetlink::new_multicast_connection(&groups)?;
-    let connection = tokio::spawn(connection);
     let mut said = None;
     loop {
-        let goal = wanted.borrow_and_update().clone();
-        let wait = match reconcile(&handle, &goal, &interfaces).await {
-            Ok(()) => {
-                said = None;
-                Duration::MAX
-            }
-            Err(problem) => {
-                if said.as_ref() != Some(&problem) {
-                    tracing::warn!("routes: {problem}");
-                    said = Some(problem);
+        let (connection, handle, mut changes) = rtnetlink::new_multicast_connection(&groups)?;
+        let connection = Ended(tokio::spawn(connection));
+        loop {
+            let goal = wanted.borrow_and_update().clone();
+            let Ok(reconciled) = timeout(PATIENCE, reconcile(&handle, &goal, &interfaces)).await else {
+                // What the kernel had no room for in the socket is lost, an answer among it: it is never told of then.
+                tracing::warn!("routes: the kernel does not answer; asking it again by another socket");
+                break;
+            };
+            let (problem, wait) = match reconciled {
+                Ok(true) => (None, Duration::MAX),
+                // That it comes is told: until then nothing is to be done, however often it is looked at.
+                Ok(false) => {
+                    (Some(format!("{DEVICE} is not there yet; the data plane makes it")), Duration::MAX)
                 }
-                RETRY
+                Err(problem) => (Some(problem), RETRY),
+            };
+            if problem != said
+                && let Some(problem) = &problem
+            {
+                tracing::warn!("routes: {problem}");
             }
-        };
-        tokio::select! {
-            changed = wanted.changed() => if changed.is_err() { break },
-            change = changes.next() => {
-                if change.is_none() {
-                    return Err(std::io::Error::other("the connection to the kernel's routing (netlink) broke"));
+            said = problem;
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return Ok(()) },
+                change = changes.next() => {
+                    if change.is_none() {
+                        return Err(std::io::Error::other("the connection to the kernel's routing (netlink) broke"));
+                    }
+                    let settled = async { while changes.next().await.is_some() {} };
+                    // A burst of changes is looked at once, also when it does not end.
+                    let _ = timeout(SETTLE, settled).await;
                 }
-                let settled = async { while changes.next().await.is_some() {} };
-                // A burst of changes is looked at once, also when it does not end.
-                let _ = timeout(SETTLE, settled).await;
+                () = tokio::time::sleep(wait.min(Duration::from_secs(3600))) => {}
             }
-            () = tokio::time::sleep(wait.min(Duration::from_secs(3600))) => {}
         }
+        drop(connection);
     }
-    connection.abort();
-    Ok(())
 }
 
-async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) -> Result<(), String> {
+/// A task that ends with whoever holds it.
+struct Ended(JoinHandle<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Makes the routes what is wanted, as far as the TUN device is there: whether it is.
+async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) -> Result<bool, String> {
     let words = |what: &'static str| move |e: rtnetlink::Error| format!("{what}: {e}");
     let names = link_names(handle).await.map_err(words("cannot list interfaces"))?;
     let device = names.iter().find(|(_, name)| *name == DEVICE).map(|(index, _)| *index);
@@ -251,10 +281,7 @@ async fn reconcile(handle: &Handle, wanted: &Wanted, interfaces: &Interfaces) ->
     if let Err(problem) = rules::reconcile(handle, &wanted.blocked).await {
         problems.push(problem);
     }
-    if device.is_none() {
-        problems.push(format!("{DEVICE} is not there yet; the data plane makes it"));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    if problems.is_empty() { Ok(device.is_some()) } else { Err(problems.join("; ")) }
 }
 
 struct Found {
@@ -336,11 +363,11 @@ fn message(subnet: &Subnet, source: Option<IpAddr>, way: Way) -> RouteMessage {
     message
 }
 
-/// Makes the host addresses of the TUN device, which is Adit's, those that are wanted. What refuses is returned in words.
+/// Makes the addresses of the TUN device, which is Adit's, those that are wanted, of hosts and of BGP's sessions. What refuses is returned in words.
 async fn take_addresses(
     handle: &Handle,
     device: u32,
-    wanted: &BTreeSet<IpAddr>,
+    wanted: &BTreeSet<(IpAddr, u8)>,
 ) -> Result<Vec<String>, String> {
     let failed = |e: rtnetlink::Error| format!("cannot list the addresses of {DEVICE}: {e}");
     let mut present = BTreeSet::new();
@@ -352,36 +379,41 @@ async fn take_addresses(
             _ => None,
         });
         match ip {
-            Some(ip) if wanted.contains(&ip) => drop(present.insert(ip)),
-            Some(ip) if message.header.prefix_len == Subnet::host(ip).length() => stale.push(message),
+            Some(ip) if wanted.contains(&(ip, message.header.prefix_len)) => {
+                present.insert((ip, message.header.prefix_len));
+            }
+            Some(ip) if is_taken(ip, message.header.prefix_len) => stale.push(message),
             _ => {}
         }
     }
     let mut problems = Vec::new();
-    for ip in wanted.difference(&present) {
-        match handle.address().add(device, *ip, Subnet::host(*ip).length()).execute().await {
-            Ok(()) => tracing::info!("address {ip} on {DEVICE}, for a health check"),
-            Err(e) => problems.push(format!("{ip} on {DEVICE}: {e}")),
-        }
-    }
     for message in stale {
         // One that another actor removed in the meantime is as good as removed.
         if let Err(e) = handle.address().del(message).execute().await {
             tracing::debug!("an address of {DEVICE} stays: {e}");
         }
     }
+    for (ip, length) in wanted.difference(&present) {
+        match handle.address().add(device, *ip, *length).execute().await {
+            Ok(()) => tracing::info!("address {ip}/{length} on {DEVICE}"),
+            Err(e) => problems.push(format!("{ip} on {DEVICE}: {e}")),
+        }
+    }
     Ok(problems)
+}
+
+/// Whether an address is such as the TUN device is given: a host's, or an end of a session of BGP.
+fn is_taken(ip: IpAddr, length: u8) -> bool {
+    let inside = matches!(ip, IpAddr::V4(v4) if v4.is_link_local()) && length == 30;
+    inside || length == Subnet::host(ip).length()
 }
 
 async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, rtnetlink::Error> {
     let mut names = BTreeMap::new();
     let mut links = handle.link().get().execute();
     while let Some(link) = links.try_next().await? {
-        let name = link.attributes.into_iter().find_map(|a| match a {
-            LinkAttribute::IfName(name) => Some(name),
-            _ => None,
-        });
-        names.extend(name.map(|name| (link.header.index, name)));
+        let index = link.header.index;
+        names.extend(links::name_of(link.attributes).map(|name| (index, name)));
     }
     Ok(names)
 }
@@ -390,18 +422,11 @@ async fn addresses(handle: &Handle, names: &BTreeMap<u32, String>) -> Result<Vec
     let mut found = Vec::new();
     let mut list = handle.address().get().execute();
     while let Some(message) = list.try_next().await? {
-        let (mut local, mut address) = (None, None);
-        for attribute in message.attributes {
-            match attribute {
-                AddressAttribute::Local(ip) => local = Some(ip),
-                AddressAttribute::Address(ip) => address = Some(ip),
-                _ => {}
-            }
-        }
-        // On a point-to-point link IFA_ADDRESS is the peer's.
         let interface = names.get(&message.header.index).cloned().unwrap_or_default();
         let is_of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        found.extend(local.or(address).filter(|ip| !is_of_link(ip)).map(|ip| Own { ip, interface }));
+        found.extend(
+            links::own_of(message.attributes).filter(|ip| !is_of_link(ip)).map(|ip| Own { ip, interface }),
+        );
     }
     Ok(found)
 }
@@ -457,10 +482,25 @@ mod tests {
             ("10.3.0.1/32", tun, Some(ip("10.1.0.1"))),
         ];
         assert_eq!(found, expected.map(|(to, way, source)| (to.to_owned(), way, source)));
-        assert_eq!(wanted.own_addresses(&addresses), [ip("169.254.9.2")].into());
+        assert_eq!(wanted.own_addresses(&addresses), [(ip("169.254.9.2"), 32)].into());
         let taken = [own("10.1.0.1", "eth1"), own("169.254.9.2", DEVICE)];
-        assert_eq!(wanted.own_addresses(&taken), [ip("169.254.9.2")].into(), "it keeps what it took");
+        assert_eq!(wanted.own_addresses(&taken), [(ip("169.254.9.2"), 32)].into(), "it keeps what it took");
         assert!(wanted.own_addresses(&[own("10.1.0.1", "eth1"), own("169.254.9.2", "lo")]).is_empty());
+    }
+
+    #[test]
+    fn ends_of_bgp_are_the_devices_own() {
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let inside = (ip("169.254.10.2"), ip("169.254.10.1"), 30);
+        let checks = [(ip("169.254.10.2"), ip("10.2.0.1"))].into();
+        let wanted = Wanted { inside: [inside].into(), checks, ..Wanted::default() };
+        assert_eq!(wanted.own_addresses(&[]), [(inside.0, 30)].into());
+        let taken = [Own { ip: inside.0, interface: DEVICE.into() }];
+        let peer = Subnet::host(inside.1);
+        let routes = wanted.routes(Some(7), &taken);
+        assert_eq!(routes[&(peer, Way::Through(7))], Some(inside.0));
+        assert!(routes.contains_key(&(peer, Way::Nowhere)), "for when the device is gone");
+        assert!(is_taken(inside.0, 30) && is_taken(ip("10.1.0.1"), 32) && !is_taken(ip("10.1.0.1"), 30));
     }
 
     #[test]

@@ -42,13 +42,11 @@ pub(crate) fn block(gateway: &Gateway, tunnel: &Tunnel, blocked: &mut BTreeSet<B
     if gateway.xdp != Xdp::None {
         return;
     }
-    for remote in &tunnel.remote_subnets {
-        for local in &tunnel.local_subnets {
-            let interface = || gateway.wan.clone();
-            blocked.insert(Blocked { interface: interface(), from: *remote, to: *local });
-            if !gateway.is_one_armed() {
-                blocked.insert(Blocked { interface: interface(), from: *local, to: *remote });
-            }
+    for (local, remote) in tunnel.pairs() {
+        let interface = || gateway.wan.clone();
+        blocked.insert(Blocked { interface: interface(), from: remote, to: local });
+        if !gateway.is_one_armed() {
+            blocked.insert(Blocked { interface: interface(), from: local, to: remote });
         }
     }
 }

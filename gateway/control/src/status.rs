@@ -62,13 +62,40 @@ pub struct GatewayStatus {
     pub refused_reload: Option<String>,
 }
 
+/// How far a resource has got. Whether a tunnel carries anything is its [`State`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResourceStatus {
+    /// It is configured, and its policies are not in the maps yet.
+    Creating,
+    /// It does what it is configured for.
+    #[default]
+    Running,
+    /// It is no longer configured, and its SAs, policies and routes are still there.
+    Deleting,
+}
+
+impl ResourceStatus {
+    /// The word for it.
+    pub fn label(self) -> &'static str {
+        match self {
+            ResourceStatus::Creating => "creating",
+            ResourceStatus::Running => "running",
+            ResourceStatus::Deleting => "deleting",
+        }
+    }
+}
+
 /// One tunnel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TunnelStatus {
     /// Its name.
     pub name: String,
-    /// Its number, as the maps have it; another after every start of `control`.
+    /// Its number, as the maps have it. It stays with the tunnel while its SAs are there.
     pub id: u32,
+    /// The resource status.
+    #[serde(default)]
+    pub status: ResourceStatus,
     /// The connection status.
     pub state: State,
     /// Since when.
@@ -127,6 +154,37 @@ pub struct TunnelStatus {
     /// What its health check finds, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthStatus>,
+    /// How BGP through it is, if there is BGP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpStatus>,
+}
+
+/// A session of BGP, as BIRD tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BgpStatus {
+    /// Our end, inside the tunnel.
+    #[schema(value_type = String)]
+    pub local_ip: IpAddr,
+    /// Our autonomous system.
+    pub local_asn: u32,
+    /// The peer's end.
+    #[schema(value_type = String)]
+    pub peer_ip: IpAddr,
+    /// The peer's autonomous system.
+    pub peer_asn: u32,
+    /// `idle`, `connect`, `active`, `opensent`, `openconfirm`, `established`; `unknown` where BIRD does not tell.
+    pub state: String,
+    /// Whether prefixes are exchanged.
+    pub up: bool,
+    /// Prefixes that the peer teaches within the tunnel's routes.
+    pub received: u64,
+    /// Prefixes that are announced to it.
+    pub announced: u64,
+    /// What is sent through the tunnel by that, as CIDR prefixes: where several peers teach one, it is with one of them.
+    pub routes: Vec<String>,
+    /// What is wrong, as far as BIRD says it, or how much is not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A connection group.
@@ -243,6 +301,16 @@ pub struct Failure {
     pub mismatch: Option<Box<Mismatch>>,
 }
 
+/// [`Mismatch::about`] where a health check gets no answers.
+pub const HEALTH: &str = "health";
+
+impl Failure {
+    /// Whether it is the tunnel's health check that gets no answers.
+    pub fn is_of_health(&self) -> bool {
+        self.mismatch.as_ref().is_some_and(|m| m.about == HEALTH)
+    }
+}
+
 /// What a negotiation failed about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mismatch {
@@ -272,6 +340,23 @@ pub struct IkeStatus {
     pub dropped: BTreeMap<String, u64>,
     /// Exchanges by kind and result.
     pub exchanges: Vec<ExchangeCount>,
+    /// How long the task that serves IKE was busy with one thing.
+    #[serde(default)]
+    pub rounds: RoundsStatus,
+}
+
+/// Rounds of the task that serves IKE, since it met the data plane: as long as one lasts, datagrams and timers wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RoundsStatus {
+    /// Bounds in seconds, each with how many rounds took no longer.
+    #[schema(value_type = Vec<Vec<f64>>)]
+    pub within: Vec<(f64, u64)>,
+    /// How many rounds there were.
+    pub count: u64,
+    /// Seconds that all of them took.
+    pub seconds: f64,
+    /// Seconds that the longest took.
+    pub longest_seconds: f64,
 }
 
 /// Exchanges of one kind that ended in one way.
@@ -344,6 +429,12 @@ pub struct WorkerStatus {
     pub busy_ns: u64,
     /// Packets that wait for a neighbour's address or for an SA.
     pub held: u64,
+    /// What part of its fullest receive ring waited when a round began, the last time in a second, in millionths.
+    #[serde(default)]
+    pub receive_fill: u64,
+    /// The same of its fullest transmit ring.
+    #[serde(default)]
+    pub transmit_fill: u64,
 }
 
 /// Something that happens while somebody looks.
@@ -361,6 +452,11 @@ pub enum Event {
     Log {
         /// Its name.
         tunnel: String,
+        /// The entry.
+        entry: LogEntry,
+    },
+    /// The gateway's own log has another entry.
+    Gateway {
         /// The entry.
         entry: LogEntry,
     },
@@ -383,15 +479,15 @@ impl Event {
             Event::State { tunnel, .. } | Event::Log { tunnel, .. } | Event::Removed { tunnel } => {
                 Some(tunnel)
             }
-            Event::Lost { .. } => None,
+            Event::Gateway { .. } | Event::Lost { .. } => None,
         }
     }
 }
 
-/// One line of a tunnel's connection log.
+/// One line of a tunnel's connection log, or of the gateway's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
-    /// Counts the entries of the tunnel from 0, those too that are no longer kept.
+    /// Counts the entries of the log from 0, those too that are no longer kept.
     #[serde(default)]
     pub number: u64,
     /// When.

@@ -7,9 +7,19 @@ use serde_json::Value;
 
 /// Some of a kind.
 pub(super) fn list(found: &[Value], kind: Kind, output: Output) -> anyhow::Result<Vec<u8>> {
+    rows(found, &format!("{kind}s"), output, || shown(found, kind))
+}
+
+/// Whatever there are several of, in a workbook below `title`; `table` is how people see it.
+pub(super) fn rows(
+    found: &[Value],
+    title: &str,
+    output: Output,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<Vec<u8>> {
     let text = match output {
-        Output::Xlsx => return Ok(sheet::workbook(found, &format!("{kind}s"))?),
-        Output::Table => shown(found, kind),
+        Output::Xlsx => return Ok(sheet::workbook(found, title)?),
+        Output::Table => table(),
         Output::Json => serde_json::to_string_pretty(found)?,
         Output::Yaml => found.iter().map(|one| format!("- {}", block(one, 2).trim_start())).collect(),
         Output::Csv => separated(found),
@@ -41,12 +51,21 @@ fn shown(found: &[Value], kind: Kind) -> String {
         }
         Kind::Peer => (&["NAME", "ADDRESS", "REMARK"], &["name", "address", "remark"]),
         Kind::Group => (&["NAME", "MODE", "MEMBERS", "REMARK"], &["name", "mode", "members", "remark"]),
+        Kind::Alarm => (&["NAME", "FIGURES", "REMARK"], &["name", "rules", "remark"]),
         Kind::Tunnel => (
             &["NAME", "PEER", "LOCAL", "REMOTE", "IKE", "START", "ENABLED", "REMARK"],
             &["name", "peer", "local_subnets", "remote_subnets", "ike.version", "start", "enabled", "remark"],
         ),
     };
-    let cell = |one: &Value, field: &str| word(one.pointer(&format!("/{}", field.replace('.', "/"))));
+    let found_in =
+        |one: &Value, field: &str| match (one.pointer(&format!("/{}", field.replace('.', "/"))), field) {
+            (Some(Value::Array(rules)), "rules") => {
+                rules.iter().map(|rule| word(rule.get("figure"))).collect::<Vec<_>>().join(",")
+            }
+            (found, _) => word(found),
+        };
+    // What others have written is no command to a terminal.
+    let cell = |one: &Value, field: &str| found_in(one, field).replace(char::is_control, "?");
     let rows = found.iter().map(|one| fields.iter().map(|field| cell(one, field)).collect());
     table::fitted(header, rows)
 }
@@ -61,10 +80,15 @@ pub(super) fn word(value: Option<&Value>) -> String {
     }
 }
 
-/// Comma-separated values (RFC 4180): a column for each field that one of them has.
+/// Comma-separated values (RFC 4180): a column for each field that one of them has. A text that a spreadsheet would take for
+/// a formula has an apostrophe before it, which spreadsheets take for the sign of a text.
 fn separated(found: &[Value]) -> String {
     let leaves: Vec<Vec<(String, &Value)>> = found.iter().map(leaves).collect();
     let columns = columns(&leaves);
+    let harmless = |text: String| match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        true => format!("'{text}"),
+        false => text,
+    };
     let quoted = |text: &str| {
         let special = text.contains([',', '"', '\n', '\r']);
         if special { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
@@ -73,7 +97,12 @@ fn separated(found: &[Value]) -> String {
     let header = line(columns.iter().map(|name| quoted(name)).collect());
     let row = |one: &Vec<(String, &Value)>| {
         let value = |name: &&str| one.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
-        let cell = |name: &&str| quoted(&word(value(name)));
+        let cell = |name: &&str| {
+            quoted(&match value(name) {
+                Some(number @ Value::Number(_)) => word(Some(number)),
+                other => harmless(word(other)),
+            })
+        };
         line(columns.iter().map(cell).collect())
     };
     header + &leaves.iter().map(row).collect::<String>()
@@ -194,10 +223,30 @@ mod tests {
     }
 
     #[test]
+    fn what_others_wrote_is_no_formula_and_no_command() {
+        let evil =
+            json!({"name": "=1+2", "remark": "@SUM(A1)", "labels": {"x": "-1", "y": "a=b"}, "mtu": -1});
+        let csv = text(list(std::slice::from_ref(&evil), Kind::Tunnel, Output::Csv));
+        let cells: Vec<_> = csv.lines().nth(1).unwrap().split(',').collect();
+        let mut wanted = ["'=1+2", "'@SUM(A1)", "'-1", "a=b", "-1"];
+        wanted.sort_unstable();
+        let mut found = cells;
+        found.sort_unstable();
+        assert_eq!(found, wanted);
+        let evil = json!({"name": "a", "remark": "\u{1b}]0;x\u{7}\nb"});
+        let table = text(list(&[evil], Kind::Peer, Output::Table));
+        assert!(table.lines().count() == 2 && table.contains("?]0;x??b"), "{table:?}");
+    }
+
+    #[test]
     fn a_table_has_what_matters() {
         let text = text(list(&[tunnel()], Kind::Tunnel, Output::Table));
         assert!(
             text.starts_with("NAME") && text.contains("10.2.0.0/16,10.3.0.0/16") && text.contains("ikev2")
         );
+        let rules = json!([{"figure": "health", "threshold": 1}, {"figure": "mtu", "threshold": 1200}]);
+        let text =
+            super::tests::text(list(&[json!({"name": "x", "rules": rules})], Kind::Alarm, Output::Table));
+        assert!(text.contains("FIGURES") && text.contains("x     health,mtu"), "{text}");
     }
 }

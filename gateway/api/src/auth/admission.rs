@@ -1,7 +1,11 @@
 //! Whether a request is let in.
 
-use super::{Scope, Tokens, attempts::Attempts};
-use crate::problem::Problem;
+use super::{
+    Scope, Token, Tokens,
+    attempts::{Attempts, network},
+};
+use crate::problem::{Problem, ServerFault};
+use adit_control::log::GatewayLog;
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
@@ -32,14 +36,27 @@ pub(crate) enum Peer {
     Remote(IpAddr),
 }
 
+/// What a request has done that belongs into the gateway's log, in words; the extension of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted(pub(crate) String);
+
 /// Who makes a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
+    /// In words.
+    who: String,
     /// What he may do.
     scopes: Vec<Scope>,
+    /// The token that he has shown; `None` of a process of this machine.
+    pub(crate) token: Option<Token>,
 }
 
 impl Caller {
+    /// Who it is, in words.
+    pub(crate) fn who(&self) -> &str {
+        &self.who
+    }
+
     /// Refuses with 403 what takes a scope that he does not have.
     pub(crate) fn needs(&self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contains(&scope) {
@@ -55,12 +72,13 @@ impl Caller {
 pub(crate) struct Doorkeeper {
     tokens: Arc<Tokens>,
     attempts: Arc<Mutex<Attempts>>,
+    log: GatewayLog,
 }
 
 impl Doorkeeper {
     /// One that takes these tokens.
-    pub(crate) fn new(tokens: Arc<Tokens>) -> Self {
-        Doorkeeper { tokens, attempts: Arc::default() }
+    pub(crate) fn new(tokens: Arc<Tokens>, log: GatewayLog) -> Self {
+        Doorkeeper { tokens, attempts: Arc::default(), log }
     }
 
     async fn caller(&self, peer: Peer, headers: &HeaderMap) -> Result<Caller, Response> {
@@ -82,16 +100,61 @@ impl Doorkeeper {
         };
         let Some(token) = self.tokens.verify(shown.trim()).await else {
             self.attempts().failed(Instant::now(), source);
-            tracing::warn!("{source} showed a token that is none, or has ended");
+            let text = format!("{source} showed a token that is none, or has ended");
+            self.log.refused(&format!("token {}", network(source)), text);
             let challenge = "Bearer realm=\"adit\", error=\"invalid_token\"";
             return Err(unauthorized(challenge, "the token is none of this gateway, or has ended"));
         };
-        Ok(Caller { scopes: token.scopes })
+        let who = format!("token {:?} from {source}", token.name);
+        Ok(Caller { who, scopes: token.scopes.clone(), token: Some(token) })
+    }
+
+    /// Writes into the gateway's log what a request has done, and what it was refused.
+    fn note(&self, asked: &Asked, answer: &mut Response) {
+        let Asked { who, what, safe } = asked;
+        if let Some(Noted(done)) = answer.extensions_mut().remove() {
+            self.log.info(format!("{done}, by {who}"));
+        }
+        if answer.status() == StatusCode::FORBIDDEN {
+            // One token from many addresses is one.
+            let key = who.split_once(" from ").map_or(who.as_str(), |(token, _)| token);
+            self.log.refused(key, format!("{who} may not {what}"));
+        }
+        if let Some(ServerFault(why)) = answer.extensions_mut().remove() {
+            let text = format!("{what} by {who} failed: {why}");
+            // A change may be stored although not all of it works: each is told.
+            if *safe { self.log.fault(&why, text) } else { self.log.error(text) }
+        }
     }
 
     fn attempts(&self) -> std::sync::MutexGuard<'_, Attempts> {
         // What is held under the lock is whole after each step.
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that was let in.
+struct Asked {
+    who: String,
+    /// Its method and its path.
+    what: String,
+    /// Whether it changes nothing.
+    safe: bool,
+}
+
+/// Tells of a change that nobody has waited for, unless it is disarmed: what had begun is done, and no answer says what that is.
+struct Unanswered<'a> {
+    door: &'a Doorkeeper,
+    asked: &'a Asked,
+    armed: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let Asked { who, what, .. } = self.asked;
+            self.door.log.warn(format!("{what} by {who} was not waited for; if it had begun, it is done"));
+        }
     }
 }
 
@@ -102,26 +165,40 @@ pub(crate) async fn admit(State(door): State<Doorkeeper>, mut request: Request, 
     };
     let caller = match door.caller(peer, request.headers()).await {
         Ok(caller) => caller,
-        Err(refused) => return refused,
+        Err(mut refused) => {
+            // Who is nobody takes a place for one request, not for as long as he likes.
+            refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return refused;
+        }
     };
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if let Err(refused) = caller.needs(if safe { Scope::Read } else { Scope::Write }) {
-        return refused.into_response();
-    }
-    request.extensions_mut().insert(caller);
-    match timeout(PATIENCE, next.run(request)).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took longer than 30 s").into_response()
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let asked = Asked { who: caller.who.clone(), what, safe };
+    let mut unanswered = Unanswered { door: &door, asked: &asked, armed: false };
+    let mut answer = match caller.needs(if safe { Scope::Read } else { Scope::Write }) {
+        Err(refused) => refused.into_response(),
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            unanswered.armed = !safe;
+            let answer = timeout(PATIENCE, next.run(request)).await;
+            unanswered.armed &= answer.is_err();
+            answer.unwrap_or_else(|_| {
+                let words =
+                    "the request took longer than 30 s; a change that had begun by then is still made";
+                Problem::new(StatusCode::REQUEST_TIMEOUT, words).into_response()
+            })
         }
-    }
+    };
+    drop(unanswered);
+    door.note(&asked, &mut answer);
+    answer
 }
 
 /// Root, and whoever the process runs as, may do everything.
 fn local(uid: u32, gid: u32) -> Result<Caller, Problem> {
     let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if uid == 0 || uid == own_uid || gid == own_gid {
-        return Ok(Caller { scopes: Scope::ALL.to_vec() });
+        return Ok(Caller { who: format!("uid {uid}"), scopes: Scope::ALL.to_vec(), token: None });
     }
     let words = format!("user {uid} is neither root nor the owner of this socket");
     Err(Problem::new(StatusCode::FORBIDDEN, words))

@@ -23,14 +23,14 @@ pub(super) struct Attempts {
 impl Attempts {
     /// How long `source` has to wait before it is heard; `None` when it is heard now.
     pub(super) fn wait(&self, now: Instant, source: IpAddr) -> Option<Duration> {
-        let forgotten_at = self.forgotten_at.get(&key(source))?;
+        let forgotten_at = self.forgotten_at.get(&network(source))?;
         let free = REGAIN * (BURST - 1);
         forgotten_at.checked_duration_since(now)?.checked_sub(free).filter(|wait| !wait.is_zero())
     }
 
     /// Counts a failure.
     pub(super) fn failed(&mut self, now: Instant, source: IpAddr) {
-        let source = key(source);
+        let source = network(source);
         if self.forgotten_at.len() >= SOURCES && !self.forgotten_at.contains_key(&source) {
             self.forgotten_at.retain(|_, at| *at > now);
             // Where all are recent, the one with the least to answer for makes room.
@@ -45,8 +45,8 @@ impl Attempts {
     }
 }
 
-/// Who has an IPv6 address has its /64.
-fn key(source: IpAddr) -> IpAddr {
+/// By what a source is counted: who has an IPv6 address has its /64.
+pub(crate) fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

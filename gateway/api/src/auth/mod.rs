@@ -4,7 +4,8 @@ mod admission;
 mod attempts;
 mod tokens;
 
-pub(crate) use admission::{Caller, Doorkeeper, Peer, admit};
+pub(crate) use admission::{Caller, Doorkeeper, Noted, Peer, admit};
+pub(crate) use attempts::network;
 pub(crate) use tokens::Tokens;
 pub use tokens::{Token, TokenError};
 

@@ -14,10 +14,11 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -48,6 +49,9 @@ pub struct Token {
     /// When it was used last, in seconds since 1970; after a restart, to the hour.
     #[serde(default)]
     pub last_used_at: Option<u64>,
+    /// The number of the token that it was made with, and goes with; `None` of one that was made on the machine.
+    #[serde(default)]
+    pub made_by: Option<String>,
 }
 
 /// Why tokens are not read, kept or made.
@@ -114,6 +118,7 @@ impl From<KeptToken> for Kept {
             created_at: kept.created_at,
             expires_at: kept.expires_at,
             last_used_at: kept.last_used_at,
+            made_by: kept.made_by,
         };
         Kept { token, salt: kept.salt, hash: kept.hash, known: None }
     }
@@ -131,6 +136,7 @@ impl From<Kept> for KeptToken {
             last_used_at: token.last_used_at,
             salt: kept.salt,
             hash: kept.hash,
+            made_by: token.made_by,
         }
     }
 }
@@ -144,6 +150,8 @@ pub(crate) struct Tokens {
     hashing: Semaphore,
     /// One is made or deleted at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Counts deletions, for those who wait for one.
+    deletions: watch::Sender<u64>,
 }
 
 impl Tokens {
@@ -166,6 +174,7 @@ impl Tokens {
             kept: Mutex::new(kept),
             hashing: Semaphore::new(1),
             changing: tokio::sync::Mutex::new(()),
+            deletions: watch::Sender::new(0),
         }))
     }
 
@@ -174,8 +183,10 @@ impl Tokens {
         self.kept().iter().map(|kept| kept.token.clone()).collect()
     }
 
-    /// Makes a token that ends after `lifetime` seconds, and keeps it. The text beside it is what its holder shows: nobody can
-    /// see it again.
+    /// Makes a token that ends after `lifetime` seconds, and keeps it. One that is made with another ends with that at the
+    /// latest. The text beside it is what its holder shows: nobody can see it again.
+    ///
+    /// It is made, or not, whether somebody still waits for it: what is stored and what is known here are the same.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -184,12 +195,24 @@ impl Tokens {
         name: &str,
         scopes: &[Scope],
         lifetime: Option<u64>,
+        made_by: Option<&Token>,
+    ) -> Result<(Token, Zeroizing<String>), TokenError> {
+        let (tokens, name, scopes, maker) =
+            (self.clone(), name.to_owned(), scopes.to_vec(), made_by.cloned());
+        whole(async move { tokens.create_now(&name, scopes, lifetime, maker).await }).await
+    }
+
+    async fn create_now(
+        &self,
+        name: &str,
+        mut scopes: Vec<Scope>,
+        lifetime: Option<u64>,
+        made_by: Option<Token>,
     ) -> Result<(Token, Zeroizing<String>), TokenError> {
         let invalid = |why: &str| Err(TokenError::Invalid(why.to_owned()));
         if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
             return invalid("name: 1 to 64 printable characters");
         }
-        let mut scopes = scopes.to_vec();
         scopes.sort_unstable();
         scopes.dedup();
         if scopes.is_empty() {
@@ -199,10 +222,15 @@ impl Tokens {
             return invalid("lifetime: 1 to 315360000 seconds");
         }
         let _one = self.changing.lock().await;
-        let (count, is_taken) = {
+        let (count, is_taken, is_orphan) = {
             let kept = self.kept();
-            (kept.len(), kept.iter().any(|kept| kept.token.name == name))
+            let is_there = |maker: &Token| kept.iter().any(|kept| kept.token.id == maker.id);
+            let is_orphan = made_by.as_ref().is_some_and(|maker| !is_there(maker));
+            (kept.len(), kept.iter().any(|kept| kept.token.name == name), is_orphan)
         };
+        if is_orphan {
+            return invalid("the token that asks for it has been deleted");
+        }
         if count >= MOST {
             return invalid("there are 256 tokens: delete one first");
         }
@@ -213,13 +241,16 @@ impl Tokens {
         getrandom::fill(random.as_mut_slice()).map_err(|e| TokenError::Failed(e.to_string()))?;
         let (id, salt, secret) = (hex(&random[..8]), hex(&random[8..24]), Zeroizing::new(hex(&random[24..])));
         let created_at = now();
+        let own_end = lifetime.map(|seconds| created_at.saturating_add(seconds));
+        let ends = [own_end, made_by.as_ref().and_then(|maker| maker.expires_at)];
         let token = Token {
             id,
             name: name.to_owned(),
             scopes,
             created_at,
-            expires_at: lifetime.map(|seconds| created_at.saturating_add(seconds)),
+            expires_at: ends.into_iter().flatten().min(),
             last_used_at: None,
+            made_by: made_by.map(|maker| maker.id),
         };
         let shown = Zeroizing::new([PREFIX, &token.id, ".", &secret].concat());
         let hash = self.hash(secret, salt.clone()).await.map_err(TokenError::Failed)?;
@@ -229,11 +260,17 @@ impl Tokens {
         Ok((token, shown))
     }
 
-    /// Deletes a token by its number or its name; whether there was one. From then on it opens nothing.
+    /// Deletes a token by its number or its name, and whichever were made with it; whether there was one. From then on they
+    /// open nothing. As [`Tokens::create`], it is done or not, whoever still waits for it.
     ///
     /// # Errors
     /// [`TokenError::Store`]: it is still there.
     pub(crate) async fn delete(self: &Arc<Self>, which: &str) -> Result<bool, TokenError> {
+        let (tokens, which) = (self.clone(), which.to_owned());
+        whole(async move { tokens.delete_now(&which).await }).await
+    }
+
+    async fn delete_now(&self, which: &str) -> Result<bool, TokenError> {
         let _one = self.changing.lock().await;
         let found = {
             let kept = self.kept();
@@ -242,9 +279,24 @@ impl Tokens {
             by_id.or_else(|| kept.iter().find(|k| k.token.name == which)).map(|k| k.token.id.clone())
         };
         let Some(id) = found else { return Ok(false) };
-        self.store.delete_token(&id).await?;
-        self.kept().retain(|k| k.token.id != id);
+        let gone = self.store.delete_token(&id).await?;
+        self.kept().retain(|k| !gone.contains(&k.token.id));
+        self.deletions.send_modify(|count| *count += 1);
         Ok(true)
+    }
+
+    /// Waits until a token opens nothing any more: it has ended, or is deleted.
+    pub(crate) async fn ended(self: Arc<Self>, token: Token) {
+        let mut deletions = self.deletions.subscribe();
+        loop {
+            let is_there = self.kept().iter().any(|kept| kept.token.id == token.id);
+            let left = token.expires_at.map(|end| end.saturating_sub(now()));
+            if !is_there || left == Some(0) {
+                return;
+            }
+            // The sender is here; and a clock that is set is looked at again.
+            let _ = timeout(Duration::from_secs(left.unwrap_or(NOTED).min(NOTED)), deletions.changed()).await;
+        }
     }
 
     /// The token that a caller shows, if it is one and has not ended.
@@ -296,6 +348,13 @@ impl Tokens {
         // What is held under the lock is replaced in one step.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Does the whole of something that is half done where a caller goes away.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, TokenError>> + Send + 'static,
+) -> Result<T, TokenError> {
+    tokio::spawn(work).await.unwrap_or_else(|e| Err(TokenError::Failed(e.to_string())))
 }
 
 /// The tokens of a file of an earlier version; `None` without one.
@@ -365,7 +424,7 @@ mod tests {
     async fn a_token_is_good_until_it_is_deleted_and_survives_a_restart() {
         let dir = Dir::new("life");
         let tokens = dir.open().await;
-        let (made, shown) = tokens.create("ci", &[Scope::Write, Scope::Read], None).await.unwrap();
+        let (made, shown) = tokens.create("ci", &[Scope::Write, Scope::Read], None, None).await.unwrap();
         assert_eq!(made.scopes, [Scope::Read, Scope::Write]);
         drop(tokens);
         let tokens = dir.open().await;
@@ -382,7 +441,7 @@ mod tests {
             let octets = fs::read(file.unwrap().path()).unwrap();
             assert!(!octets.windows(64).any(|w| w == &shown.as_bytes()[22..]));
         }
-        assert!(again.create("ci", &[Scope::Read], None).await.is_err());
+        assert!(again.create("ci", &[Scope::Read], None, None).await.is_err());
         assert!(again.delete("ci").await.unwrap() && !again.delete("ci").await.unwrap());
         assert!(again.verify(&shown).await.is_none());
         drop(again);
@@ -393,10 +452,75 @@ mod tests {
     async fn a_token_ends() {
         let dir = Dir::new("end");
         let tokens = dir.open().await;
-        let (_, shown) = tokens.create("short", &[Scope::Read], Some(1000)).await.unwrap();
+        let (_, shown) = tokens.create("short", &[Scope::Read], Some(1000), None).await.unwrap();
         assert!(tokens.verify(&shown).await.is_some());
         tokens.kept()[0].token.expires_at = Some(now());
         assert!(tokens.verify(&shown).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_made_with_a_token_ends_and_goes_with_it() {
+        let dir = Dir::new("made");
+        let tokens = dir.open().await;
+        let scopes = [Scope::Write];
+        let (leaked, _) = tokens.create("leaked", &scopes, Some(1000), None).await.unwrap();
+        let (child, _) = tokens.create("child", &scopes, None, Some(&leaked)).await.unwrap();
+        assert_eq!((child.expires_at, child.made_by.as_ref()), (leaked.expires_at, Some(&leaked.id)));
+        let (shorter, _) = tokens.create("shorter", &scopes, Some(10), Some(&leaked)).await.unwrap();
+        assert!(shorter.expires_at < leaked.expires_at);
+        let (_, shown) = tokens.create("grandchild", &scopes, Some(5000), Some(&child)).await.unwrap();
+        tokens.create("other", &scopes, None, None).await.unwrap();
+        drop(tokens);
+        let tokens = dir.open().await;
+        assert!(tokens.verify(&shown).await.is_some_and(|token| token.expires_at == leaked.expires_at));
+        assert!(tokens.delete("leaked").await.unwrap());
+        assert!(tokens.verify(&shown).await.is_none());
+        let left = |tokens: &Arc<Tokens>| tokens.list().into_iter().map(|t| t.name).collect::<Vec<_>>();
+        assert_eq!(left(&tokens), ["other"]);
+        assert!(tokens.create("late", &scopes, None, Some(&leaked)).await.is_err(), "who is gone makes none");
+        drop(tokens);
+        assert_eq!(left(&dir.open().await), ["other"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_begun_is_done_whoever_goes_away() {
+        let dir = Dir::new("away");
+        let tokens = dir.open().await;
+        // Polled once and dropped, as of a client that hangs up.
+        let once = |mut work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
+            std::future::poll_fn(|context| {
+                assert!(work.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+        };
+        let until = async |count: usize| {
+            while tokens.list().len() != count {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(tokens.store.tokens().await.unwrap().len(), count);
+        };
+        let making = tokens.clone();
+        once(Box::pin(async move { drop(making.create("a", &[Scope::Read], None, None).await) })).await;
+        until(1).await;
+        let deleting = tokens.clone();
+        once(Box::pin(async move { drop(deleting.delete("a").await) })).await;
+        until(0).await;
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_of_a_token_is_told() {
+        let dir = Dir::new("wait");
+        let tokens = dir.open().await;
+        let (made, _) = tokens.create("a", &[Scope::Read], Some(1000), None).await.unwrap();
+        let (other, _) = tokens.create("b", &[Scope::Read], None, None).await.unwrap();
+        let waiting = tokio::spawn(tokens.clone().ended(made.clone()));
+        let other_waits = tokio::spawn(tokens.clone().ended(other));
+        tokens.delete("a").await.unwrap();
+        waiting.await.unwrap();
+        assert!(!other_waits.is_finished());
+        other_waits.abort();
+        tokens.clone().ended(Token { expires_at: Some(now()), ..tokens.list()[0].clone() }).await;
     }
 
     /// As an earlier version wrote it.

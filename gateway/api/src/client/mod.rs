@@ -120,6 +120,14 @@ impl Client {
         self.get(&format!("/v1/tunnels/{}/log", encoded(tunnel))).await
     }
 
+    /// The gateway's own log, oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn gateway_log(&self) -> Result<Vec<LogEntry>, ClientError> {
+        self.get("/v1/log").await
+    }
+
     /// Why a tunnel does not do what it should.
     ///
     /// # Errors
@@ -128,13 +136,25 @@ impl Client {
         self.get(&format!("/v1/tunnels/{}/diagnosis", encoded(tunnel))).await
     }
 
-    /// What happens from now on, to one tunnel or to all.
+    /// What happens from now on to one tunnel, or to all and to the gateway.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Refused`] when there is no such tunnel.
     pub async fn events(&self, tunnel: Option<&str>) -> Result<Events, ClientError> {
         let query = tunnel.map_or_else(String::new, |tunnel| format!("?tunnel={}", encoded(tunnel)));
-        let response = self.request(Method::GET, &format!("/v1/events{query}"), None).await?;
+        self.stream(&format!("/v1/events{query}")).await
+    }
+
+    /// What happens to the gateway itself from now on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn gateway_events(&self) -> Result<Events, ClientError> {
+        self.stream("/v1/events?gateway=true").await
+    }
+
+    async fn stream(&self, path: &str) -> Result<Events, ClientError> {
+        let response = self.request(Method::GET, path, None).await?;
         if response.status().is_success() {
             return Ok(Events::new(response.into_body()));
         }
@@ -287,7 +307,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        let (code, body) = self.ask(Method::GET, "/metrics", None).await?;
+        self.text("/metrics").await
+    }
+
+    /// The alarm templates as a rule file of Prometheus.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn alarm_rules(&self) -> Result<String, ClientError> {
+        self.text("/v1/alarm-rules").await
+    }
+
+    async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let (code, body) = self.ask(Method::GET, path, None).await?;
         if !code.is_success() {
             return Err(refused(&body));
         }
@@ -378,6 +410,7 @@ fn path_of(kind: Kind) -> &'static str {
         Kind::Peer => "/v1/peers",
         Kind::Tunnel => "/v1/tunnels",
         Kind::Group => "/v1/groups",
+        Kind::Alarm => "/v1/alarms",
     }
 }
 

@@ -1,13 +1,17 @@
 //! The configuration as one document: applied, and written.
 
-use super::Answer;
 use crate::{
-    auth::{Caller, Scope},
+    auth::{Caller, Noted, Scope},
     problem::{Asked, Body, Problem},
     server::Gateway,
 };
 use adit_control::store::{Document, Plan};
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use zeroize::Zeroizing;
@@ -27,6 +31,9 @@ pub struct Application {
     /// Delete peers and tunnels that are not in the document.
     #[serde(default)]
     pub prune: bool,
+    /// Only if nothing has changed since the plan with this digest was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Make the configuration what a document says, all of it or nothing. What is the same goes on untouched.
@@ -34,12 +41,20 @@ pub struct Application {
     (status = 200, body = Plan),
     (status = 409, body = Problem, content_type = "application/problem+json",
         description = "The running gateway cannot have it without a restart."),
+    (status = 412, body = Problem, content_type = "application/problem+json",
+        description = "Something has been changed since the plan with that digest was made."),
+    (status = 413, body = Problem, content_type = "application/problem+json", description = "The body is larger than 16 MiB."),
     (status = 500, body = Problem, content_type = "application/problem+json", description = "It cannot be stored.")))]
-pub(super) async fn apply(State(gateway): State<Gateway>, Body(asked): Body<Application>) -> Answer<Plan> {
-    let Application { document, name, dry_run, prune } = asked;
+pub(super) async fn apply(
+    State(gateway): State<Gateway>,
+    Body(asked): Body<Application>,
+) -> Result<Response, Problem> {
+    let Application { document, name, dry_run, prune, digest } = asked;
     let name = if name.is_empty() { "document".into() } else { name.into() };
-    let document = Document { text: Zeroizing::new(document), name, prune, dry_run, is_own: false };
-    Ok(Json(gateway.control.apply(document).await?))
+    let document = Document { text: Zeroizing::new(document), name, prune, dry_run, digest, is_own: false };
+    let plan = gateway.control.apply(document).await?;
+    let noted = (!dry_run).then(|| Extension(Noted(format!("a document is applied: {plan}"))));
+    Ok((noted, Json(plan)).into_response())
 }
 
 /// What is asked of an export.
@@ -67,7 +82,7 @@ pub(super) async fn export(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<ExportQuery>,
-) -> Answer<Exported> {
+) -> Result<Response, Problem> {
     if query.with_psk {
         caller.needs(Scope::RevealSecrets)?;
         if !gateway.control.reveals_secrets().await? {
@@ -76,5 +91,6 @@ pub(super) async fn export(
         }
     }
     let document = gateway.control.store().export(query.with_psk).await?;
-    Ok(Json(Exported { document: document.to_string() }))
+    let noted = query.with_psk.then(|| Extension(Noted("the keys of every tunnel are exported".into())));
+    Ok((noted, Json(Exported { document: document.to_string() })).into_response())
 }

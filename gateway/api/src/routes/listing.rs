@@ -119,7 +119,7 @@ mod tests {
         let peer = |(i, name): (usize, &str)| {
             let labels = [("site".to_owned(), i.to_string())].into();
             let meta = Meta { name: name.to_owned(), labels, ..Meta::default() };
-            Peer::new(meta, PeerSpec { address: format!("192.0.2.{i}") })
+            Peer::new(meta, PeerSpec { address: format!("192.0.2.{i}"), asn: None })
         };
         names.into_iter().enumerate().map(peer).collect()
     }

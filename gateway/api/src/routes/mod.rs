@@ -14,9 +14,9 @@ pub use listing::Page;
 pub use resources::{Changed, Doomed, DoomedOne};
 pub use tokens::{NewToken, SecretToken};
 
-use crate::{problem::Problem, server::Gateway};
+use crate::{auth::Noted, problem::Problem, server::Gateway};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri},
 };
@@ -69,11 +69,13 @@ impl Modify for Common {
 fn routed() -> OpenApiRouter<Gateway> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(gateway::status))
+        .routes(routes!(gateway::log))
         .routes(routes!(gateway::reload))
         .routes(routes!(events::follow))
         .routes(routes!(document::apply).layer(DefaultBodyLimit::max(DOCUMENT)))
         .routes(routes!(document::export))
         .routes(routes!(gateway::scrape))
+        .routes(routes!(gateway::alarm_rules))
         .routes(routes!(gateway::openapi))
         .routes(routes!(tunnels::status))
         .routes(routes!(tunnels::log))
@@ -113,7 +115,7 @@ fn common_answers(operation: &mut Operation) {
         ("400", "The request is not understood."),
         ("401", "There is no token, or it is none."),
         ("403", "The token does not allow it."),
-        ("408", "It took too long."),
+        ("408", "It took too long. A change that had begun by then is still made."),
         ("429", "Too many tokens from there were none."),
         ("500", "It cannot be read or kept: the disk refuses."),
         ("503", "The gateway stops."),
@@ -154,3 +156,5 @@ pub struct Done {
 }
 
 type Answer<T> = Result<Json<T>, Problem>;
+/// An answer to what belongs into the gateway's log.
+type NotedAnswer<T> = Result<(Extension<Noted>, Json<T>), Problem>;

@@ -1,10 +1,11 @@
-//! The resources: gateway, peers, tunnels and connection groups, as they are configured.
+//! The resources: gateway, peers, tunnels, connection groups and alarm templates, as they are configured.
 //!
 //! A revision is a resource's entity tag. Who sends it with a change (`If-Match`) has the change refused if somebody else
 //! was faster; who sends none changes what is there.
 
 use super::listing::{ListQuery, Page};
 use crate::{
+    auth::Noted,
     problem::{Asked, Body, FieldError, Named, Problem},
     server::Gateway,
 };
@@ -12,20 +13,27 @@ use adit_control::{
     ConfigError,
     config::Diagnostic,
     resource::{
-        Gateway as GatewayResource, GatewayBody, GatewayPatch, Group, GroupBody, GroupPatch, Kind, Peer,
-        PeerBody, PeerPatch, Reference, Resource, Tunnel, TunnelBody, TunnelPatch, Violation,
+        Alarm, AlarmBody, AlarmPatch, Gateway as GatewayResource, GatewayBody, GatewayPatch, Group,
+        GroupBody, GroupPatch, Kind, Peer, PeerBody, PeerPatch, Reference, Resource, Tunnel, TunnelBody,
+        TunnelPatch, Violation,
     },
     store::{Edit, Given, StoreError, Written},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Resources that are deleted at a time at most.
+const DOOMED: usize = 10_000;
+/// Resources of one deletion that the gateway's log names.
+const NAMED: usize = 20;
 
 /// A resource as a change has made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -75,7 +83,7 @@ async fn get<R: Resource>(gateway: &Gateway, name: &str) -> Result<Response, Pro
 async fn create<R: Resource>(gateway: &Gateway, given: Given, list: &str) -> Result<Response, Problem> {
     let written = gateway.control.create::<R>(given).await?;
     let location = format!("{list}/{}", written.resource.meta().id);
-    let mut response = changed(written);
+    let mut response = changed(written, "created");
     *response.status_mut() = StatusCode::CREATED;
     // An id has nothing that a header could not.
     response.headers_mut().extend(HeaderValue::try_from(location).ok().map(|v| (header::LOCATION, v)));
@@ -88,15 +96,23 @@ async fn update<R: Resource>(
     headers: &HeaderMap,
     edit: Edit,
 ) -> Result<Response, Problem> {
-    Ok(changed(gateway.control.update::<R>(name, wanted_revision(headers)?, edit).await?))
+    let done = match &edit {
+        Edit::Replace(_) => "replaced".into(),
+        Edit::Merge(given) => format!("changed ({})", fields_of(given).join(", ")),
+    };
+    Ok(changed(gateway.control.update::<R>(name, wanted_revision(headers)?, edit).await?, &done))
 }
 
 async fn delete<R: Resource>(
     gateway: &Gateway,
     names: Vec<(String, Option<u64>)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Noted>), Problem> {
+    let some: Vec<String> =
+        names.iter().take(NAMED).map(|(name, _)| format!("{} {name:?}", R::KIND)).collect();
+    let others = names.len() - some.len();
     gateway.control.delete::<R>(names).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    Ok((StatusCode::NO_CONTENT, Extension(Noted(format!("{}{others} deleted", some.join(", "))))))
 }
 
 /// Delete resources of one kind, all of them or none.
@@ -108,9 +124,12 @@ async fn delete<R: Resource>(
 async fn delete_many(
     State(gateway): State<Gateway>,
     Body(doomed): Body<Doomed>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Noted>), Problem> {
     if doomed.resources.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "resources: at least one"));
+    }
+    if doomed.resources.len() > DOOMED {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "resources: at most 10000"));
     }
     let names = doomed.resources.into_iter().map(|one| (one.name, one.revision)).collect();
     match doomed.kind {
@@ -118,6 +137,7 @@ async fn delete_many(
         Kind::Peer => delete::<Peer>(&gateway, names).await,
         Kind::Tunnel => delete::<Tunnel>(&gateway, names).await,
         Kind::Group => delete::<Group>(&gateway, names).await,
+        Kind::Alarm => delete::<Alarm>(&gateway, names).await,
     }
 }
 
@@ -217,7 +237,7 @@ macro_rules! kind {
                 State(gateway): State<Gateway>,
                 Named(name): Named,
                 headers: HeaderMap,
-            ) -> Result<StatusCode, Problem> {
+            ) -> Result<(StatusCode, Extension<Noted>), Problem> {
                 let revision = wanted_revision(&headers)?;
                 super::delete::<$resource>(&gateway, vec![(name, revision)]).await
             }
@@ -225,6 +245,7 @@ macro_rules! kind {
     };
 }
 
+kind!(alarms, Alarm, AlarmBody, AlarmPatch, "/v1/alarms", "/v1/alarms/{name}");
 kind!(gateways, GatewayResource, GatewayBody, GatewayPatch, "/v1/gateways", "/v1/gateways/{name}");
 kind!(groups, Group, GroupBody, GroupPatch, "/v1/groups", "/v1/groups/{name}");
 kind!(peers, Peer, PeerBody, PeerPatch, "/v1/peers", "/v1/peers/{name}");
@@ -241,12 +262,27 @@ pub(super) fn routed() -> OpenApiRouter<Gateway> {
         .routes(routes!(tunnels::get, tunnels::replace, tunnels::change, tunnels::delete))
         .routes(routes!(groups::list, groups::create))
         .routes(routes!(groups::get, groups::replace, groups::change, groups::delete))
+        .routes(routes!(alarms::list, alarms::create))
+        .routes(routes!(alarms::get, alarms::replace, alarms::change, alarms::delete))
         .routes(routes!(delete_many))
 }
 
-fn changed<R: Resource>(written: Written<R>) -> Response {
+fn changed<R: Resource>(written: Written<R>, done: &str) -> Response {
     let tag = tagged(&written.resource);
-    (tag, Json(Changed { resource: written.resource, warnings: written.warnings })).into_response()
+    let noted = Noted(format!("{} {:?} {done}", R::KIND, written.resource.meta().name));
+    (tag, Extension(noted), Json(Changed { resource: written.resource, warnings: written.warnings }))
+        .into_response()
+}
+
+/// The fields that something is given for, those within others by their way from the top.
+fn fields_of(given: &Given) -> Vec<String> {
+    let names = given.iter().map(|(name, value)| match value {
+        Value::Object(inner) if !inner.is_empty() => {
+            fields_of(inner).iter().map(|field| format!("{name}.{field}")).collect()
+        }
+        _ => vec![name.clone()],
+    });
+    names.flatten().collect()
 }
 
 /// The entity tag (RFC 9110 section 8.8.3).
@@ -274,7 +310,7 @@ impl From<StoreError> for Problem {
                 StatusCode::CONFLICT
             }
             StoreError::Invalid(_) | StoreError::Document(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            StoreError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+            StoreError::Changed { .. } | StoreError::Moved => StatusCode::PRECONDITION_FAILED,
             StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Applied(_) | StoreError::Unreadable { .. } | StoreError::Database { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR

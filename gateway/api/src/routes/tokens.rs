@@ -1,7 +1,7 @@
 //! The bearer tokens.
 
 use crate::{
-    auth::{Caller, Scope, Token, TokenError},
+    auth::{Caller, Noted, Scope, Token, TokenError},
     problem::{Body, Named, Problem},
     server::Gateway,
 };
@@ -26,7 +26,7 @@ pub struct NewToken {
     /// What it is to allow; nothing that who makes it may not do.
     #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
-    /// After how many seconds it ends; without it, never.
+    /// After how many seconds it ends; without it, never. One that is made with a token ends with that at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 315360000)]
     pub lifetime: Option<u64>,
@@ -80,13 +80,17 @@ pub(super) async fn create(
     Body(new): Body<NewToken>,
 ) -> Result<impl IntoResponse, Problem> {
     new.scopes.iter().try_for_each(|scope| caller.needs(*scope))?;
-    let (about, token) = gateway.tokens.create(&new.name, &new.scopes, new.lifetime).await.map_err(failed)?;
-    tracing::info!("token {:?} is made", about.name);
-    let location = format!("/v1/tokens/{}", about.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(SecretToken { about, token })))
+    let maker = caller.token.as_ref();
+    let made = gateway.tokens.create(&new.name, &new.scopes, new.lifetime, maker).await;
+    let (about, token) = made.map_err(failed)?;
+    let scopes: Vec<&str> = about.scopes.iter().map(|scope| scope.word()).collect();
+    let noted = Noted(format!("token {:?} made, with {}", about.name, scopes.join(", ")));
+    let location = [(header::LOCATION, format!("/v1/tokens/{}", about.id))];
+    Ok((StatusCode::CREATED, location, Extension(noted), Json(SecretToken { about, token })))
 }
 
-/// Delete a token by its number or its name. From then on it opens nothing.
+/// Delete a token by its number or its name, and whichever were made with it. From then on they open nothing, and a stream of
+/// events that they opened ends.
 #[utoipa::path(delete, path = "/v1/tokens/{name}",
     params(("name" = String, Path, description = "Its number or its name.")),
     responses((status = 204),
@@ -96,10 +100,9 @@ pub(super) async fn create(
 pub(super) async fn delete(
     State(gateway): State<Gateway>,
     Named(which): Named,
-) -> Result<StatusCode, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     if gateway.tokens.delete(&which).await.map_err(failed)? {
-        tracing::info!("token {which:?} is deleted");
-        return Ok(StatusCode::NO_CONTENT);
+        return Ok((StatusCode::NO_CONTENT, Extension(Noted(format!("token {which:?} deleted")))));
     }
     Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no token {which:?}")))
 }

@@ -1,8 +1,8 @@
 //! One tunnel as it runs.
 
-use super::{Answer, Done};
+use super::{Answer, Done, NotedAnswer};
 use crate::{
-    auth::{Caller, Scope},
+    auth::{Caller, Noted, Scope},
     problem::{Asked, Named, Problem},
     server::Gateway,
 };
@@ -14,7 +14,12 @@ use adit_control::{
     status::{LogEntry, TunnelStatus},
     store::StoreError,
 };
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
 use std::net::IpAddr;
 use utoipa::IntoParams;
@@ -25,9 +30,7 @@ use utoipa::IntoParams;
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none.")))]
 pub(super) async fn status(State(gateway): State<Gateway>, Named(name): Named) -> Answer<TunnelStatus> {
     let name = running(&gateway, name).await?;
-    let status = gateway.status().await?;
-    let tunnel = status.tunnels.into_iter().find(|t| t.name == name);
-    tunnel.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
+    gateway.control.tunnel_status(&name).await?.map(Json).ok_or_else(|| Problem::no_tunnel(&name))
 }
 
 /// A tunnel's connection log, oldest first: its last thousand events.
@@ -79,7 +82,7 @@ pub(super) async fn peer_config(
     Extension(caller): Extension<Caller>,
     Named(name): Named,
     Asked(query): Asked<PeerConfigQuery>,
-) -> Answer<Vec<PeerFile>> {
+) -> Result<Response, Problem> {
     if query.with_psk {
         caller.needs(Scope::RevealSecrets)?;
     }
@@ -93,7 +96,9 @@ pub(super) async fn peer_config(
         PeerFilesError::Vendor(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let files = gateway.control.peer_files(&name, request).await?;
-    files.map(Json).map_err(|e| Problem::new(code(&e), e.to_string()))
+    let files = files.map_err(|e| Problem::new(code(&e), e.to_string()))?;
+    let noted = query.with_psk.then(|| Extension(Noted(format!("the keys of tunnel {name:?} are shown"))));
+    Ok((noted, Json(files)).into_response())
 }
 
 /// Take a tunnel up: negotiate at once, also where it is on demand or was taken down.
@@ -102,7 +107,7 @@ pub(super) async fn peer_config(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Its state does not allow it.")))]
-pub(super) async fn up(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Done> {
+pub(super) async fn up(State(gateway): State<Gateway>, Named(name): Named) -> NotedAnswer<Done> {
     act(&gateway, name, Action::Up).await
 }
 
@@ -112,7 +117,7 @@ pub(super) async fn up(State(gateway): State<Gateway>, Named(name): Named) -> An
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Its state does not allow it.")))]
-pub(super) async fn down(State(gateway): State<Gateway>, Named(name): Named) -> Answer<Done> {
+pub(super) async fn down(State(gateway): State<Gateway>, Named(name): Named) -> NotedAnswer<Done> {
     act(&gateway, name, Action::Down).await
 }
 
@@ -138,18 +143,19 @@ pub(super) async fn rekey(
     State(gateway): State<Gateway>,
     Named(name): Named,
     Asked(query): Asked<RekeyQuery>,
-) -> Answer<Done> {
+) -> NotedAnswer<Done> {
     act(&gateway, name, Action::Rekey(query.what)).await
 }
 
-async fn act(gateway: &Gateway, name: String, action: Action) -> Answer<Done> {
+async fn act(gateway: &Gateway, name: String, action: Action) -> NotedAnswer<Done> {
     let code = |e: &ActionError| match e {
         ActionError::Unknown(_) => StatusCode::NOT_FOUND,
         ActionError::Refused(..) => StatusCode::CONFLICT,
     };
     let name = running(gateway, name).await?;
     let done = gateway.control.act(&name, action).await?;
-    done.map(|done| Json(Done { done })).map_err(|e| Problem::new(code(&e), e.to_string()))
+    done.map(|done| (Extension(Noted(done.clone())), Json(Done { done })))
+        .map_err(|e| Problem::new(code(&e), e.to_string()))
 }
 
 /// The name of a tunnel that is named by its name or its id.

@@ -1,6 +1,6 @@
 //! Connections: how many at a time, and how long one may keep others waiting.
 
-use crate::auth::Peer;
+use crate::auth::{Peer, network};
 use axum::Router;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 const LOCAL: usize = 256;
 /// Connections from other machines at a time.
 const REMOTE: usize = 128;
-/// Of these, from one address.
+/// Of these, from one IPv4 address, or one /64 of IPv6.
 const REMOTE_EACH: usize = 32;
 /// How long the header of a request may take, and how long a connection may be idle.
 const HEADER: Duration = Duration::from_secs(10);
@@ -103,12 +103,13 @@ where
     drop(place);
 }
 
-/// How many connections each address has.
+/// How many connections each source has.
 #[derive(Default)]
 struct Sources(Mutex<HashMap<IpAddr, usize>>);
 
 impl Sources {
     fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Entry> {
+        let source = network(source);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(source).or_default();
         (*count < REMOTE_EACH).then(|| {
@@ -118,7 +119,7 @@ impl Sources {
     }
 }
 
-/// A connection of an address, until it is dropped.
+/// A connection of a source, until it is dropped.
 struct Entry {
     sources: Arc<Sources>,
     source: IpAddr,
@@ -207,6 +208,10 @@ mod tests {
         let mut held: Vec<_> = std::iter::from_fn(|| sources.enter(a)).collect();
         assert_eq!(held.len(), REMOTE_EACH);
         assert!(sources.enter(b).is_some());
+        let [c, d, e] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        let of_a_site: Vec<_> = std::iter::from_fn(|| sources.enter(c)).collect();
+        assert!(of_a_site.len() == REMOTE_EACH && sources.enter(d).is_none() && sources.enter(e).is_some());
+        drop(of_a_site);
         held.pop();
         assert!(sources.enter(a).is_some());
         drop(held);

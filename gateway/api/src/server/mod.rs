@@ -1,6 +1,7 @@
 //! The server: its listeners, and the one application behind them.
 
 mod connections;
+mod latest;
 mod scrape;
 mod tls;
 mod unix;
@@ -18,13 +19,18 @@ use adit_control::{
     status::{ApiStatus, Status},
 };
 use axum::{Router, middleware, routing::get};
+use latest::Latest;
 use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+
+/// How long followers have to take the last events.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
@@ -79,6 +85,9 @@ pub(crate) struct Gateway {
     /// The data plane's socket.
     data_plane: Arc<Path>,
     https: Option<ApiStatus>,
+    scraped: Arc<Latest<Status>>,
+    /// Told when streams are to end, which listen to it as long as they last.
+    pub(crate) closing: Arc<watch::Sender<()>>,
 }
 
 impl Gateway {
@@ -88,6 +97,11 @@ impl Gateway {
         status.api = self.https.clone();
         Ok(status)
     }
+
+    /// The same, one for all who scrape at the same time.
+    pub(crate) async fn scraped(&self) -> Result<Arc<Status>, Stopped> {
+        self.scraped.get(|| self.status()).await
+    }
 }
 
 /// A running server. It stops when it is dropped, and its socket goes with it.
@@ -96,6 +110,7 @@ pub struct Server {
     metrics: Option<SocketAddr>,
     https: Option<(SocketAddr, String)>,
     tasks: Vec<JoinHandle<()>>,
+    closing: Arc<watch::Sender<()>>,
 }
 
 impl Server {
@@ -106,12 +121,20 @@ impl Server {
     pub async fn start(control: Control, listen: &Listen) -> Result<Server, ServeError> {
         let local = unix::listen(&listen.socket)?;
         // From here on the socket goes when it fails.
-        let mut server =
-            Server { socket: listen.socket.clone(), metrics: None, https: None, tasks: Vec::new() };
+        let mut server = Server {
+            socket: listen.socket.clone(),
+            metrics: None,
+            https: None,
+            tasks: Vec::new(),
+            closing: Arc::default(),
+        };
         let tokens = Tokens::open(control.store().clone(), &listen.tokens_of_old).await?;
         let tls = match &listen.https {
             Some((address, identity)) => {
-                let (tls, fingerprint) = tls::acceptor(identity)?;
+                let (tls, fingerprint, is_new) = tls::acceptor(identity)?;
+                if is_new {
+                    control.gateway_log().info(format!("a certificate for HTTPS is made: {fingerprint}"));
+                }
                 let (listener, address) = bind(*address, "HTTPS").await?;
                 server.https = Some((address, fingerprint));
                 Some((listener, tls))
@@ -119,13 +142,17 @@ impl Server {
             None => None,
         };
         let https = server.https.clone();
+        let log = control.gateway_log().clone();
         let gateway = Gateway {
             control,
             tokens: tokens.clone(),
             data_plane: data_plane_socket(&listen.socket).into(),
             https: https.map(|(address, fingerprint)| ApiStatus { listen: address.to_string(), fingerprint }),
+            scraped: Arc::default(),
+            closing: server.closing.clone(),
         };
-        let door = Doorkeeper::new(tokens);
+        server.tasks.push(tokio::spawn(data_plane::watch(gateway.data_plane.clone(), log.clone())));
+        let door = Doorkeeper::new(tokens, log);
         let app =
             routes::all().layer(middleware::from_fn_with_state(door, admit)).with_state(gateway.clone());
         if let Some((listener, tls)) = tls {
@@ -142,6 +169,13 @@ impl Server {
             server.tasks.push(tokio::spawn(scrape::serve_strangers(listener, scraped)));
         }
         Ok(server)
+    }
+
+    /// Stops, once who follows events has been told those that have happened, or does not take them.
+    pub async fn close(self) {
+        self.closing.send_replace(());
+        // Who does not take them has waited long enough.
+        let _ = timeout(LAST_WORDS, self.closing.closed()).await;
     }
 
     /// Where metrics are served over TCP.

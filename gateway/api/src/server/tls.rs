@@ -64,10 +64,10 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-/// What a connection is accepted with, and the fingerprint of the certificate.
-pub(super) fn acceptor(identity: &Identity) -> Result<(TlsAcceptor, String), TlsError> {
-    let (certificate, key) = match identity {
-        Identity::Given { certificate, key } => (certificate.clone(), key.clone()),
+/// What a connection is accepted with, the fingerprint of the certificate, and whether that was made just now.
+pub(super) fn acceptor(identity: &Identity) -> Result<(TlsAcceptor, String, bool), TlsError> {
+    let (certificate, key, is_new) = match identity {
+        Identity::Given { certificate, key } => (certificate.clone(), key.clone(), false),
         Identity::Own { directory, addresses } => own(directory, addresses)?,
     };
     let content = |path: &Path, e: rustls::pki_types::pem::Error| match e {
@@ -87,7 +87,7 @@ pub(super) fn acceptor(identity: &Identity) -> Result<(TlsAcceptor, String), Tls
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((TlsAcceptor::from(Arc::new(config)), fingerprint))
+    Ok((TlsAcceptor::from(Arc::new(config)), fingerprint, is_new))
 }
 
 /// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` writes it.
@@ -96,8 +96,8 @@ pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     octets.join(":")
 }
 
-/// Our own certificate and key: those that are there, or new ones.
-fn own(directory: &Path, addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), TlsError> {
+/// Our own certificate and key: those that are there, or new ones, and whether they are.
+fn own(directory: &Path, addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf, bool), TlsError> {
     let (certificate, key) = (directory.join("api.crt"), directory.join("api.key"));
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -105,7 +105,7 @@ fn own(directory: &Path, addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), Tls
     };
     let there = [&certificate, &key].map(|path| path.try_exists().map_err(failed(path)));
     if let [Ok(true), Ok(true)] = there {
-        return Ok((certificate, key));
+        return Ok((certificate, key, false));
     }
     let mut names: Vec<_> = addresses.iter().filter(|a| !a.is_unspecified()).map(IpAddr::to_string).collect();
     names.push("localhost".into());
@@ -117,7 +117,7 @@ fn own(directory: &Path, addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), Tls
     let pem = zeroize::Zeroizing::new(pair.serialize_pem());
     replace(&key, pem.as_bytes()).map_err(failed(&key))?;
     replace(&certificate, made.pem().as_bytes()).map_err(failed(&certificate))?;
-    Ok((certificate, key))
+    Ok((certificate, key, true))
 }
 
 /// Puts a file of mode 0600 in the place of another, if there is one; a crash leaves one of the two.
@@ -145,7 +145,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("adit-tls-{}", std::process::id()));
         let identity =
             Identity::Own { directory: directory.clone(), addresses: vec!["192.0.2.1".parse().unwrap()] };
-        let (_, first) = acceptor(&identity).unwrap();
+        let (_, first, is_new) = acceptor(&identity).unwrap();
+        assert!(is_new && !acceptor(&identity).unwrap().2);
         assert_eq!(first.len(), 95, "{first}");
         assert_eq!(acceptor(&identity).unwrap().1, first);
         let mode = fs::metadata(directory.join("api.key")).unwrap().permissions().mode();

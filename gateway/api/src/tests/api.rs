@@ -1,6 +1,6 @@
 //! The server as other machines find it: over TLS, by whoever comes, in octets.
 
-use super::Gateway;
+use super::{Gateway, aged};
 use crate::{
     Client, ClientError, Events, NewToken, Problem, Remote, Scope, Trust, openapi, server::fingerprint,
 };
@@ -14,7 +14,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -197,6 +197,8 @@ async fn what_is_no_request_of_ours_is_refused_in_words() {
     let gateway = Gateway::start(24).await;
     let json = "Content-Type: application/json\r\n";
     let big = format!("\"{}\"", "x".repeat(1 << 20));
+    let many = vec![r#"{"name": "x"}"#; 10_001].join(",");
+    let many = format!("{{\"kind\": \"tunnel\", \"resources\": [{many}]}}");
     for (method, path, header, body, code, words) in [
         ("GET", "/", "", "", 404, "there is nothing at /"),
         ("GET", "/v1/tunnels/none/log", "", "", 404, "there is no tunnel \"none\""),
@@ -211,6 +213,7 @@ async fn what_is_no_request_of_ours_is_refused_in_words() {
         ("POST", "/v1/tokens", json, "{\"name\": \"a\", \"scopes\": [], \"x\": 1}", 422, "unknown field `x`"),
         ("POST", "/v1/tokens", json, "{\"name\": \"a\", \"scopes\": []}", 422, "at least one of"),
         ("POST", "/v1/tokens", json, &big, 413, "length limit"),
+        ("POST", "/v1/delete", json, &many, 422, "at most 10000"),
     ] {
         let (found, head, text) = ask(gateway.local().await, &request(method, path, header, body)).await;
         let problem: Problem =
@@ -234,13 +237,12 @@ async fn who_takes_his_time_is_let_go_and_keeps_nobody_waiting() {
     body.write_all(begun.as_bytes()).await.unwrap();
     assert!(gateway.client().status().await.is_ok());
     tokio::time::pause();
-    let patience = Duration::from_secs(60);
     let mut rest = Vec::new();
     for stream in [&mut silent, &mut slow] {
-        tokio::time::timeout(patience, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+        aged(stream.read_to_end(&mut rest)).await.unwrap();
     }
     rest.clear();
-    tokio::time::timeout(patience, body.read_to_end(&mut rest)).await.unwrap().unwrap();
+    aged(body.read_to_end(&mut rest)).await.unwrap();
     assert!(String::from_utf8(rest).unwrap().starts_with("HTTP/1.1 408"));
     tokio::time::resume();
     assert!(gateway.client().status().await.is_ok());
@@ -273,6 +275,31 @@ async fn what_happens_to_a_tunnel_is_told_to_who_follows_it() {
     gateway.client().reload().await.unwrap();
     assert_eq!(one.next().await.unwrap(), Some(Event::Removed { tunnel: "a-c".into() }));
     assert!(matches!(remote.events(Some("a-c")).await, Err(ClientError::Refused(p)) if p.status == 404));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_events_is_of_a_tunnel_by_its_id_and_ends_with_the_token() {
+    let gateway = Gateway::start(31).await;
+    let remote = gateway.remote(&gateway.token(&[Scope::Read]).await);
+    let listed = gateway.control.store().list::<adit_control::resource::Tunnel>().await.unwrap();
+    let mut by_id = remote.events(Some(&listed[0].meta.id)).await.unwrap();
+    let mut local = gateway.client().events(None).await.unwrap();
+    gateway.client().act("a-b", Action::Down).await.unwrap();
+    while !matches!(by_id.next().await.unwrap(), Some(Event::State { tunnel, .. }) if tunnel == "a-b") {}
+    gateway.client().delete_token("read").await.unwrap();
+    while by_id.next().await.unwrap().is_some() {}
+    assert!(local.next().await.unwrap().is_some());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_nobody_has_a_connection_for_one_request() {
+    let gateway = Gateway::start(32).await;
+    let twice = "GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
+    let (code, header, rest) = ask(gateway.tls().await, &twice).await;
+    assert_eq!((code, header.contains("connection: close")), (401, true), "{header}");
+    assert!(!rest.contains("HTTP/1.1"), "{rest}");
     gateway.stop().await;
 }
 

@@ -11,6 +11,8 @@ pub(super) struct Subnets<'a> {
     pub(super) enabled: bool,
     /// Whether everything on our side is meant, whatever the remote prefixes are.
     pub(super) by_route: bool,
+    /// Whether BGP says what of it is sent through the tunnel.
+    pub(super) bgp: bool,
     pub(super) local: (Field<'a>, Vec<Subnet>),
     pub(super) remote: (Field<'a>, Vec<Subnet>),
     /// Source and destination of its health check, if there is one.
@@ -18,10 +20,13 @@ pub(super) struct Subnets<'a> {
 }
 
 /// Reports subnets that overlap within a tunnel, a peer inside the subnets it protects, and pairs that two tunnels
-/// have in common, unless they are in one group by `group_of` or one is disabled; and health checks that two have in common.
+/// have in common, unless they are in one group by `group_of`, both have BGP or one is disabled; and health checks that two have in
+/// common, or that ask a peer itself: the route to it would lead into the tunnel, and IKE with it.
 pub(super) fn tunnels(all: &[Subnets<'_>], group_of: &HashMap<&str, &str>) {
+    let peers: HashMap<IpAddr, &str> =
+        all.iter().filter_map(|t| Some((t.peer_ip()?, t.tunnel.as_str()))).collect();
     let mut checks: HashMap<(IpAddr, IpAddr), &str> = HashMap::new();
-    let mut owners: HashMap<(Subnet, Subnet), &str> = HashMap::new();
+    let mut owners: HashMap<(Subnet, Subnet), (&str, bool)> = HashMap::new();
     for tunnel in all {
         let (local_field, local) = &tunnel.local;
         let (remote_field, remote) = &tunnel.remote;
@@ -32,12 +37,17 @@ pub(super) fn tunnels(all: &[Subnets<'_>], group_of: &HashMap<&str, &str>) {
             if let Some(l) = local.iter().find(|l| !tunnel.by_route && l.overlaps(r)) {
                 remote_field.clash(format!("{r} overlaps {l} of local_subnets"), None);
             }
-            if let Some(PeerAddress::Ip(ip)) = tunnel.peer
+            if let Some(ip) = tunnel.peer_ip()
                 && r.holds(ip)
             {
                 remote_field
                     .clash(format!("{r} holds the peer's own address {ip}: IKE could not reach it"), None);
             }
+        }
+        if let Some((field, (_, destination))) = &tunnel.check
+            && let Some(&owner) = peers.get(destination)
+        {
+            field.clash(asks_a_peer(*destination, owner), (owner != tunnel.tunnel).then_some(owner));
         }
         if !tunnel.enabled {
             continue;
@@ -45,10 +55,15 @@ pub(super) fn tunnels(all: &[Subnets<'_>], group_of: &HashMap<&str, &str>) {
         let pairs = local.iter().flat_map(|l| remote.iter().map(move |r| (*l, *r)));
         let pairs = pairs.filter(|(l, r)| l.address().is_ipv4() == r.address().is_ipv4());
         let group = group_of.get(tunnel.tunnel.as_str());
-        let is_other = |owner: &&str| group.is_none() || group_of.get(owner) != group;
+        let is_other = |(owner, bgp): &(&str, bool)| {
+            !(tunnel.bgp && *bgp) && (group.is_none() || group_of.get(owner) != group)
+        };
         let clash = pairs
             .filter_map(|pair| {
-                owners.insert(pair, &tunnel.tunnel).filter(is_other).map(|owner| (pair, owner))
+                owners
+                    .insert(pair, (&tunnel.tunnel, tunnel.bgp))
+                    .filter(is_other)
+                    .map(|owner| (pair, owner.0))
             })
             .next();
         if let Some(((l, r), owner)) = clash {
@@ -60,6 +75,22 @@ pub(super) fn tunnels(all: &[Subnets<'_>], group_of: &HashMap<&str, &str>) {
             field.clash(same_check(*check, owner), Some(owner));
         }
     }
+}
+
+impl Subnets<'_> {
+    fn peer_ip(&self) -> Option<IpAddr> {
+        match self.peer {
+            Some(PeerAddress::Ip(ip)) => Some(ip),
+            _ => None,
+        }
+    }
+}
+
+/// What is said of a health check that asks where a peer is.
+fn asks_a_peer(destination: IpAddr, owner: &str) -> String {
+    format!(
+        "asks {destination}, where the peer of tunnel {owner:?} is itself: IKE could not reach it any more"
+    )
 }
 
 /// What is said of a pair of subnets that another tunnel has.

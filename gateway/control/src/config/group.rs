@@ -93,7 +93,7 @@ pub(crate) fn same_check((from, to): (IpAddr, IpAddr), owner: &str) -> String {
     )
 }
 
-/// What is wrong with the members of a group: they have to be there, and to reach the same networks from the same ones.
+/// What is wrong with the members of a group: they have to be there, without BGP, and to reach the same networks from the same ones.
 pub(crate) fn misfits<'t>(group: &Group, tunnel: impl Fn(&str) -> Option<&'t Tunnel>) -> Vec<Misfit> {
     let pairs = |t: &Tunnel| t.pairs().collect::<BTreeSet<(Subnet, Subnet)>>();
     let mut first: Option<(&Tunnel, BTreeSet<_>)> = None;
@@ -108,6 +108,11 @@ pub(crate) fn misfits<'t>(group: &Group, tunnel: impl Fn(&str) -> Option<&'t Tun
             found.push(misfit(format!("{member:?} is no tunnel"), None));
             continue;
         };
+        if one.bgp.is_some() {
+            let why = format!("tunnel {member:?} has bgp: BGP says already which of them carries what");
+            found.push(misfit(why, None));
+            continue;
+        }
         match &first {
             None => first = Some((one, pairs(one))),
             Some((other, theirs)) if pairs(one) != *theirs => {

@@ -7,6 +7,7 @@
 //! wan = "eth0"
 //! lan = ["eth1"]                 # the same interface as wan on a one-armed gateway
 //! # local_id = "a.example.net"   # the gateway's address
+//! # alarm_template = "night"     # the usual one
 //! # xdp = "auto"                 # or zero-copy, driver, generic, none
 //! [gateway.ike]
 //! # cookie_threshold = 64        # half-open IKE SAs from which on strangers have to show a cookie
@@ -16,6 +17,9 @@
 //! # retransmit_ceiling = 8000    # milliseconds
 //! # attempts = 5                 # how often a request is sent in all
 //! # keepalive = 20               # seconds between NAT keepalives
+//! [gateway.bird]                 # BIRD, which speaks BGP
+//! # file = "/run/bird/adit.conf"   # what is written for it, and its own configuration includes
+//! # socket = "/run/bird/bird.ctl"  # its control socket
 //!
 //! [api]
 //! # socket = "/run/adit/adit.sock"
@@ -29,6 +33,7 @@
 //! [[peer]]
 //! name = "b"
 //! address = "198.51.100.1"       # or a name, or "any"
+//! # asn = 64512                  # its autonomous system, or "hi.lo"; none
 //!
 //! [[tunnel]]
 //! name = "a-b"
@@ -43,6 +48,7 @@
 //! # nat_t = "auto"               # force, off
 //! # mtu = "auto"                 # largest outer packet in bytes
 //! # mss_clamp = "auto"           # largest inner TCP segment in bytes
+//! # alarm_template = "night"     # the gateway's
 //! [tunnel.ike]
 //! # version = "ikev2"            # ikev1
 //! # mode = "main"                # aggressive, with ikev1
@@ -78,17 +84,38 @@
 //! # interval = 3                 # seconds
 //! # retries = 3                  # echo requests
 //! # switch_route = false
+//! [tunnel.bgp]                   # none; with routing_mode = "route"
+//! # local_asn = 65000            # our autonomous system, or "hi.lo"
+//! # peer_asn = 64512             # the peer's asn
+//! # inside_cidr = "169.254.10.0/30"   # both ends, inside the tunnel
+//! # local_ip = "169.254.10.2"    # our end
+//! # hold_time = 30               # seconds
+//! # announce = ["10.1.0.0/16"]   # the networks of the LAN ports
 //!
 //! [[group]]                      # tunnels to the same networks
 //! # name = "b"
 //! # members = ["a-b", "a-b-2"]   # in the order of preference
 //! # mode = "active-standby"      # active-active
+//!
+//! [[alarm]]                      # an alarm template
+//! # name = "night"
+//! # remark = ""
+//! [[alarm.rules]]
+//! # figure = "sa-expiry"         # one of `alarm::FIGURES`
+//! # threshold = 60               # in the figure's unit
+//! # comparison = "below"         # above: the figure's own side
+//! # for = 60                     # seconds
+//! # severity = "warning"         # info, critical
+//! # causes = ["replay"]          # all but dummy, with drops and gateway-drops
+//! # summary = "SAs are not renewed"
 //! ```
 //!
 //! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
 //! words of the product that this version does not have are refused by name. A `psk` may be left out of what is applied to
 //! the store ([`crate::store`]), which keeps the one that the tunnel has, or generates one.
 
+mod alarm;
+mod bgp;
 mod check;
 mod diagnostic;
 mod group;
@@ -102,13 +129,17 @@ mod subnet;
 mod tests;
 pub(crate) mod tree;
 
+pub(crate) use alarm::{MAX_RULES, NO_TEMPLATE, SUMMARY, listed, not_of_a_tunnel, read_alarms};
+pub use bgp::{Bgp, Bird};
+pub(crate) use bgp::{MAX_ANNOUNCED, same_inside};
 pub(crate) use check::{other_key, same_pair};
 pub use diagnostic::{ConfigError, Diagnostic};
 pub(crate) use group::{MAX_MEMBERS, in_another, misfits, same_check};
-pub(crate) use one::{read_gateway, read_group, read_peer, read_tunnel};
+pub(crate) use one::{read_alarm, read_gateway, read_group, read_peer, read_tunnel};
 pub(crate) use sections::Keys;
 pub use subnet::Subnet;
 
+use crate::alarm::Alarm;
 use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, Mode, NatT, Ppk, Psk, Version};
 use diagnostic::lines;
 use reader::{Section, Source};
@@ -138,6 +169,8 @@ pub struct Config {
     pub tunnels: Vec<Tunnel>,
     /// The connection groups, in the order of the file.
     pub groups: Vec<Group>,
+    /// The alarm templates, in the order of the file.
+    pub alarms: Vec<Alarm>,
     /// What works and should not be used.
     pub warnings: Vec<Diagnostic>,
 }
@@ -155,10 +188,14 @@ pub struct Gateway {
     pub lan: Vec<String>,
     /// What it calls itself unless a tunnel says otherwise; `None` is the address.
     pub local_id: Option<Id>,
+    /// The alarm template that it and its tunnels have; `None` is the usual one.
+    pub alarm_template: Option<String>,
     /// How packets come and go.
     pub xdp: Xdp,
     /// IKE as a whole.
     pub ike: EndpointConfig,
+    /// Where BIRD is.
+    pub bird: Bird,
 }
 
 impl Gateway {
@@ -170,8 +207,10 @@ impl Gateway {
             wan: String::new(),
             lan: Vec::new(),
             local_id: None,
+            alarm_template: None,
             xdp: Xdp::Auto,
             ike: EndpointConfig::default(),
+            bird: Bird::default(),
         }
     }
 
@@ -239,6 +278,15 @@ impl Default for Api {
             reveal_secrets: false,
         }
     }
+}
+
+/// The remote gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is.
+    pub address: PeerAddress,
+    /// Its autonomous system.
+    pub asn: Option<u32>,
 }
 
 /// Where the peer of a tunnel is.
@@ -335,6 +383,10 @@ pub struct Tunnel {
     pub dpd_action: DpdAction,
     /// How it is found out whether anything answers at the other end, if it is.
     pub health_check: Option<HealthCheck>,
+    /// Its own alarm template; `None` is the gateway's.
+    pub alarm_template: Option<String>,
+    /// BGP with the peer, by which it is known what is sent through the tunnel, within its routes.
+    pub bgp: Option<Box<Bgp>>,
 }
 
 /// Tunnels to the same networks that back each other up.
@@ -415,7 +467,13 @@ impl Tunnel {
     /// By which a later process knows whether the tunnel is configured as it was: the same for all that
     /// [`Tunnel::is_same_traffic`]. As secret as the pre-shared key.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let nameless = Tunnel { peer_name: String::new(), health_check: None, ..self.clone() };
+        let nameless = Tunnel {
+            peer_name: String::new(),
+            health_check: None,
+            alarm_template: None,
+            bgp: None,
+            ..self.clone()
+        };
         let mut hash = Sha256::new();
         // Keys do not show in it.
         hash.update(format!("{nameless:?}"));
@@ -424,11 +482,12 @@ impl Tunnel {
         hash.finalize().into()
     }
 
-    /// Whether the two differ in nothing but what people call them and the peer, and how their health is looked after:
-    /// in nothing that is negotiated.
+    /// Whether the two differ in nothing but what people call them and the peer, how their health is looked after, BGP,
+    /// and what people are told of them: in nothing that is negotiated.
     pub fn is_same_traffic(&self, other: &Tunnel) -> bool {
         let (name, peer_name, health_check) = (self.name.clone(), self.peer_name.clone(), self.health_check);
-        self == &Tunnel { name, peer_name, health_check, ..other.clone() }
+        let (alarm_template, bgp) = (self.alarm_template.clone(), self.bgp.clone());
+        self == &Tunnel { name, peer_name, health_check, alarm_template, bgp, ..other.clone() }
     }
 
     /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from anywhere
@@ -484,6 +543,7 @@ pub(crate) struct Objects {
     pub(crate) peers: Vec<Map<String, Value>>,
     pub(crate) tunnels: Vec<Map<String, Value>>,
     pub(crate) groups: Vec<Map<String, Value>>,
+    pub(crate) alarms: Vec<Map<String, Value>>,
 }
 
 /// Reads and checks a text together with those of `beside` that it does not name; the whole, and what the text itself has.
@@ -497,19 +557,19 @@ pub(crate) fn read_document(
     keys: &Keys<'_>,
 ) -> Result<(Config, Objects), ConfigError> {
     let invalid = |problems| ConfigError::Invalid { file: file.to_owned(), problems };
-    let document = Document::parse(text).map_err(|e| {
-        // Only the message: the rest of what the parser says quotes the line, which may hold a key.
-        let at = Diagnostic::at(text, Some(&e.span().unwrap_or(0..0)), "");
-        let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
-        invalid(vec![Diagnostic { message, ..at }])
-    })?;
+    let document = document(file, text)?;
     let objects = |name: &str| -> Vec<Map<String, Value>> {
         let tables = document.get(name).and_then(Item::as_array_of_tables).into_iter().flatten();
         tables.map(|table| tree::object(table)).collect()
     };
     let gateway = document.get("gateway").and_then(Item::as_table_like).map(tree::object);
-    let ours =
-        Objects { gateway, peers: objects("peer"), tunnels: objects("tunnel"), groups: objects("group") };
+    let ours = Objects {
+        gateway,
+        peers: objects("peer"),
+        tunnels: objects("tunnel"),
+        groups: objects("group"),
+        alarms: objects("alarm"),
+    };
     let others = |ours: &[Map<String, Value>], beside: &[Map<String, Value>]| -> Vec<Table> {
         let named: BTreeSet<_> = ours.iter().filter_map(|object| object.get("name")?.as_str()).collect();
         let is_other = |object: &&Map<String, Value>| {
@@ -518,7 +578,7 @@ pub(crate) fn read_document(
         beside.iter().filter(is_other).map(tree::table).collect()
     };
     let (peers, tunnels) = (others(&ours.peers, &beside.peers), others(&ours.tunnels, &beside.tunnels));
-    let groups = others(&ours.groups, &beside.groups);
+    let (groups, alarms) = (others(&ours.groups, &beside.groups), others(&ours.alarms, &beside.alarms));
     let gateway = beside.gateway.as_ref().filter(|_| ours.gateway.is_none()).map(tree::table);
     let source = Source::new(text);
     let read = {
@@ -531,13 +591,25 @@ pub(crate) fn read_document(
         parts.peers.extend(peers.iter().map(|table| section(table, "peer")));
         parts.tunnels.extend(tunnels.iter().map(|table| section(table, "tunnel")));
         parts.groups.extend(groups.iter().map(|table| section(table, "group")));
+        parts.alarms.extend(alarms.iter().map(|table| section(table, "alarm")));
         sections::read(parts, keys)
     };
     let (problems, warnings) = source.into_diagnostics();
     match read {
-        Some((gateway, api, tunnels, groups)) if problems.is_empty() => {
-            Ok((Config { gateway, api, tunnels, groups, warnings }, ours))
-        }
+        Some(read) if problems.is_empty() => Ok((Config { warnings, ..read }, ours)),
         _ => Err(invalid(problems)),
     }
+}
+
+/// A text as TOML.
+///
+/// # Errors
+/// [`ConfigError::Invalid`]: it is none.
+fn document<'t>(file: &Path, text: &'t str) -> Result<Document<&'t str>, ConfigError> {
+    Document::parse(text).map_err(|e| {
+        // Only the message: the rest of what the parser says quotes the line, which may hold a key.
+        let at = Diagnostic::at(text, Some(&e.span().unwrap_or(0..0)), "");
+        let message = format!("not TOML: {}", e.message().lines().collect::<Vec<_>>().join(", "));
+        ConfigError::Invalid { file: file.to_owned(), problems: vec![Diagnostic { message, ..at }] }
+    })
 }

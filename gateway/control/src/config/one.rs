@@ -1,11 +1,12 @@
 //! One resource read by itself, by the rules of the file.
 
 use super::{
-    Diagnostic, Gateway, Group, PeerAddress, Tunnel, check, group,
+    Diagnostic, Gateway, Group, Peer, Tunnel, alarm, group,
     reader::{Section, Source},
-    sections::{self, Around, NO_KEYS, Peers},
+    sections::{self, AmongTunnels, Around, NO_KEYS, Peers},
     tree,
 };
+use crate::alarm::Alarm;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,19 +16,19 @@ pub(crate) struct Read<T> {
     pub(crate) warnings: Vec<Diagnostic>,
 }
 
-/// Reads a gateway.
+/// Reads a gateway, whatever alarm template it names.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub(crate) fn read_gateway(object: &Map<String, Value>) -> Result<Read<Gateway>, Vec<Diagnostic>> {
-    read(object, sections::gateway)
+    read(object, |section| sections::gateway(section, None))
 }
 
 /// Reads a peer.
 ///
 /// # Errors
 /// As [`read_gateway`].
-pub(crate) fn read_peer(object: &Map<String, Value>) -> Result<Read<(String, PeerAddress)>, Vec<Diagnostic>> {
+pub(crate) fn read_peer(object: &Map<String, Value>) -> Result<Read<(String, Peer)>, Vec<Diagnostic>> {
     read(object, |section| sections::peer(section, &mut BTreeSet::new()))
 }
 
@@ -39,21 +40,30 @@ pub(crate) fn read_group(object: &Map<String, Value>) -> Result<Read<Group>, Vec
     read(object, |section| group::group(section, &mut BTreeSet::new()).map(|drafted| drafted.group))
 }
 
-/// Reads a tunnel of `gateway` with the one peer that it may name, if there is such a one.
+/// Reads an alarm template.
+///
+/// # Errors
+/// As [`read_gateway`].
+pub(crate) fn read_alarm(object: &Map<String, Value>) -> Result<Read<Alarm>, Vec<Diagnostic>> {
+    read(object, |section| alarm::alarm(section, &mut BTreeSet::new()))
+}
+
+/// Reads a tunnel of `gateway` with the one peer that it may name, if there is such a one, whatever alarm template it
+/// names.
 ///
 /// # Errors
 /// As [`read_gateway`]: whatever can be told without other tunnels.
 pub(crate) fn read_tunnel(
     object: &Map<String, Value>,
     gateway: &Gateway,
-    peer: Option<(String, PeerAddress)>,
+    peer: Option<(String, Peer)>,
 ) -> Result<Read<Tunnel>, Vec<Diagnostic>> {
     let peers: Peers = peer.into_iter().collect();
-    let around = Around { gateway: Some(gateway), peers: &peers, keys: &NO_KEYS };
+    let around = Around { gateway: Some(gateway), peers: &peers, alarms: None, keys: &NO_KEYS };
     read(object, |section| {
-        let (mut pairs, mut keys) = (Vec::new(), Vec::new());
-        let tunnel = sections::tunnel(section, &around, &mut BTreeSet::new(), &mut pairs, &mut keys);
-        check::tunnels(&pairs, &HashMap::new());
+        let mut beside = AmongTunnels::default();
+        let tunnel = sections::tunnel(section, &around, &mut BTreeSet::new(), &mut beside);
+        beside.check(&HashMap::new());
         tunnel
     })
 }

@@ -126,6 +126,31 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The tables of a list, inline or each under its own heading; `None` where it is no such list.
+    pub(super) fn tables(&self, name: &'static str) -> Option<Vec<Section<'a>>> {
+        let field = self.get(name)?;
+        let tables: Option<Vec<(&'a dyn TableLike, _)>> = match (field.item(), field.value()) {
+            (Some(Item::ArrayOfTables(tables)), _) => {
+                Some(tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect())
+            }
+            (_, Some(Value::Array(list))) => {
+                let inline =
+                    |value: &'a Value| Some((value.as_inline_table()? as &dyn TableLike, value.span()));
+                list.iter().map(inline).collect()
+            }
+            _ => None,
+        };
+        let Some(tables) = tables else {
+            field.fail("must be a list of tables", None);
+            return None;
+        };
+        let of = |(number, (table, span)): (usize, (_, Option<Range<usize>>))| {
+            let path = format!("{}[{number}]", self.path_of(name));
+            Section::new(self.source, path, Some(table), span.or(field.span.clone()))
+        };
+        Some(tables.into_iter().enumerate().map(of).collect())
+    }
+
     /// Refuses every field that nobody asked for: by name those of `unavailable`, which the product knows and this
     /// version does not have.
     pub(super) fn finish(self, unavailable: &[&str]) {
@@ -227,12 +252,23 @@ impl<'a> Field<'a> {
         text
     }
 
+    /// The value, where it is text.
+    pub(super) fn as_text(&self) -> Option<&'a str> {
+        self.value().and_then(Value::as_str)
+    }
+
     pub(super) fn boolean(&self) -> Option<bool> {
         let value = self.value().and_then(Value::as_bool);
         if value.is_none() {
             self.fail("must be a truth value", Some("true, false".into()));
         }
         value
+    }
+
+    /// A number, whole or not.
+    pub(super) fn real(&self) -> Option<f64> {
+        let value = self.value()?;
+        value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
     }
 
     /// A whole number of `unit` within `range`.

@@ -1,7 +1,9 @@
 //! The tables of the file, field by field.
 
 use super::{
-    Api, Gateway, Group, PeerAddress, Start, Subnet, Tunnel, Xdp, check, group,
+    Api, Config, Gateway, Group, Peer, PeerAddress, Start, Subnet, Tunnel, Xdp, alarm,
+    bgp::{self, Beside, Inside, asn, bird},
+    check, group,
     health::{Carried, health_check},
     policies::{dead_peer_detection, ike, ipsec},
     reader::{Field, Section},
@@ -19,20 +21,21 @@ use zeroize::Zeroizing;
 /// Where the socket is unless the file says otherwise.
 pub(super) const SOCKET: &str = "/run/adit/adit.sock";
 
-/// Peers that a tunnel might have meant, at most.
-const SHOWN: usize = 20;
+/// Peers or templates that somebody might have meant, at most.
+pub(super) const SHOWN: usize = 20;
 /// Labels of a resource, at most.
 const LABELS: usize = 64;
 /// What only Adit gives a resource.
 pub(super) const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
 
 /// The peers by their names.
-pub(super) type Peers = BTreeMap<String, PeerAddress>;
+pub(super) type Peers = BTreeMap<String, Peer>;
 
 /// What a tunnel refers to.
 pub(super) struct Around<'a> {
     pub(super) gateway: Option<&'a Gateway>,
     pub(super) peers: &'a Peers,
+    pub(super) alarms: alarm::Known<'a>,
     pub(super) keys: &'a Keys<'a>,
 }
 
@@ -42,6 +45,23 @@ pub(crate) struct Keys<'a> {
     pub(crate) psk: &'a dyn Fn(&str) -> Option<Psk>,
     /// The post-quantum pre-shared key as it would be written.
     pub(crate) ppk: &'a dyn Fn(&str) -> Option<Zeroizing<String>>,
+}
+
+/// What is to be checked between tunnels, once all have been read.
+#[derive(Default)]
+pub(super) struct AmongTunnels<'a> {
+    pairs: Vec<check::Subnets<'a>>,
+    strangers: Vec<check::StrangersKey<'a>>,
+    insides: Vec<Inside<'a>>,
+}
+
+impl AmongTunnels<'_> {
+    /// Reports what does not go together, but for tunnels of one group.
+    pub(super) fn check(&self, group_of: &HashMap<&str, &str>) {
+        check::tunnels(&self.pairs, group_of);
+        check::keys_of_strangers(&self.strangers);
+        bgp::insides(&self.insides);
+    }
 }
 
 /// Every key has to be given.
@@ -54,6 +74,7 @@ pub(super) struct Parts<'a> {
     pub(super) peers: Vec<Section<'a>>,
     pub(super) tunnels: Vec<Section<'a>>,
     pub(super) groups: Vec<Section<'a>>,
+    pub(super) alarms: Vec<Section<'a>>,
     /// All tunnels together.
     pub(super) every: Option<Field<'a>>,
 }
@@ -67,27 +88,28 @@ impl<'a> Parts<'a> {
             peers: root.sections("peer"),
             tunnels: root.sections("tunnel"),
             groups: root.sections("group"),
+            alarms: root.sections("alarm"),
             every: root.get("tunnel"),
         };
-        root.finish(&["alarm", "bgp"]);
+        root.finish(&[]);
         parts
     }
 }
 
-/// Reads everything; `None` when a part without which there is nothing to check is missing.
-pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, Vec<Tunnel>, Vec<Group>)> {
-    let gateway = gateway(parts.gateway);
+/// Reads everything, and says nothing of what is to be warned of; `None` when a part without which there is nothing to check is missing.
+pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<Config> {
+    let mut names = BTreeSet::new();
+    let alarms: Vec<_> = parts.alarms.into_iter().filter_map(|s| alarm::alarm(s, &mut names)).collect();
+    let by_name = alarms.iter().map(|alarm| (alarm.name.clone(), alarm.clone())).collect();
+    let gateway = gateway(parts.gateway, Some(&by_name));
     let api = api(parts.api);
     let mut names = BTreeSet::new();
     let peers: Peers = parts.peers.into_iter().filter_map(|s| peer(s, &mut names)).collect();
     let mut names = BTreeSet::new();
-    let (mut pairs, mut strangers) = (Vec::new(), Vec::new());
-    let around = Around { gateway: gateway.as_ref(), peers: &peers, keys };
-    let tunnels: Vec<_> = parts
-        .tunnels
-        .into_iter()
-        .filter_map(|s| tunnel(s, &around, &mut names, &mut pairs, &mut strangers))
-        .collect();
+    let mut beside = AmongTunnels::default();
+    let around = Around { gateway: gateway.as_ref(), peers: &peers, alarms: Some(&by_name), keys };
+    let tunnels: Vec<_> =
+        parts.tunnels.into_iter().filter_map(|s| tunnel(s, &around, &mut names, &mut beside)).collect();
     let slots: usize = tunnels.iter().map(|t| t.groups().len()).sum();
     if slots > MAX_POLICIES
         && let Some(f) = parts.every
@@ -102,9 +124,8 @@ pub(super) fn read(parts: Parts<'_>, keys: &Keys<'_>) -> Option<(Gateway, Api, V
         .iter()
         .flat_map(|g| g.members.iter().map(|member| (member.as_str(), g.name.as_str())))
         .collect();
-    check::tunnels(&pairs, &group_of);
-    check::keys_of_strangers(&strangers);
-    Some((gateway?, api?, tunnels, groups))
+    beside.check(&group_of);
+    Some(Config { gateway: gateway?, api: api?, tunnels, groups, alarms, warnings: Vec::new() })
 }
 
 /// What is said where the SPD has no room for all tunnels.
@@ -112,7 +133,7 @@ pub(super) fn too_many_slots(slots: usize) -> String {
     format!("need {slots} slots of the SPD, one each, with ikev1 one for each pair of subnets")
 }
 
-pub(super) fn gateway(s: Section<'_>) -> Option<Gateway> {
+pub(super) fn gateway(s: Section<'_>, alarms: alarm::Known<'_>) -> Option<Gateway> {
     let name = s.require("name").and_then(|f| name(&f));
     let addresses = s.require("address").map(|f| {
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -145,12 +166,24 @@ pub(super) fn gateway(s: Section<'_>) -> Option<Gateway> {
         f.word(&[("standalone".into(), ())], &["primary-backup"]);
     }
     let ike = endpoint(s.section("ike"));
+    let bird = bird(s.section("bird"));
     let xdp =
         s.get("xdp").map_or(Some(Xdp::Auto), |f| f.word(&Xdp::WORDS.map(|(w, x)| (w.to_owned(), x)), &[]));
+    let alarm_template = alarm::of_gateway(&s, alarms);
     remark_and_labels(&s);
-    s.finish(&[&GENERATED[..], &["alarm_template", "bgp", "asn"]].concat());
+    s.finish(&GENERATED);
     let addresses = addresses.filter(|a| !a.is_empty())?;
-    Some(Gateway { name: name?, addresses, wan: wan?, lan: lan?, local_id, xdp: xdp?, ike: ike? })
+    Some(Gateway {
+        name: name?,
+        addresses,
+        wan: wan?,
+        lan: lan?,
+        local_id,
+        alarm_template,
+        xdp: xdp?,
+        ike: ike?,
+        bird: bird?,
+    })
 }
 
 /// IKE as a whole.
@@ -255,7 +288,7 @@ fn api(s: Section<'_>) -> Option<Api> {
     })
 }
 
-pub(super) fn peer(mut s: Section<'_>, names: &mut BTreeSet<String>) -> Option<(String, PeerAddress)> {
+pub(super) fn peer(mut s: Section<'_>, names: &mut BTreeSet<String>) -> Option<(String, Peer)> {
     let name = unique_name(&mut s, "peer", names);
     let address = s.require("address").and_then(|f| {
         let text = f.text()?;
@@ -265,17 +298,17 @@ pub(super) fn peer(mut s: Section<'_>, names: &mut BTreeSet<String>) -> Option<(
         }
         address
     });
+    let asn = s.get("asn").map_or(Some(None), |f| asn(&f).map(Some));
     remark_and_labels(&s);
-    s.finish(&[&GENERATED[..], &["asn"]].concat());
-    name.zip(address)
+    s.finish(&GENERATED);
+    Some((name?, Peer { address: address?, asn: asn? }))
 }
 
 pub(super) fn tunnel<'a>(
     mut s: Section<'a>,
     around: &Around<'_>,
     names: &mut BTreeSet<String>,
-    pairs: &mut Vec<check::Subnets<'a>>,
-    keys: &mut Vec<check::StrangersKey<'a>>,
+    beside: &mut AmongTunnels<'a>,
 ) -> Option<Tunnel> {
     let gateway = around.gateway;
     let name = unique_name(&mut s, "tunnel", names);
@@ -288,7 +321,7 @@ pub(super) fn tunnel<'a>(
         }
         found
     });
-    let address = peer.map(|(_, address)| address);
+    let address = peer.map(|(_, peer)| &peer.address);
     let traffic = traffic(&mut s);
     let psk_field = s.get("psk").map(Field::secret);
     let psk = match &psk_field {
@@ -350,6 +383,21 @@ pub(super) fn tunnel<'a>(
         Some(_) => health_check(s.section("health_check"), &carried).map(Some),
         None => Some(None),
     };
+    let bgp_field = s.get("bgp");
+    let bgp = match &bgp_field {
+        Some(f) => {
+            let routes = traffic.remote_field.clone().zip(traffic.routes.as_deref());
+            let peer = peer.map(|(name, peer)| (name.as_str(), peer.asn));
+            bgp::bgp(f, s.section("bgp"), &Beside { routes, peer }).map(|bgp| Some(Box::new(bgp)))
+        }
+        None => Some(None),
+    };
+    if let (Some(name), Some(field), Some(Some(bgp))) = (&name, &bgp_field, &bgp)
+        && enabled != Some(false)
+    {
+        let (tunnel, field, network) = (name.clone(), field.clone(), bgp.inside_cidr);
+        beside.insides.push(Inside { tunnel, field, network });
+    }
     let local_id = match local_id {
         None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
         Some(given) => given,
@@ -372,7 +420,7 @@ pub(super) fn tunnel<'a>(
         && comes_from_anywhere
         && (ike.version, ike.mode) == (Version::Ikev1, Mode::Main)
     {
-        keys.push(check::StrangersKey {
+        beside.strangers.push(check::StrangersKey {
             tunnel: name.clone(),
             field,
             psk: psk.clone(),
@@ -381,26 +429,28 @@ pub(super) fn tunnel<'a>(
     }
     if let (Some(name), Some(local), Some(remote)) = (&name, traffic.local_field, traffic.remote_field) {
         let remote_subnets = traffic.routes.as_ref().unwrap_or(&traffic.remote);
-        pairs.push(check::Subnets {
+        beside.pairs.push(check::Subnets {
             tunnel: name.clone(),
             peer: address.cloned(),
             enabled: enabled != Some(false),
             by_route: traffic.routes.is_some(),
+            bgp: bgp_field.is_some(),
             local: (local, traffic.local.clone()),
             remote: (remote, remote_subnets.clone()),
             check: s.get("health_check").zip(health.flatten().map(|check| (check.source, check.destination))),
         });
     }
+    let alarm_template = alarm::of_tunnel(&s, around.alarms);
     remark_and_labels(&s);
-    s.finish(&[&GENERATED[..], &["bgp", "group", "alarm_template"]].concat());
-    let (peer_name, address) = peer?;
+    s.finish(&[&GENERATED[..], &["group"]].concat());
+    let (peer_name, peer) = peer?;
     let phase2 = phase2?;
     Some(Tunnel {
         name: name?,
         enabled: enabled?,
         local: local??,
         peer_name: peer_name.clone(),
-        peer: address.clone(),
+        peer: peer.address.clone(),
         local_id: local_id?,
         peer_id: peer_id?,
         local_subnets: traffic.local,
@@ -420,15 +470,22 @@ pub(super) fn tunnel<'a>(
         dpd: dpd?,
         dpd_action: dpd_action?,
         health_check: health?,
+        alarm_template,
+        bgp: bgp?,
     })
 }
 
-/// What every resource may have for people: 0..256 characters, and words of one's own.
+/// What every resource may have for people: 0..256 printable characters, and words of one's own. Others see them in their
+/// terminals.
 pub(super) fn remark_and_labels(s: &Section<'_>) {
     if let Some(f) = s.get("remark")
-        && f.text().is_some_and(|text| text.chars().count() > 256)
+        && let Some(text) = f.text()
     {
-        f.refuse_whole("is too long", "0..256 characters");
+        match (text.chars().count() > 256, text.contains(char::is_control)) {
+            (true, _) => f.refuse_whole("is too long", "0..256 characters"),
+            (_, true) => f.fail("is not a remark", Some("0..256 printable characters in one line".into())),
+            _ => {}
+        }
     }
     let labels = s.section("labels");
     for (key, f) in labels.fields() {
@@ -481,7 +538,12 @@ fn interface(f: &Field<'_>) -> Option<String> {
 }
 
 pub(super) fn id(f: &Field<'_>) -> Option<Id> {
-    parsed(f, "is not an identity", Some("an IP address, a host name, user@host, keyid:HEX"))
+    let id: Id = parsed(f, "is not an identity", Some("an IP address, a host name, user@host, keyid:HEX"))?;
+    if !id.fits() {
+        f.refuse_whole("is longer than an identity may be", &format!("1..{} octets", Id::LONGEST));
+        return None;
+    }
+    Some(id)
 }
 
 pub(super) fn parsed<T: std::str::FromStr>(f: &Field<'_>, message: &str, allowed: Option<&str>) -> Option<T> {

@@ -57,9 +57,6 @@ fn everything_that_is_wrong_is_said_at_once() {
 fn what_is_not_built_is_refused_by_name() {
     for (table, line, field) in [
         ("[gateway]", "model = \"primary-backup\"", "gateway.model"),
-        ("[gateway]", "alarm_template = \"x\"", "gateway.alarm_template"),
-        ("[[peer]]", "asn = 65001", "peer \"b\".asn"),
-        ("[[tunnel]]", "bgp = { local_asn = 1 }", "tunnel \"a-b\".bgp"),
         ("[[tunnel]]", "group = \"g\"", "tunnel \"a-b\".group"),
         ("[[tunnel]]", "id = \"x\"", "tunnel \"a-b\".id"),
         ("[tunnel.ipsec]", "tfc = 1400", "tunnel \"a-b\".ipsec.tfc"),
@@ -99,6 +96,13 @@ fn a_health_check_lies_in_what_the_tunnel_carries() {
         let said = error(&checked(lines));
         assert!(said.contains(&format!("health_check.{field}: ")) && said.contains(words), "{said}");
     }
+    let by_route = GOOD
+        .replace("local_subnets = [\"10.1.0.0/16\"]", "routing_mode = \"route\"")
+        .replace("remote_subnets", "routes");
+    let said = error(&format!(
+        "{by_route}[tunnel.health_check]\ndestination = \"198.51.100.1\"\nsource = \"10.1.0.1\"\n"
+    ));
+    assert!(said.contains("asks 198.51.100.1, where the peer of tunnel \"a-b\" is itself"), "{said}");
 }
 
 #[test]
@@ -290,10 +294,22 @@ fn the_way_of_packets_is_one_of_five() {
         let mut rules = std::collections::BTreeSet::new();
         config.tunnels.iter().for_each(|t| crate::rules::block(&config.gateway, t, &mut rules));
         let rules = rules.len();
-        let pairs: usize =
-            config.tunnels.iter().map(|t| t.local_subnets.len() * t.remote_subnets.len()).sum();
+        let pairs: usize = config.tunnels.iter().map(|t| t.pairs().count()).sum();
         assert_eq!(rules, if xdp == Xdp::None { 2 * pairs } else { 0 });
     }
+    // By route, what is routed is blocked and nothing else; no rule is of two families.
+    let by_route = with("[gateway]", "xdp = \"none\"")
+        .replace("local_subnets = [\"10.1.0.0/16\"]", "routing_mode = \"route\"")
+        .replace("remote_subnets = [\"10.2.0.0/16\"]", "routes = [\"10.2.0.0/16\", \"2001:db8:2::/48\"]");
+    let config = parse(&by_route).unwrap();
+    let mut rules = std::collections::BTreeSet::new();
+    crate::rules::block(&config.gateway, &config.tunnels[0], &mut rules);
+    let mut rules: Vec<_> = rules.iter().map(|r| format!("{} {}", r.from, r.to)).collect();
+    rules.sort();
+    assert_eq!(
+        rules,
+        ["0.0.0.0/0 10.2.0.0/16", "10.2.0.0/16 0.0.0.0/0", "2001:db8:2::/48 ::/0", "::/0 2001:db8:2::/48"]
+    );
     let said = error(&with("[gateway]", "xdp = \"native\""));
     assert!(said.contains("gateway.xdp: is unknown") || said.contains("native"), "{said}");
     assert!(said.contains("allowed: auto, zero-copy, driver, generic, none"), "{said}");

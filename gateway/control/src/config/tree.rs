@@ -1,12 +1,16 @@
 //! Tables of the file and objects of JSON, one as the other: what the reader checks is the same for both.
 
 use serde_json::{Map, Number, Value as Json};
-use toml_edit::{Array, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, TableLike, Value};
 
 /// An object as the table that a file would have. What is null is not there.
 pub(crate) fn table(object: &Map<String, Json>) -> Table {
     let item = |json: &Json| match json {
         Json::Object(fields) => Some(Item::Table(table(fields))),
+        Json::Array(list) if !list.is_empty() && list.iter().all(Json::is_object) => {
+            let tables = list.iter().filter_map(Json::as_object).map(table);
+            Some(Item::ArrayOfTables(tables.collect::<ArrayOfTables>()))
+        }
         other => value(other).map(Item::Value),
     };
     // A name leads what it names.

@@ -9,7 +9,7 @@ use crate::{
     tunnel::{ConnectionGroup, ConnectionGroups, Fitness, Tunnel},
 };
 use adit_ike::TunnelId;
-use adit_maps::event::Event;
+use adit_maps::{event::Event, policy::RUN};
 use std::{collections::BTreeSet, time::Instant};
 
 impl Daemon {
@@ -37,22 +37,29 @@ impl Daemon {
         groups.iter().for_each(|group| self.follow_group(group));
     }
 
-    /// Has every group carry on with those members that are fittest now, and frees the slots that no group has.
-    pub(super) fn follow_groups(&mut self) {
-        if let Some(data_plane) = &mut self.data_plane {
-            for slot in data_plane.maps.followers().slots() {
-                if self.groups.owner(slot).is_none() {
-                    data_plane.maps.follow(slot, None);
-                }
+    /// Frees runs of slots that no policy in the maps names any more.
+    pub(super) fn free_runs(&mut self, runs: Vec<u32>) {
+        for first in runs {
+            self.underway.iter_mut().for_each(|underway| underway.free_run(first));
+            if self.groups.free(first)
+                && let Some(data_plane) = &mut self.data_plane
+            {
+                (first..first + RUN).for_each(|slot| data_plane.maps.follow(slot, None));
             }
         }
+    }
+
+    /// Has every group carry on with those members that are fittest now. Runs that no group has any more go on with whom they
+    /// followed for as long as policies in the maps name them.
+    pub(super) fn follow_groups(&mut self) {
+        let (groups, carried) = (&self.groups, &mut self.carried);
+        carried.retain(|id, _| groups.of(*id).is_some());
         let groups: Vec<ConnectionGroup> = self.groups.values().cloned().collect();
         groups.iter().for_each(|group| self.follow_group(group));
     }
 
     fn follow_group(&mut self, group: &ConnectionGroup) {
         let Some(data_plane) = &mut self.data_plane else { return };
-        let before = shares(group, &data_plane.maps);
         let tunnels = &self.tunnels;
         let followed = group.followed(|id, slot| match data_plane.maps.outbound(slot) {
             None => Fitness::None,
@@ -62,17 +69,20 @@ impl Daemon {
         for (slot, leader) in followed {
             data_plane.maps.follow(slot, Some(leader));
         }
-        let after = shares(group, &data_plane.maps);
-        if before == after {
-            return;
-        }
         let name = &group.config().name;
-        for ((id, had, _), (_, has, all)) in before.into_iter().zip(after) {
-            if had != has {
-                let percent = has * 100 / all.max(1);
-                self.tunnels
-                    .with(id, |t| t.say(&format!("carries {percent} % of group {name:?} from now on")));
+        let mut carried = Vec::new();
+        let mut differs = false;
+        for (id, has, all) in shares(group, &data_plane.maps) {
+            let percent = has * 100 / all.max(1);
+            carried.extend(self.tunnels.get(id).map(|t| format!("tunnel {:?} {percent} %", t.config().name)));
+            if self.carried.insert(id, percent).unwrap_or(0) != percent {
+                differs = true;
+                let share = if has == 0 { "nothing".into() } else { format!("{percent} %") };
+                self.tunnels.with(id, |t| t.say(&format!("carries {share} of group {name:?} from now on")));
             }
+        }
+        if differs {
+            self.log.info(format!("group {name:?} is carried otherwise: {}", carried.join(", ")));
         }
     }
 
@@ -94,10 +104,12 @@ impl Daemon {
             };
             let member = |(id, has, all): (TunnelId, usize, usize)| {
                 let tunnel = self.tunnels.get(id)?;
-                let healthy = tunnel.is_healthy();
-                // One that has no SA carries nothing, whatever would be its own.
-                let share = if tunnel.has_ike() { has as f64 / all.max(1) as f64 } else { 0.0 };
-                Some(MemberStatus { tunnel: tunnel.config().name.clone(), healthy, share })
+                let share = has as f64 / all.max(1) as f64;
+                Some(MemberStatus {
+                    tunnel: tunnel.config().name.clone(),
+                    healthy: tunnel.is_healthy(),
+                    share,
+                })
             };
             GroupStatus {
                 name: group.config().name.clone(),
@@ -109,7 +121,7 @@ impl Daemon {
     }
 }
 
-/// What the members of a group carry of its flows.
+/// What the members of a group carry of its flows. One that has no SA carries nothing, whatever would be its own.
 fn shares(group: &ConnectionGroup, maps: &crate::maps::Pinned) -> Vec<(TunnelId, usize, usize)> {
-    group.shares(|slot| maps.followers().leader(slot))
+    group.shares(|slot| maps.followers().leader(slot).filter(|_| maps.outbound(slot).is_some()))
 }

@@ -2,16 +2,21 @@
 
 mod act;
 mod attempts;
+mod bgp;
 mod data_plane;
 mod failover;
+mod follow;
 mod inspect;
 mod negotiate;
+mod pace;
+mod policies;
 mod pool;
 mod probes;
 mod reload;
 mod resume;
 mod run;
 mod sockets;
+mod tell;
 mod tunnels;
 mod write;
 
@@ -22,17 +27,20 @@ pub use write::own_document;
 use crate::{
     config::{self, Config},
     diagnose::{self, Diagnosis, Inspected, Machine},
+    log::GatewayLog,
     nic,
     peer_config::{self, PeerConfigError, PeerFile},
-    status::{Event, LogEntry, Status},
+    status::{Event, LogEntry, Status, TunnelStatus},
     store::{Change, Store},
 };
+use adit_ike::TunnelId;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::{
+    runtime::{Builder, Handle},
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
@@ -72,12 +80,19 @@ pub enum ControlError {
     /// Without routes, what the gateway itself sends to a remote subnet would leave in clear.
     #[error("routes to the remote subnets are no longer kept: {0}")]
     Routes(std::io::Error),
-    /// The system gives no threads for Diffie-Hellman.
+    /// The system gives no threads.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
     /// The tunnels do not fit into the SPD.
     #[error("the tunnels do not fit into the SPD: {0}")]
     Spd(#[from] crate::spd::CompileError),
+    /// A thread of ours has panicked.
+    #[error("a thread that writes policies has ended: {0}")]
+    Panicked(String),
+}
+
+fn panicked(e: tokio::task::JoinError) -> ControlError {
+    ControlError::Panicked(e.to_string())
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {
@@ -102,12 +117,16 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     events: broadcast::Sender<Event>,
     gateway: watch::Receiver<config::Gateway>,
+    log: GatewayLog,
     store: Store,
     file: Option<Arc<Path>>,
 }
 
 enum Command {
-    Status(oneshot::Sender<Status>),
+    /// Everything but some tunnels, and the numbers of those.
+    Status(oneshot::Sender<(Status, Vec<TunnelId>)>),
+    Statuses(Vec<TunnelId>, oneshot::Sender<Vec<TunnelStatus>>),
+    StatusOf(String, oneshot::Sender<Option<TunnelStatus>>),
     Log(String, oneshot::Sender<Option<Vec<LogEntry>>>),
     Configured(String, oneshot::Sender<Option<Configured>>),
     Inspect(String, oneshot::Sender<Option<Box<Inspected>>>),
@@ -162,7 +181,8 @@ pub struct Reloaded {
 }
 
 impl Control {
-    /// Opens the sockets and starts the task. It waits for the data plane's maps, whenever they come, and runs until
+    /// Opens the sockets and starts the task, on a thread of its own: nothing else that this process does makes IKE wait. It
+    /// waits for the data plane's maps, whenever they come, and runs until
     /// [`Control::shutdown`].
     ///
     /// # Errors
@@ -172,21 +192,51 @@ impl Control {
     ) -> Result<(Control, JoinHandle<Result<(), ControlError>>), ControlError> {
         let (commands, receiver) = mpsc::channel(16);
         let (store, file) = (options.store.clone(), options.file.clone().map(Arc::from));
-        let daemon = run::Daemon::new(options).await?;
-        let (events, gateway) = (daemon.tunnels.events(), daemon.gateway.subscribe());
-        Ok((Control { commands, events, gateway, store, file }, tokio::spawn(daemon.run(receiver))))
+        let (begun, told) = oneshot::channel();
+        let others = Handle::current();
+        let task = tokio::task::spawn_blocking(move || {
+            let runtime =
+                Builder::new_current_thread().enable_all().build().map_err(ControlError::Threads)?;
+            runtime.block_on(async {
+                let daemon = run::Daemon::new(options, &others).await?;
+                // Who started it may have gone away: then nobody sends commands, and it ends.
+                let _ = begun.send((daemon.tunnels.events(), daemon.gateway.subscribe(), daemon.log.clone()));
+                daemon.run(receiver).await
+            })
+        });
+        match told.await {
+            Ok((events, gateway, log)) => Ok((Control { commands, events, gateway, log, store, file }, task)),
+            Err(_) => match task.await {
+                Ok(Err(e)) => Err(e),
+                Ok(Ok(())) => Err(ControlError::Threads(std::io::Error::other("it ended at once"))),
+                Err(e) => Err(ControlError::Threads(e.into())),
+            },
+        }
     }
 
-    /// Everything at this moment.
+    /// Everything at this moment. Where there are many tunnels, some are seen a little later than others.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn status(&self) -> Result<Status, Stopped> {
-        let mut status = self.ask(Command::Status).await?;
+        let (mut status, rest) = self.ask(Command::Status).await?;
+        status.tunnels.reserve(rest.len());
+        // IKE has its turn between two asks.
+        for some in rest.chunks(tell::AT_A_TIME) {
+            status.tunnels.extend(self.ask(|answer| Command::Statuses(some.to_vec(), answer)).await?);
+        }
         // Asked for here and not by the task, which IKE waits for.
         let mut nics = nic::all().await;
         status.ports.iter_mut().for_each(|port| port.nic = nics.remove(&port.interface));
         Ok(status)
+    }
+
+    /// One tunnel at this moment; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn tunnel_status(&self, tunnel: &str) -> Result<Option<TunnelStatus>, Stopped> {
+        self.ask(|answer| Command::StatusOf(tunnel.to_owned(), answer)).await
     }
 
     /// The connection log of a tunnel, oldest first; `None` when there is no such tunnel.
@@ -195,6 +245,11 @@ impl Control {
     /// [`Stopped`].
     pub async fn log(&self, tunnel: &str) -> Result<Option<Vec<LogEntry>>, Stopped> {
         self.ask(|answer| Command::Log(tunnel.to_owned(), answer)).await
+    }
+
+    /// The gateway's own log.
+    pub fn gateway_log(&self) -> &GatewayLog {
+        &self.log
     }
 
     /// Why a tunnel does not do what it should, from `status`, which is of this moment, and from what the machine says;
@@ -212,7 +267,7 @@ impl Control {
         Ok(Some(diagnose::diagnose(shown, status, &inspected, &machine)))
     }
 
-    /// What happens to the tunnels from now on. Who does not keep up misses the oldest.
+    /// What happens to the tunnels and to the gateway from now on. Who does not keep up misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

@@ -92,7 +92,13 @@ impl Daemon {
                         let advice = Some(cause.advice(phase));
                         t.failed(now, phase, Some(exchange.to_string()), initiator, &cause, advice);
                     })),
-                    None => tracing::debug!(%peer, "{exchange} failed: {cause}"),
+                    None => {
+                        let who = peer.ip().to_canonical();
+                        self.log.refused(
+                            &format!("peer {who}"),
+                            format!("{who} was refused in {exchange}: {cause}"),
+                        );
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::{
     echo::{self, Echo},
     routes::DEVICE,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -45,7 +45,9 @@ impl Probes {
             *of_family = Some((socket, task));
         }
         let Some((socket, _)) = of_family else { return Ok(()) };
-        let sent = socket.try_send_to(&packet, SocketAddr::new(destination, 0)).map(drop);
+        // Not by the runtime's own call, which refuses to send before it has seen a new socket writable.
+        let to = SocketAddr::new(destination, 0).into();
+        let sent = SockRef::from(socket.as_ref()).send_to(&packet, &to).map(drop);
         // Another device of the same name is another device.
         if sent.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENODEV)) {
             self.close();

@@ -1,20 +1,15 @@
 //! From one desired state to the next: what differs, tunnel by tunnel.
 
-use super::{ControlError, Reloaded, run::Daemon};
+use super::{ControlError, data_plane::Policies, run::Daemon, tunnels::Tunnels};
 use crate::{
     config::{self, Gateway},
-    memory,
     spd::{self, CompileError, Tables},
     store::{Change, GatewayChange},
     tunnel::{ConnectionGroups, Groups, Slots, Tunnel, policies},
 };
-use adit_ike::{Endpoint, TunnelId};
-use getrandom::SysRng;
-use rand_core::UnwrapErr;
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use adit_ike::TunnelId;
+use std::collections::{HashMap, HashSet};
+use tokio::sync::oneshot;
 
 /// Why a change is refused. What runs goes on.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +27,12 @@ pub enum ReloadError {
     #[error("the tunnels do not fit into the SPD: {0}; everything goes on as it was")]
     Spd(#[from] CompileError),
     /// The maps refused in the middle of it.
-    #[error("what is configured is applied in part: {0}; the next reload completes it")]
-    Applied(ControlError),
+    #[error("what is configured is applied in part: {0}; it is tried again every 5 s")]
+    Applied(String),
 }
 
 /// What becomes of one tunnel of a change.
-enum Step {
+pub(super) enum Step {
     Add(TunnelId, Groups),
     /// But for names it is what it was.
     Keep(TunnelId),
@@ -45,17 +40,34 @@ enum Step {
 }
 
 /// A change, as it will be.
-struct Next {
+pub(super) struct Next {
     /// One for each tunnel of the change.
-    steps: Vec<Step>,
-    removed: Vec<TunnelId>,
-    slots: Slots,
-    groups: ConnectionGroups,
+    pub(super) steps: Vec<Step>,
+    pub(super) removed: Vec<TunnelId>,
+    pub(super) slots: Slots,
+    pub(super) groups: ConnectionGroups,
 }
 
 impl Daemon {
-    /// Whether a change can be followed. Nothing is touched.
-    pub(super) fn plan(&mut self, change: &Change) -> Result<(), ReloadError> {
+    /// Answers whether a change can be followed. Nothing is touched.
+    pub(super) fn plan(&mut self, change: &Change, answer: oneshot::Sender<Result<(), ReloadError>>) {
+        let planned = self.policies_after(change).map(|wanted| {
+            let spd = self.data_plane.as_ref().map(|data_plane| data_plane.spd());
+            move || match spd {
+                Some(spd) => spd.plan(&wanted),
+                None => spd::plan(wanted.least(), &Tables::default()).map(drop),
+            }
+        });
+        // Who asked may have gone away.
+        match planned {
+            Err(e) => drop(answer.send(Err(e))),
+            // Compiling thousands of policies takes longer than IKE waits.
+            Ok(plan) => drop(tokio::task::spawn_blocking(|| answer.send(plan().map_err(ReloadError::from)))),
+        }
+    }
+
+    /// What the SPD is to say when a change is followed.
+    fn policies_after(&mut self, change: &Change) -> Result<Policies, ReloadError> {
         if let Some(fields) = self.needs_restart(change) {
             return Err(ReloadError::Restart(fields));
         }
@@ -72,115 +84,28 @@ impl Daemon {
             })
             .collect();
         let removed: HashSet<TunnelId> = next.removed.iter().copied().collect();
-        let kept = self.order.iter().filter(|id| !removed.contains(id)).filter_map(|id| {
-            let groups = changed.get(id).copied().or_else(|| self.tunnels.get(*id).map(Tunnel::groups));
-            Some((*id, groups?))
-        });
-        let added = next.steps.iter().filter_map(|step| match step {
-            Step::Add(id, groups) => Some((*id, groups)),
-            Step::Change(..) | Step::Keep(_) => None,
-        });
-        let wanted = policies(kept.chain(added), &next.groups);
-        match &self.data_plane {
-            Some(data_plane) => drop(data_plane.plan(&wanted)?),
-            None => drop(spd::plan(&wanted, &Tables::default())?),
-        }
-        Ok(())
+        let kept = || {
+            self.order.iter().filter(|id| !removed.contains(id)).filter_map(|id| {
+                let groups = changed.get(id).copied().or_else(|| self.tunnels.get(*id).map(Tunnel::groups));
+                Some((*id, groups?))
+            })
+        };
+        let added = || {
+            next.steps.iter().filter_map(|step| match step {
+                Step::Add(id, groups) => Some((*id, groups)),
+                Step::Change(..) | Step::Keep(_) => None,
+            })
+        };
+        let wanted = |learned| policies(kept().chain(added()), &next.groups, learned);
+        let learned = kept().any(|(_, groups)| groups.learned().next().is_some());
+        Ok(Policies { all: wanted(true), configured: learned.then(|| wanted(false)) })
     }
 
-    /// Follows a change that [`Daemon::plan`] has found possible. Tunnels that are not in it are not looked at.
-    pub(super) async fn follow(&mut self, change: &Change) -> Result<Reloaded, ReloadError> {
-        let now = Instant::now();
-        let next = self.next(change)?;
-        self.slots = next.slots;
-        if let Some(groups) = &change.groups {
-            self.options.config.groups.clone_from(groups);
-        }
-        if let Some(gateway) = gateway_after(change) {
-            if !self.options.config.gateway.is_there() {
-                // What IKE as a whole is to do was not known before. No tunnel can be without a gateway.
-                self.endpoint = Endpoint::new(gateway.ike.clone(), Box::new(UnwrapErr(SysRng)));
-            }
-            self.options.config.gateway = gateway;
-        }
-        if let Some(api) = &change.api {
-            self.options.config.api = api.clone();
-        }
-        let mut done = Reloaded::default();
-        let mut begin = Vec::new();
-        for id in next.removed {
-            self.endpoint.remove_tunnel(now, id);
-            self.discard_events(id);
-            let removed = self.tunnels.remove(id);
-            self.stale.extend(removed.iter().flat_map(|t| t.groups().slots()));
-            done.removed.extend(removed.map(|t| t.config().name.clone()));
-            self.order.retain(|known| *known != id);
-            self.gone.push(id);
-        }
-        for ((_, tunnel), step) in change.tunnels.iter().zip(next.steps) {
-            match step {
-                Step::Add(id, groups) => {
-                    done.added.push(tunnel.name.clone());
-                    self.tunnels.insert(Tunnel::new(id, tunnel.clone(), groups));
-                    self.order.push(id);
-                    begin.push(id);
-                }
-                Step::Keep(id) => self.rename(id, tunnel),
-                Step::Change(id, groups) => {
-                    done.changed.push(tunnel.name.clone());
-                    let before = self.tunnels.get(id).map(Tunnel::groups);
-                    self.stale.extend(before.into_iter().flat_map(Groups::slots));
-                    self.endpoint.remove_tunnel(now, id);
-                    self.tunnels.rename(id, tunnel);
-                    self.tunnels.with(id, |running| {
-                        running.reconfigure(tunnel.clone(), groups);
-                        running.reset("configured anew");
-                    });
-                    self.discard_events(id);
-                    begin.push(id);
-                }
-            }
-        }
-        self.groups = next.groups;
-        // Before policies name their slots.
-        self.follow_groups();
-        done.unchanged = self.tunnels.len() - done.added.len() - done.changed.len();
-        // Good-byes leave from where the tunnels were.
-        self.drain(now);
-        let Gateway { addresses, ike, .. } = &self.options.config.gateway;
-        let listens = self.sockets.change(addresses, ike).await;
-        self.gateway.send_if_modified(|told| {
-            let differs = *told != self.options.config.gateway;
-            told.clone_from(&self.options.config.gateway);
-            differs
-        });
-        self.route();
-        let protected = self.protect().await;
-        if protected.is_ok() {
-            for id in std::mem::take(&mut self.gone) {
-                self.totals.remove(&id);
-                if let Some(data_plane) = &mut self.data_plane {
-                    data_plane.sadb.forget(id);
-                }
-            }
-        }
-        for id in begin {
-            self.begin(now, id);
-        }
-        self.drain(now);
-        tracing::info!(
-            added = done.added.len(),
-            changed = done.changed.len(),
-            removed = done.removed.len(),
-            unchanged = done.unchanged,
-            "configuration changed"
-        );
-        // Reading thousands of tunnels takes many times their size for a moment.
-        drop(tokio::task::spawn_blocking(memory::give_back));
-        listens.and(protected).map(|()| done).map_err(ReloadError::Applied)
-    }
-
-    fn next(&mut self, change: &Change) -> Result<Next, ReloadError> {
+    /// What becomes of each tunnel of a change.
+    ///
+    /// # Errors
+    /// When there is no slot for one.
+    pub(super) fn next(&mut self, change: &Change) -> Result<Next, ReloadError> {
         let mut slots = self.slots.clone();
         let mut steps = Vec::with_capacity(change.tunnels.len());
         for (before, tunnel) in &change.tunnels {
@@ -217,10 +142,12 @@ impl Daemon {
     }
 
     /// Takes the names of a tunnel that is the same in all else. What is kept for a later process has them as well.
-    fn rename(&mut self, id: TunnelId, tunnel: &config::Tunnel) {
-        let before = self.tunnels.get(id).map(|running| running.config().name.clone());
+    pub(super) fn rename(&mut self, id: TunnelId, tunnel: &config::Tunnel) {
+        let kept =
+            |all: &Tunnels| all.get(id).map(|running| (running.config().name.clone(), running.is_silent()));
+        let before = kept(&self.tunnels);
         self.tunnels.rename(id, tunnel);
-        if before.as_ref() != Some(&tunnel.name) {
+        if before != kept(&self.tunnels) {
             self.keep(id);
         }
     }
@@ -229,12 +156,6 @@ impl Daemon {
     fn needs_restart(&self, change: &Change) -> Option<String> {
         let running = &self.options.config;
         let mut changed = Vec::new();
-        match &change.gateway {
-            GatewayChange::Now(next) if running.gateway.is_there() && running.gateway.ike != next.ike => {
-                changed.push("gateway.ike");
-            }
-            GatewayChange::Same | GatewayChange::Gone | GatewayChange::Now(_) => {}
-        }
         if let Some(api) = &change.api {
             let fields = [
                 ("api.socket", running.api.socket != api.socket),
@@ -249,7 +170,7 @@ impl Daemon {
 }
 
 /// What the gateway is after a change that has to do with it.
-fn gateway_after(change: &Change) -> Option<Gateway> {
+pub(super) fn gateway_after(change: &Change) -> Option<Gateway> {
     match &change.gateway {
         GatewayChange::Same => None,
         GatewayChange::Now(gateway) => Some(Gateway::clone(gateway)),

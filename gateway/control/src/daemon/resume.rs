@@ -5,7 +5,7 @@
 
 use super::{data_plane::DataPlane, run::Daemon, tunnels::Tunnels};
 use crate::{
-    config,
+    config::{self, Subnet},
     kept::{Keeper, Kept},
     sadb::Totals,
     spd::CompileError,
@@ -148,7 +148,9 @@ impl Daemon {
         let mut resumed = HashSet::new();
         let mut gone = other;
         // What is in the maps of the groups seals, and goes on.
-        self.groups.resume(|(local, remote)| data_plane.slot_of(&local.prefix(), &remote.prefix()));
+        let named =
+            |(local, remote): &(Subnet, Subnet)| data_plane.slot_of(&local.prefix(), &remote.prefix());
+        self.groups.resume(named, &data_plane.slots());
         let policies = self.policies();
         let data_plane = self.data_plane.insert(data_plane);
         for kept in &gone {
@@ -177,17 +179,20 @@ impl Daemon {
         data_plane.adopt();
         self.follow_groups();
         let Some(data_plane) = &mut self.data_plane else { return Ok(()) };
-        let spent = data_plane.take_over(&policies).await?;
+        let spent = data_plane.take_over(policies).await?;
         self.spent_spis.extend(spent);
         for kept in gone {
             self.dismiss(now, &kept);
         }
-        tracing::info!(tunnels = self.tunnels.len(), resumed = resumed.len(), "the data plane is there");
+        let (all, resumed_count) = (self.tunnels.len(), resumed.len());
+        self.log
+            .info(format!("the data plane is there with its maps: {resumed_count} of {all} tunnels go on"));
         for id in self.order.clone() {
             if !resumed.contains(&id) {
                 self.begin(now, id);
             }
         }
+        self.all_have_begun();
         Ok(())
     }
 

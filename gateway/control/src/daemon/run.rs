@@ -2,8 +2,11 @@
 
 use super::{
     Command, Configured, ControlError, Options,
-    data_plane::DataPlane,
+    data_plane::{DataPlane, Policies},
+    follow::Underway,
     negotiate::Done,
+    pace::Pace,
+    policies::{Following, Writing, next_written},
     pool::Pool,
     probes::Probes,
     resume::{self, Legacy},
@@ -11,14 +14,16 @@ use super::{
     tunnels::Tunnels,
 };
 use crate::{
+    bird::{self, Goal, Learned, Report, Sessions},
     config::Gateway,
     echo::Echo,
     kept::Keeper,
+    links,
+    log::GatewayLog,
     memory,
     routes::{self, Interfaces, Wanted},
     sadb::Totals,
     spd::{self, Policy, Tables},
-    status::{ExchangeCount, GatewayStatus, IkeStatus, PortStatus, Status, timestamp},
     tunnel::{ConnectionGroups, Slots, Tunnel, policies},
 };
 use adit_ike::{Endpoint, ExchangeResult, ExchangeType, Path, TunnelId};
@@ -26,17 +31,20 @@ use adit_maps::event::Event;
 use getrandom::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep_until, timeout},
+    task::{JoinHandle, yield_now},
+    time::{MissedTickBehavior, interval, interval_at, sleep_until, timeout},
 };
 
-/// How often the maps are looked for until they are there.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the maps are looked for until they are there: at first, and when they have not come for a while.
+const LOOK: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+/// How often they are looked for at first.
+const LOOKS: u32 = 150;
 /// How often counters are looked at.
 const POLL: Duration = Duration::from_secs(1);
 /// How often they are where a Child SA ends after some bytes or packets.
@@ -44,7 +52,7 @@ const POLL_LIMITS: Duration = Duration::from_millis(100);
 /// How long policies that are to change are collected.
 const COLLECT: Duration = Duration::from_millis(5);
 /// How long until the next try after a map has refused them.
-const AGAIN: Duration = Duration::from_secs(5);
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 /// How many datagrams and results are taken in before what follows from them is brought out.
 const BATCH: usize = 64;
 /// How long peers have to answer our good-bye.
@@ -54,6 +62,8 @@ const GOOD_BYE: Duration = Duration::from_secs(1);
 pub(super) struct Daemon {
     pub(super) options: Options,
     pub(super) endpoint: Endpoint,
+    /// What happens to the gateway itself.
+    pub(super) log: GatewayLog,
     /// What the gateway is, for whoever runs its data plane.
     pub(super) gateway: watch::Sender<Gateway>,
     pub(super) sockets: Sockets,
@@ -63,9 +73,17 @@ pub(super) struct Daemon {
     /// The tunnels in the order of the configuration.
     pub(super) order: Vec<TunnelId>,
     pub(super) groups: ConnectionGroups,
+    /// What each member of a group last carried of it, in percent.
+    pub(super) carried: HashMap<TunnelId, usize>,
     pub(super) data_plane: Option<DataPlane>,
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) probes: Probes,
+    /// What BIRD is to do.
+    pub(super) bird: watch::Sender<Goal>,
+    /// What it has learned.
+    pub(super) learned: Learned,
+    /// How its sessions are, as it last said.
+    pub(super) sessions: Option<Sessions>,
     pub(super) done: mpsc::UnboundedSender<Done>,
     pub(super) refused_reload: Option<String>,
     /// Removed tunnels whose policies may still be in the maps.
@@ -73,7 +91,22 @@ pub(super) struct Daemon {
     /// Slots that no tunnel has any more, and that policies in the maps may still name.
     pub(super) stale: Vec<u32>,
     /// When policies in the maps are to follow what peers have narrowed Child SAs to.
-    policies_due: Option<Instant>,
+    pub(super) policies_due: Option<Instant>,
+    /// Policies that are being written.
+    pub(super) writing: Option<Writing>,
+    /// Whether others are to be written after that.
+    pub(super) unwritten: bool,
+    /// Changes that those are of.
+    pub(super) waiting: Vec<Following>,
+    /// A change that is being followed.
+    pub(super) underway: Option<Underway>,
+    /// Tunnels that it has changed so far, and that begin when it is through.
+    pub(super) changed: Vec<TunnelId>,
+    /// Tunnels that are to begin.
+    pub(super) beginning: BTreeSet<TunnelId>,
+    /// New tunnels whose policies are not in the maps yet.
+    pub(super) creating: HashSet<TunnelId>,
+    pub(super) pace: Pace,
     /// What the tunnels had done in all when there last was a data plane.
     pub(super) totals: HashMap<TunnelId, Totals>,
     /// Where what a later process needs is kept.
@@ -84,16 +117,21 @@ pub(super) struct Daemon {
     /// use sequence numbers twice.
     pub(super) spent_spis: HashSet<u32>,
     next_id: u32,
-    interfaces: Interfaces,
+    pub(super) interfaces: Interfaces,
     routes: JoinHandle<std::io::Result<()>>,
-    started: SystemTime,
+    pub(super) started: SystemTime,
     datagrams: mpsc::Receiver<(Path, Vec<u8>)>,
     echoes: mpsc::Receiver<Echo>,
+    reports: mpsc::Receiver<Report>,
     finished: mpsc::UnboundedReceiver<Done>,
 }
 
 impl Daemon {
-    pub(super) async fn new(options: Options) -> Result<Self, ControlError> {
+    /// What there is before there is a data plane. What takes long and is not IKE's is done by `others`.
+    ///
+    /// # Errors
+    /// As [`super::Control::start`].
+    pub(super) async fn new(options: Options, others: &Handle) -> Result<Self, ControlError> {
         let ike = options.config.gateway.ike.clone();
         // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
         let (received, datagrams) = mpsc::channel(1024);
@@ -107,26 +145,44 @@ impl Daemon {
         let gateway = watch::Sender::new(options.config.gateway.clone());
         let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config.gateway, configured));
         let (heard, echoes) = mpsc::channel(1024);
+        let (bird, bird_goal) = watch::channel(Goal::default());
+        let (tells, reports) = mpsc::channel(16);
+        others.spawn(bird::keep(bird_goal, tells));
         let interfaces = Interfaces::default();
-        let routes = tokio::spawn(routes::keep(wanted_receiver, interfaces.clone()));
+        let routes = others.spawn(routes::keep(wanted_receiver, interfaces.clone()));
+        let tunnels = Tunnels::default();
+        let log = GatewayLog::new(tunnels.events());
         let mut daemon = Daemon {
             // Without randomness no key may be made: SysRng fails only where the kernel has no getrandom(2).
             endpoint: Endpoint::new(ike, Box::new(UnwrapErr(SysRng))),
+            log,
             gateway,
             sockets,
-            tunnels: Tunnels::default(),
+            tunnels,
             pool,
             slots: Slots::default(),
             order: Vec::new(),
             groups: ConnectionGroups::default(),
+            carried: HashMap::new(),
             data_plane: None,
             wanted,
             probes: Probes::new(heard),
+            bird,
+            learned: Learned::new(),
+            sessions: None,
             done,
             refused_reload: None,
             gone: Vec::new(),
             stale: Vec::new(),
             policies_due: None,
+            writing: None,
+            unwritten: false,
+            waiting: Vec::new(),
+            underway: None,
+            changed: Vec::new(),
+            beginning: BTreeSet::new(),
+            creating: HashSet::new(),
+            pace: Pace::default(),
             totals: HashMap::new(),
             keeper: None,
             legacy: Legacy::default(),
@@ -137,6 +193,7 @@ impl Daemon {
             started: SystemTime::now(),
             datagrams,
             echoes,
+            reports,
             finished,
             options,
         };
@@ -150,13 +207,33 @@ impl Daemon {
         daemon.order = tunnels.iter().map(Tunnel::id).collect();
         tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
         daemon.groups = daemon.next_groups(&daemon.options.config.groups)?;
-        spd::plan(&daemon.policies(), &Tables::default())?;
+        // Whatever an earlier process left BIRD with: what is learned and does not fit is left out.
+        spd::plan(&daemon.configured_policies(), &Tables::default())?;
+        if daemon.tunnels.values().any(|tunnel| tunnel.config().bgp.is_some()) {
+            match bird::learned_now().await {
+                Ok(learned) => daemon.resume_learned(learned),
+                Err(e) => tracing::warn!("what BGP has learned is not known: {e}"),
+            }
+        }
+        daemon.follow_bgp();
         memory::give_back();
+        let name = match &daemon.options.config.gateway {
+            gateway if gateway.is_there() => format!("gateway {:?}", gateway.name),
+            _ => "no gateway yet".into(),
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let tunnels = match daemon.tunnels.len() {
+            1 => "1 tunnel".into(),
+            count => format!("{count} tunnels"),
+        };
+        daemon.log.info(format!("control {version} starts: {name}, {tunnels}"));
+        others.spawn(links::watch(daemon.gateway.subscribe(), daemon.log.clone()));
         Ok(daemon)
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), ControlError> {
-        let mut look = interval(LOOK);
+        let mut look = interval(LOOK[0]);
+        let mut looks = 0;
         let mut poll = interval(POLL);
         let mut limits = interval(POLL_LIMITS);
         limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -166,74 +243,96 @@ impl Daemon {
         loop {
             let wake_at = self.next_wake();
             let wake = wake_at.unwrap_or_else(Instant::now);
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Shutdown(closes, answer)) => {
-                        if closes {
-                            self.good_bye().await;
-                        } else {
-                            tracing::info!("stops; every SA is left to the next control");
-                        }
-                        // Who asked need not wait for the answer.
-                        let _ = answer.send(());
-                        return Ok(());
-                    }
-                    Some(command) => self.handle_command(command).await,
-                    None => {
+            let woken = tokio::select! {
+                command = commands.recv() => Woken::Command(command),
+                _ = look.tick(), if self.data_plane.is_none() && self.underway.is_none() => Woken::Look,
+                Some(first) = self.datagrams.recv(), if self.data_plane.is_some() => Woken::Datagram(first),
+                Some(done) = self.finished.recv() => Woken::Done(done),
+                Some(echo) = self.echoes.recv() => Woken::Echo(echo),
+                Some(report) = self.reports.recv() => Woken::Report(report),
+                events = next_events(&mut self.data_plane) => Woken::Events(events),
+                written = next_written(&mut self.writing) => Woken::Written(written),
+                _ = poll.tick() => Woken::Poll,
+                _ = limits.tick(), if self.has_limits() => Woken::Limits,
+                ended = &mut self.routes => {
+                    let why = ended.map_err(std::io::Error::other).and_then(|result| result).err();
+                    return Err(ControlError::Routes(why.unwrap_or_else(|| std::io::Error::other("it ended"))));
+                }
+                () = sleep_until(wake.into()), if wake_at.is_some() => Woken::Time,
+                // Whatever else is ready comes first.
+                () = yield_now(), if self.has_work() => Woken::Time,
+            };
+            let (now, met) = (Instant::now(), self.data_plane.is_some());
+            match woken {
+                Woken::Command(Some(Command::Shutdown(closes, answer))) => {
+                    if closes {
+                        self.log.info("control stops, and closes every tunnel");
                         self.good_bye().await;
-                        return Ok(());
+                    } else {
+                        self.log.info("control stops; every SA is left to the next one");
                     }
-                },
-                _ = look.tick(), if self.data_plane.is_none() => {
+                    // Who asked need not wait for the answer.
+                    let _ = answer.send(());
+                    return Ok(());
+                }
+                Woken::Command(Some(command)) => self.handle_command(command).await,
+                Woken::Command(None) => {
+                    self.good_bye().await;
+                    return Ok(());
+                }
+                Woken::Look => {
+                    looks += 1;
+                    if looks == LOOKS {
+                        look = interval_at(tokio::time::Instant::now() + LOOK[1], LOOK[1]);
+                        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    }
                     self.meet_data_plane().await?;
                     if self.data_plane.is_none() && !said {
                         said = true;
                         tracing::info!("{}", self.waiting_for());
                     }
                 }
-                Some((path, datagram)) = self.datagrams.recv(), if self.data_plane.is_some() => {
-                    let now = Instant::now();
+                Woken::Datagram((path, datagram)) => {
                     self.endpoint.handle_datagram(now, path, &datagram);
                     for _ in 1..BATCH {
                         let Ok((path, datagram)) = self.datagrams.try_recv() else { break };
                         self.endpoint.handle_datagram(now, path, &datagram);
                     }
                 }
-                Some(done) = self.finished.recv() => {
-                    let now = Instant::now();
+                Woken::Done(done) => {
                     self.handle_done(now, done);
                     for _ in 1..BATCH {
                         let Ok(done) = self.finished.try_recv() else { break };
                         self.handle_done(now, done);
                     }
                 }
-                Some(echo) = self.echoes.recv() => {
-                    let now = Instant::now();
+                Woken::Echo(echo) => {
                     self.handle_echo(now, &echo);
                     for _ in 1..BATCH {
                         let Ok(echo) = self.echoes.try_recv() else { break };
                         self.handle_echo(now, &echo);
                     }
                 }
-                events = next_events(&mut self.data_plane) => {
-                    let now = Instant::now();
-                    events.iter().for_each(|event| self.handle_map_event(now, event));
-                }
-                _ = poll.tick() => {
-                    let now = Instant::now();
+                Woken::Report(report) => self.handle_report(now, report),
+                Woken::Events(events) => events.iter().for_each(|event| self.handle_map_event(now, event)),
+                Woken::Written(result) => self.written(now, result),
+                Woken::Poll => {
                     self.leave_data_plane(now);
                     self.look_at_traffic(now);
+                    self.log.settle(now);
                 }
-                _ = limits.tick(), if self.has_limits() => self.look_at_traffic(Instant::now()),
-                ended = &mut self.routes => {
-                    let why = ended.map_err(std::io::Error::other).and_then(|result| result).err();
-                    return Err(ControlError::Routes(why.unwrap_or_else(|| std::io::Error::other("it ended"))));
-                }
-                () = sleep_until(wake.into()), if wake_at.is_some() => {}
+                Woken::Limits => self.look_at_traffic(now),
+                Woken::Time => {}
             }
+            self.work(now).await;
             self.step(Instant::now());
             if self.policies_due.is_some_and(|at| at <= Instant::now()) {
-                self.follow_narrowing().await;
+                self.policies_due = None;
+                self.protect(None);
+            }
+            // Nobody negotiates before there is a data plane.
+            if met {
+                self.pace.note(now.elapsed());
             }
         }
     }
@@ -245,24 +344,26 @@ impl Daemon {
     }
 
     /// What the tunnels want the SPD to say.
-    pub(super) fn policies(&self) -> Vec<Policy> {
-        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id));
-        policies(tunnels.map(|tunnel| (tunnel.id(), tunnel.groups())), &self.groups)
+    pub(super) fn policies(&self) -> Policies {
+        let tunnels = || self.order.iter().filter_map(|id| self.tunnels.get(*id));
+        let learned = tunnels().any(|tunnel| tunnel.groups().learned().next().is_some());
+        let all = tunnels().map(|tunnel| (tunnel.id(), tunnel.groups()));
+        Policies {
+            all: policies(all, &self.groups, true),
+            configured: learned.then(|| self.configured_policies()),
+        }
     }
 
-    /// The policies in the maps are to follow soon.
+    /// The same without what BGP teaches.
+    pub(super) fn configured_policies(&self) -> Vec<Policy> {
+        let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id));
+        policies(tunnels.map(|tunnel| (tunnel.id(), tunnel.groups())), &self.groups, false)
+    }
+
+    /// The policies in the maps are to follow soon what peers have narrowed Child SAs to. Until then, and where that fails,
+    /// what is not covered by a whole slot's SA is dropped.
     pub(super) fn policies_changed(&mut self, now: Instant) {
         self.policies_due = self.policies_due.or(Some(now + COLLECT));
-    }
-
-    /// Makes the policies in the maps what peers have narrowed Child SAs to. Until then, and where that fails, what is not
-    /// covered by a whole slot's SA is dropped.
-    async fn follow_narrowing(&mut self) {
-        self.policies_due = None;
-        if let Err(e) = self.protect().await {
-            tracing::error!("what peers narrowed their Child SAs to is not sent: {e}");
-            self.policies_due = Some(Instant::now() + AGAIN);
-        }
     }
 
     fn handle_done(&mut self, now: Instant, done: Done) {
@@ -279,7 +380,9 @@ impl Daemon {
 
     /// Tells the endpoint of a tunnel and lets it begin, once its SAs have somewhere to go.
     pub(super) fn begin(&mut self, now: Instant, id: TunnelId) {
-        let Some(data_plane) = &mut self.data_plane else { return };
+        let Some(data_plane) = self.data_plane.as_mut().filter(|_| self.tunnels.get(id).is_some()) else {
+            return;
+        };
         data_plane.sadb.begin(id);
         let endpoint = &mut self.endpoint;
         self.tunnels.with(id, |tunnel| {
@@ -288,16 +391,6 @@ impl Daemon {
             }
             tunnel.begin(now);
         });
-    }
-
-    /// Makes the SPD say what the tunnels say.
-    pub(super) async fn protect(&mut self) -> Result<(), ControlError> {
-        let policies = self.policies();
-        if let Some(data_plane) = &mut self.data_plane {
-            data_plane.protect(&policies).await?;
-        }
-        std::mem::take(&mut self.stale).into_iter().for_each(|slot| self.slots.give_back(slot));
-        Ok(())
     }
 
     /// Lets everything whose time has come happen, and brings out what follows.
@@ -309,7 +402,8 @@ impl Daemon {
         self.check(now);
         self.drain(now);
         self.follow_members();
-        if self.tunnels.take_rerouted() {
+        // In the middle of a change some prefix may be nobody's: it would lose its routes.
+        if self.underway.is_none() && self.tunnels.take_rerouted() {
             self.route();
         }
     }
@@ -380,7 +474,7 @@ impl Daemon {
     fn leave_data_plane(&mut self, now: Instant) {
         let Some(data_plane) = self.data_plane.as_ref().filter(|d| !d.is_current()) else { return };
         self.totals = data_plane.sadb.totals(&data_plane.maps);
-        tracing::warn!("the maps of the data plane are gone: every tunnel begins anew when there are others");
+        self.log.warn("the maps of the data plane are gone: every tunnel begins anew when there are others");
         for id in self.order.clone() {
             self.endpoint.remove_tunnel(now, id);
             self.tunnels.with(id, |tunnel| tunnel.reset("the data plane is gone"));
@@ -393,12 +487,19 @@ impl Daemon {
             self.stale.extend(unserved.into_iter().flatten());
         }
         std::mem::take(&mut self.stale).into_iter().for_each(|slot| self.slots.give_back(slot));
+        let runs = self.groups.take_resting();
+        self.free_runs(runs);
     }
 
     async fn handle_command(&mut self, command: Command) {
         // Who asked may have gone away: then nobody needs the answer.
         match command {
             Command::Status(answer) => drop(answer.send(self.status())),
+            Command::Statuses(some, answer) => drop(answer.send(self.statuses(&some))),
+            Command::StatusOf(name, answer) => {
+                let some: Vec<TunnelId> = self.tunnels.named(&name).into_iter().collect();
+                drop(answer.send(self.statuses(&some).pop()));
+            }
             Command::Log(name, answer) => {
                 let tunnel = self.tunnels.named(&name).and_then(|id| self.tunnels.get(id));
                 drop(answer.send(tunnel.map(|t| t.log().since(0))));
@@ -418,8 +519,8 @@ impl Daemon {
                 drop(answer.send(result));
             }
             Command::RevealsSecrets(answer) => drop(answer.send(self.options.config.api.reveal_secrets)),
-            Command::Plan(change, answer) => drop(answer.send(self.plan(&change))),
-            Command::Follow(change, answer) => drop(answer.send(self.follow(&change).await)),
+            Command::Plan(change, answer) => self.plan(&change, answer),
+            Command::Follow(change, answer) => self.follow(change, answer),
             Command::Refused(why) => self.refused_reload = why,
             Command::Shutdown(_, answer) => drop::<oneshot::Sender<()>>(answer),
         }
@@ -447,87 +548,26 @@ impl Daemon {
         // A peer that does not answer finds out by itself.
         let _ = timeout(GOOD_BYE, answers).await;
     }
+}
 
-    fn waiting_for(&self) -> String {
-        if !self.options.config.gateway.is_there() {
-            return "waits for a gateway to be created: `adit gateway create NAME address=IP wan=INTERFACE \
-                    lan=INTERFACE`, or a whole configuration with `adit apply -f FILE`"
-                .into();
-        }
-        format!("waits for the data plane: no maps are pinned in {}", self.options.bpf_dir.display())
-    }
-
-    fn status(&self) -> Status {
-        let gateway = &self.options.config.gateway;
-        let data_plane = self.data_plane.as_ref();
-        let known = data_plane.map(|d| d.sadb.totals_of(&d.maps));
-        let totals = |id| match &known {
-            Some(totals_of) => totals_of(id),
-            None => self.totals.get(&id).copied().unwrap_or_default(),
-        };
-        let mut tunnels = Vec::with_capacity(self.order.len());
-        tunnels.extend(self.order.iter().filter_map(|id| self.tunnels.get(*id)).map(|t| {
-            let children = data_plane.map(|d| d.sadb.counters(&d.maps, t.id())).unwrap_or_default();
-            t.status(totals(t.id()), &children)
-        }));
-        let groups = self.group_status();
-        let ports = data_plane.and_then(|d| d.maps.verdicts().ok()).unwrap_or_default();
-        Status {
-            gateway: GatewayStatus {
-                name: gateway.name.clone(),
-                addresses: gateway.addresses.clone(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                started_at: timestamp(self.started),
-                waiting_for: (self.data_plane.is_none() || !gateway.is_there()).then(|| self.waiting_for()),
-                refused_reload: self.refused_reload.clone(),
-            },
-            tunnels,
-            groups,
-            ike: ike_status(&self.endpoint),
-            ports: ports
-                .into_iter()
-                .map(|(ifindex, verdicts)| PortStatus {
-                    interface: self.interfaces.name(ifindex),
-                    mode: None,
-                    reason: None,
-                    nic: None,
-                    verdicts: verdicts.into_iter().map(|(v, n)| (v.label().to_owned(), n)).collect(),
-                })
-                .collect(),
-            // It is asked by whoever shows this.
-            data_plane: None,
-            api: None,
-        }
-    }
+/// What the task is woken by.
+enum Woken {
+    Command(Option<Command>),
+    Look,
+    Datagram((Path, Vec<u8>)),
+    Done(Done),
+    Echo(Echo),
+    Report(Report),
+    Events(Vec<Event>),
+    Written(Result<(), ControlError>),
+    Poll,
+    Limits,
+    Time,
 }
 
 async fn next_events(data_plane: &mut Option<DataPlane>) -> Vec<Event> {
     match data_plane {
         Some(data_plane) => data_plane.next_events().await,
         None => std::future::pending().await,
-    }
-}
-
-fn ike_status(endpoint: &Endpoint) -> IkeStatus {
-    let counters = endpoint.counters();
-    let result = |r| match r {
-        ExchangeResult::Done => "done",
-        ExchangeResult::Refused => "refused",
-        ExchangeResult::TimedOut => "timed_out",
-    };
-    let exchanges =
-        ExchangeType::ALL.into_iter().flat_map(|e| ExchangeResult::ALL.into_iter().map(move |r| (e, r)));
-    IkeStatus {
-        received: counters.received,
-        sent: counters.sent,
-        retransmissions: counters.retransmissions,
-        dropped: counters.drops().into_iter().map(|(cause, n)| (cause.to_owned(), n)).collect(),
-        exchanges: exchanges
-            .map(|(e, r)| ExchangeCount {
-                exchange: e.to_string().to_lowercase(),
-                result: result(r).into(),
-                count: counters.exchanges(e, r),
-            })
-            .collect(),
     }
 }

@@ -3,6 +3,7 @@
 use super::ControlError;
 use adit_ike::{EndpointConfig, Path, Transmit};
 use rustix::net::sockopt;
+use socket2::SockRef;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -79,7 +80,8 @@ impl Sockets {
             tracing::debug!(path = %transmit.path, "no socket to send from");
             return;
         };
-        if let Err(e) = socket.try_send_to(&transmit.payload, transmit.path.remote) {
+        // Asked of the system itself: the runtime does not yet know of a socket just opened that it takes something.
+        if let Err(e) = SockRef::from(&**socket).send_to(&transmit.payload, &transmit.path.remote.into()) {
             tracing::debug!(path = %transmit.path, "cannot send: {e}");
         }
     }

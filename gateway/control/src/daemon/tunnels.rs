@@ -93,6 +93,7 @@ impl Tunnels {
         note_check(&mut self.checks, before.0, tunnel);
         self.rerouted |= before.1 != tunnel.is_withdrawn();
         self.names.insert(config.name.clone(), id);
+        self.touched.insert(id);
     }
 
     /// Does something to a tunnel, if it is there. It keeps its name.

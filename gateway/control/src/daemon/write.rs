@@ -91,22 +91,26 @@ impl Control {
     }
 
     /// Applies the process's own file again, or without one completes what was applied in part. Tunnels that are the same
-    /// go on untouched; when anything is wrong with the file, everything does.
+    /// go on untouched; when anything is wrong with the file, everything does. The gateway's log says what it did, `by` whom.
     ///
     /// # Errors
     /// [`ReloadError`].
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
         let result = self.reload_file().await;
         let refused = result.as_ref().err().map(ToString::to_string);
-        if let Some(refused) = &refused {
-            tracing::error!("reload refused: {refused}");
+        match (&result, &self.file) {
+            (Ok((plan, _)), Some(file)) => {
+                self.log.info(format!("{} is applied again, by {by}: {plan}", file.display()));
+            }
+            (Ok(_), None) => {}
+            (Err(refused), _) => self.log.error(format!("reload refused, by {by}: {refused}")),
         }
         // Where the task has ended, nobody asks for it any more.
         let _ = self.commands.send(Command::Refused(refused)).await;
-        result
+        result.map(|(_, done)| done)
     }
 
-    async fn reload_file(&self) -> Result<Reloaded, ReloadError> {
+    async fn reload_file(&self) -> Result<(Plan, Reloaded), ReloadError> {
         let (follower, done) = self.follower();
         let Some(file) = &self.file else {
             return Err(
@@ -116,7 +120,8 @@ impl Control {
         let document = own_document(file).await.map_err(StoreError::from)?;
         let (plan, _) = self.store.apply(document, follower).await?;
         let done = done.await.map_err(|_| StoreError::Stopped)?;
-        Ok(Reloaded { warnings: plan.warnings, ..done })
+        let done = Reloaded { warnings: plan.warnings.clone(), ..done };
+        Ok((plan, done))
     }
 
     fn follower(&self) -> (Box<dyn Follow>, oneshot::Receiver<Reloaded>) {
@@ -133,5 +138,5 @@ pub async fn own_document(file: &Path) -> Result<Document, ConfigError> {
     let text = tokio::fs::read_to_string(file).await;
     let text = text.map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
     let text = Zeroizing::new(text);
-    Ok(Document { text, name: file.to_owned(), prune: true, dry_run: false, is_own: true })
+    Ok(Document { text, name: file.to_owned(), prune: true, dry_run: false, digest: None, is_own: true })
 }

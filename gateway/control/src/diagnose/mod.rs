@@ -114,7 +114,7 @@ pub(crate) struct Inspected {
     pub(crate) drops: [Drops; 2],
     /// Inbound SPIs of Child SAs that are not in the maps as they should be.
     pub(crate) missing: Vec<String>,
-    /// How often the peer was found dead since the tunnel was configured.
+    /// How often the peer was found dead since the tunnel was configured, or this process began.
     pub(crate) losses: u64,
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn diagnose(
     findings.extend(machine::findings(machine, tunnel, &inspected.wan));
     findings.extend(negotiation(tunnel, inspected));
     if tunnel.state == State::Connected {
-        findings.extend(traffic::findings(tunnel, inspected));
+        findings.extend(traffic::findings(tunnel, status, inspected));
     }
     findings.extend(losses(inspected));
     findings.extend(nat(tunnel));
@@ -163,7 +163,9 @@ fn data_plane(status: &Status) -> Vec<Finding> {
 
 /// Why it is not up.
 fn negotiation(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Finding> {
-    let mut findings: Vec<_> = tunnel.last_error.iter().map(|e| of_failure(tunnel.state, e)).collect();
+    // Health is told as it is now, with what runs.
+    let told = tunnel.last_error.iter().filter(|e| !e.is_of_health());
+    let mut findings: Vec<_> = told.map(|e| of_failure(tunnel.state, e)).collect();
     let config = &inspected.config;
     let note = |about: &str, words: &str| Finding::new(Severity::Note, about, words);
     match tunnel.state {
@@ -235,7 +237,7 @@ fn losses(inspected: &Inspected) -> Option<Finding> {
     let count = inspected.losses;
     let dpd = inspected.config.dpd.as_ref()?;
     let words = format!(
-        "the peer gave no sign of life and was taken for dead {count} times since the tunnel was configured"
+        "the peer gave no sign of life and was taken for dead {count} times since `control` was started"
     );
     let finding = Finding::new(Severity::Warning, "dpd", words).remedy(
         "look for losses on the way at those times (`adit tunnel log`); a longer dpd.timeout bears longer gaps",

@@ -56,6 +56,39 @@ fn a_tunnel_that_works_has_no_error() {
 }
 
 #[test]
+fn health_is_told_as_it_is_whatever_was_negotiated_since() {
+    let (mut tunnel, status, inspected) = up();
+    tunnel.health_check = Some(crate::status::HealthStatus {
+        destination: [10, 2, 0, 9].into(),
+        source: [10, 1, 0, 1].into(),
+        answers: false,
+        round_trip_ms: None,
+    });
+    let diagnosis = diagnose(&tunnel, &status, &inspected, &Machine::default());
+    assert_eq!(abouts(&diagnosis, Severity::Error), ["health"], "{diagnosis:?}");
+    assert_eq!(diagnosis.findings[0].fields, ["health_check.destination", "health_check.source"]);
+    tunnel.health_check.iter_mut().for_each(|check| check.answers = true);
+    let diagnosis = diagnose(&tunnel, &status, &inspected, &Machine::default());
+    assert_eq!(abouts(&diagnosis, Severity::Error), [""; 0], "{diagnosis:?}");
+}
+
+#[test]
+fn a_member_of_a_group_may_carry_one_way() {
+    let (mut tunnel, mut status, inspected) = up();
+    tunnel.children.iter_mut().for_each(|child| child.inbound = Traffic::default());
+    let diagnosis = diagnose(&tunnel, &status, &inspected, &Machine::default());
+    assert_eq!(abouts(&diagnosis, Severity::Error), ["one-way"], "{diagnosis:?}");
+    status.groups = vec![crate::status::GroupStatus {
+        name: "g".into(),
+        mode: "active-active".into(),
+        members: vec![crate::status::MemberStatus { tunnel: tunnel.name.clone(), healthy: true, share: 1.0 }],
+    }];
+    let diagnosis = diagnose(&tunnel, &status, &inspected, &Machine::default());
+    assert_eq!(abouts(&diagnosis, Severity::Error), [""; 0], "{diagnosis:?}");
+    assert!(abouts(&diagnosis, Severity::Note).contains(&"one-way"), "{diagnosis:?}");
+}
+
+#[test]
 fn a_mismatch_names_the_field_and_both_values() {
     let (mut tunnel, status, inspected) = up();
     (tunnel.state, tunnel.children) = (State::Phase1Failed, Vec::new());

@@ -3,7 +3,7 @@
 use super::{Finding, Inspected, Severity};
 use crate::{
     maps::Counters,
-    status::{ChildStatus, Traffic, TunnelStatus},
+    status::{ChildStatus, HEALTH, Status, Traffic, TunnelStatus},
 };
 use adit_maps::sa::DropCause;
 
@@ -32,8 +32,9 @@ impl Drops {
 const USUAL: u16 = 1280;
 
 /// What the counters say.
-pub(super) fn findings(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Finding> {
+pub(super) fn findings(tunnel: &TunnelStatus, status: &Status, inspected: &Inspected) -> Vec<Finding> {
     let mut findings = Vec::new();
+    findings.extend(health(tunnel));
     findings.extend((!inspected.missing.is_empty()).then(|| {
         let words = format!("Child SAs are not in the maps: SPI {}", inspected.missing.join(", "));
         Finding::new(Severity::Error, "sa", words)
@@ -41,12 +42,14 @@ pub(super) fn findings(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Find
     }));
     let [inbound, outbound] = &inspected.drops;
     let [came, went] = carried(&tunnel.children);
+    // Flows of a group may go by one member and their answers come by another.
+    let is_member = status.groups.iter().any(|g| g.members.iter().any(|m| m.tunnel == tunnel.name));
     let one_way = if !inbound.0.is_empty() && (came == 0 || went == 0) {
         Some(dropped_here(inbound))
     } else if went > 0 && came == 0 {
-        Some(nothing_comes(tunnel, went))
+        Some(nothing_comes(tunnel, went)).map(|finding| of_member(finding, is_member))
     } else if came > 0 && went == 0 {
-        Some(nothing_goes(tunnel, came, outbound))
+        Some(nothing_goes(tunnel, came, outbound)).map(|finding| of_member(finding, is_member))
     } else {
         None
     };
@@ -76,6 +79,30 @@ pub(super) fn findings(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Find
         Finding::new(Severity::Note, "lifetime", words).field("ipsec.lifetime", format!("{lifetime} s"))
     }));
     findings
+}
+
+/// What the health check does not get.
+fn health(tunnel: &TunnelStatus) -> Option<Finding> {
+    let check = tunnel.health_check.as_ref().filter(|check| !check.answers)?;
+    let (from, to) = (check.source, check.destination);
+    let words = format!("{to} does not answer the health check's echo requests from {from}: health is 0");
+    let remedy = format!(
+        "see that {to} is up and answers pings, that the peer lets {from} and {to} through to each other, and that the way \
+         back to {from} leads into this tunnel"
+    );
+    let finding = Finding::new(Severity::Error, HEALTH, words).remedy(remedy);
+    Some(finding.field("health_check.destination", to).field("health_check.source", from))
+}
+
+/// What is an error of a tunnel may be as it should of a member of a connection group.
+fn of_member(mut finding: Finding, is_member: bool) -> Finding {
+    if is_member {
+        finding.severity = Severity::Note;
+        finding
+            .cause
+            .push_str("; what the other members of its connection group carry is not counted in this");
+    }
+    finding
 }
 
 /// Packets that the Child SAs of now have opened and sealed.

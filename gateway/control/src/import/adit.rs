@@ -1,11 +1,11 @@
-//! Another file of Adit, or part of one: its peers, tunnels and groups, as they are written there.
+//! Another file of Adit, or part of one: its peers, tunnels, groups and alarm templates, as they are written there.
 
 use super::{ImportError, Imported};
 use crate::config::{Config, ConfigError};
 use toml_edit::{DocumentMut, Item};
 use zeroize::Zeroizing;
 
-/// The peers, tunnels and groups with their comments; what else is in the file is this gateway's own affair.
+/// The peers, tunnels, groups and alarm templates, which tunnels may name, with their comments; what else is in the file is this gateway's own affair.
 ///
 /// # Errors
 /// The file is not what Adit takes: the first that is wrong with it.
@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Result<Imported, ImportError> {
         }
         Err(e) => return Err(ImportError::new(1, e.to_string())),
     }
-    let ours = ["peer", "tunnel", "group"];
+    let ours = ["peer", "tunnel", "group", "alarm"];
     let others: Vec<String> = document
         .iter()
         .map(|(name, _)| name.to_owned())

@@ -2,11 +2,12 @@
 
 use super::{
     ImportError,
-    draft::{Draft, Suite},
+    draft::{Bgp, Draft, Suite},
     words::{encryption, integrity},
 };
 use crate::config::Subnet;
 use adit_ike::{Group, Mode, Version};
+use std::net::{IpAddr, Ipv4Addr};
 use zeroize::Zeroizing;
 
 /// What follows belongs to this.
@@ -15,6 +16,8 @@ enum Part {
     Ike,
     Ipsec,
     Outside,
+    Inside,
+    Bgp,
     Rest,
 }
 
@@ -27,6 +30,9 @@ pub(super) fn read(text: &str, routes: &[Subnet]) -> Result<Vec<Draft>, ImportEr
     let mut connection = String::from("aws");
     let mut part = Part::Rest;
     let mut dpd = (10, 3);
+    // Of the customer gateway.
+    let mut inside = None;
+    let mut bgp = Spoken::default();
     for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {
         if let Some((_, id)) = line.split_once(':').filter(|(name, _)| name.contains("VPN Connection ID")) {
             connection =
@@ -43,7 +49,7 @@ pub(super) fn read(text: &str, routes: &[Subnet]) -> Result<Vec<Draft>, ImportEr
             // AWS makes pairs of everything, unless its owner has said otherwise.
             draft.ipsec = Some(Suite::default());
             draft.version = Version::Ikev1;
-            (part, dpd) = (Part::Rest, (10, 3));
+            (part, dpd, inside, bgp) = (Part::Rest, (10, 3), None, Spoken::default());
             drafts.push(draft);
             continue;
         }
@@ -51,17 +57,33 @@ pub(super) fn read(text: &str, routes: &[Subnet]) -> Result<Vec<Draft>, ImportEr
             t if t.starts_with("#1:") => Part::Ike,
             t if t.starts_with("#2:") => Part::Ipsec,
             t if t.starts_with("outside ip addresses") => Part::Outside,
-            t if t.starts_with('#') || t.starts_with("inside ip addresses") => Part::Rest,
+            t if t.starts_with("inside ip addresses") => Part::Inside,
+            t if t.starts_with("#4:") && t.contains("bgp") => Part::Bgp,
+            t if t.starts_with('#') => Part::Rest,
             _ => part,
         };
         let Some(draft) = drafts.last_mut() else { continue };
         let value = line.strip_prefix('-').and_then(|line| line.split_once(':'));
-        let Some((name, value)) = value.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim()))
-        else {
+        let Some((name, value)) = value.map(|(name, value)| (name.to_ascii_lowercase(), value.trim())) else {
             continue;
         };
-        take(draft, part, &name, value, number, &mut dpd)?;
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        match (part, name.as_str()) {
+            (Part::Inside, "customer gateway") => {
+                (inside, bgp.inside) = (without_length(value), network(value));
+            }
+            // AWS's end of the tunnel answers there.
+            (Part::Inside, "virtual private gateway") => draft.check = inside.zip(without_length(value)),
+            (Part::Bgp, "customer gateway asn") => bgp.local_asn = Some(asn(value, number)?),
+            (Part::Bgp, "virtual private gateway asn") => bgp.peer_asn = Some(asn(value, number)?),
+            (Part::Bgp, "neighbor hold time") => bgp.hold_time = value.parse().ok(),
+            _ => take(draft, part, &name, value, number, &mut dpd)?,
+        }
         draft.dpd = Some(Some((dpd.0, dpd.0 * dpd.1)));
+        if let Some(known) = bgp.whole() {
+            // Its session is a better health check.
+            (draft.bgp, draft.check) = (Some(known), None);
+        }
     }
     for draft in &mut drafts {
         if draft.address.is_empty() {
@@ -71,10 +93,16 @@ pub(super) fn read(text: &str, routes: &[Subnet]) -> Result<Vec<Draft>, ImportEr
             ));
         }
         if draft.routes.is_empty() {
-            draft.notes.push(
-                "AWS does not say which networks lie behind it: name them below, or with --remote-subnets"
-                    .into(),
-            );
+            let words = match draft.bgp {
+                Some(_) => {
+                    "what BGP may teach has to lie in networks that are named below, or with --remote-subnets: nothing for \
+                     them ever leaves in clear"
+                }
+                None => {
+                    "AWS does not say which networks lie behind it: name them below, or with --remote-subnets"
+                }
+            };
+            draft.notes.push(words.into());
         }
     }
     Ok(drafts)
@@ -140,8 +168,46 @@ fn take(
     Ok(())
 }
 
+/// What a text has said of BGP so far.
+#[derive(Default)]
+struct Spoken {
+    local_asn: Option<u32>,
+    peer_asn: Option<u32>,
+    inside: Option<(Ipv4Addr, Subnet)>,
+    hold_time: Option<u64>,
+}
+
+impl Spoken {
+    fn whole(&self) -> Option<Bgp> {
+        let Spoken { local_asn, peer_asn, inside, hold_time } = *self;
+        Some(Bgp { local_asn: local_asn?, peer_asn: peer_asn?, inside: inside?, hold_time })
+    }
+}
+
+fn asn(value: &str, line: usize) -> Result<u32, ImportError> {
+    value
+        .parse()
+        .ok()
+        .filter(|asn| *asn > 0)
+        .ok_or_else(|| ImportError::new(line, format!("{value:?} is no AS number")))
+}
+
+/// The address of `169.254.42.2/30`, and the network that it is in.
+fn network(value: &str) -> Option<(Ipv4Addr, Subnet)> {
+    let (ip, length) = value.split_once('/')?;
+    let (ip, length): (Ipv4Addr, u32) = (ip.parse().ok()?, length.parse().ok().filter(|l| *l <= 32)?);
+    let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let network = Ipv4Addr::from(u32::from(ip) & mask);
+    Some((ip, format!("{network}/{length}").parse().ok()?))
+}
+
+/// The address of `169.254.42.2/30`.
+fn without_length(value: &str) -> Option<IpAddr> {
+    value.split('/').next()?.parse().ok()
+}
+
 fn address(value: &str, line: usize) -> Result<String, ImportError> {
-    match value.parse::<std::net::IpAddr>() {
+    match value.parse::<IpAddr>() {
         Ok(ip) => Ok(ip.to_string()),
         Err(_) => Err(ImportError::new(line, format!("{value:?} is no address"))),
     }

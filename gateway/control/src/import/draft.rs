@@ -6,7 +6,10 @@ use crate::{
     toml::{list, quoted},
 };
 use adit_ike::{Encryption, Group, Id, Integrity, Mode, NatT, Prf, Version};
-use std::fmt::{Display, Write as _};
+use std::{
+    fmt::{Display, Write as _},
+    net::{IpAddr, Ipv4Addr},
+};
 use zeroize::Zeroizing;
 
 /// Stands for a key that the text does not have.
@@ -23,6 +26,17 @@ pub(super) struct Suite {
     pub(super) groups: Vec<Group>,
     pub(super) additional: Vec<Group>,
     pub(super) esn: bool,
+}
+
+/// BGP through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bgp {
+    pub(super) local_asn: u32,
+    pub(super) peer_asn: u32,
+    /// Our address in the inside network, and that network.
+    pub(super) inside: (Ipv4Addr, Subnet),
+    /// Seconds.
+    pub(super) hold_time: Option<u64>,
 }
 
 /// A tunnel that has been read.
@@ -58,6 +72,9 @@ pub(super) struct Draft {
     /// Delay and timeout in seconds; `Some(None)` is off.
     pub(super) dpd: Option<Option<(u64, u64)>>,
     pub(super) mss_clamp: Option<u64>,
+    /// Where the echo requests of a health check come from, and who answers them.
+    pub(super) check: Option<(IpAddr, IpAddr)>,
+    pub(super) bgp: Option<Bgp>,
 }
 
 impl Draft {
@@ -85,6 +102,8 @@ impl Draft {
             peer_id: None,
             dpd: None,
             mss_clamp: None,
+            check: None,
+            bgp: None,
         }
     }
 
@@ -188,8 +207,14 @@ pub(super) fn write(format: Format, drafts: Vec<Draft>) -> Result<Imported, Impo
             (&other.local_subnets, &other.remote_subnets, &other.routes)
                 == (&draft.local_subnets, &draft.remote_subnets, &draft.routes)
         };
-        match groups.iter_mut().find(|group| group.first().is_some_and(|first| same(first))) {
+        // Which of those that speak BGP carries what is for their peers to say.
+        match groups
+            .iter_mut()
+            .filter(|_| draft.bgp.is_none())
+            .find(|group| group.first().is_some_and(|first| same(first)))
+        {
             Some(group) => group.push(draft),
+            None if draft.bgp.is_some() => {}
             None => groups.push(vec![draft]),
         }
         taken.push(draft);
@@ -197,7 +222,7 @@ pub(super) fn write(format: Format, drafts: Vec<Draft>) -> Result<Imported, Impo
     }
     for group in groups.iter().filter(|group| group.len() > 1) {
         put("");
-        put("# They join the same networks: the first that is up carries everything.");
+        put("# They join the same networks: the first that is healthy carries everything.");
         put("[[group]]");
         put(&format!("name = {}", quoted(&group_name(group))));
         put(&format!("members = [{}]", group.iter().map(|d| quoted(&d.name)).collect::<Vec<_>>().join(", ")));
@@ -218,12 +243,11 @@ fn group_name(group: &[&Draft]) -> String {
 
 fn one(draft: &Draft) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(4096));
-    for note in &draft.notes {
-        // Writing into a String does not fail.
-        let _ = writeln!(*text, "# {note}");
-    }
-    if let Some(local) = &draft.local {
-        let _ = writeln!(*text, "# gateway.address has to be {local}, or be behind it");
+    let local =
+        draft.local.as_ref().map(|local| format!("gateway.address has to be {local}, or be behind it"));
+    for note in draft.notes.iter().chain(&local) {
+        // What others wrote stays behind the sign of a comment. Writing into a String does not fail.
+        let _ = writeln!(*text, "# {}", note.replace(char::is_control, " "));
     }
     let mut field = |name: &str, value: &dyn Display| {
         let _ = writeln!(*text, "{name} = {value}");
@@ -231,6 +255,7 @@ fn one(draft: &Draft) -> Zeroizing<String> {
     let ikev1 = draft.version == Version::Ikev1;
     field("[[peer]]\nname", &quoted(&draft.name));
     field("address", &quoted(&draft.address));
+    draft.bgp.iter().for_each(|bgp| field("asn", &bgp.peer_asn));
     field("\n[[tunnel]]\nname", &quoted(&draft.name));
     field("peer", &quoted(&draft.name));
     if draft.local_subnets.is_empty() {
@@ -318,6 +343,16 @@ fn one(draft: &Draft) -> Zeroizing<String> {
             field("\n[tunnel.dpd]\ndelay", &delay.clamp(1, 3600));
             field("timeout", &timeout.clamp(1, 3600));
         }
+    }
+    if let Some((source, destination)) = draft.check {
+        field("\n[tunnel.health_check]\ndestination", &quoted(&destination.to_string()));
+        field("source", &quoted(&source.to_string()));
+    }
+    if let Some(Bgp { local_asn, inside: (local_ip, network), hold_time, .. }) = &draft.bgp {
+        field("\n[tunnel.bgp]\nlocal_asn", local_asn);
+        field("inside_cidr", &quoted(&network.to_string()));
+        field("local_ip", &quoted(&local_ip.to_string()));
+        hold_time.iter().for_each(|s| field("hold_time", &(*s).clamp(3, 3600)));
     }
     text
 }

@@ -12,8 +12,9 @@ use std::{fs, path::PathBuf};
 
 const GATEWAY: &str = "[gateway]\nname = \"here\"\naddress = [\"203.0.113.12\", \"2001:db8:ffff::1\"]\nwan = \"w\"\nlan = [\"l\"]\n";
 
-const SAMPLES: [(Format, &str); 5] = [
+const SAMPLES: [(Format, &str); 6] = [
     (Format::Aws, "aws-generic.txt"),
+    (Format::Aws, "aws-generic-bgp.txt"),
     (Format::Strongswan, "swanctl.conf"),
     (Format::Strongswan, "ipsec.conf"),
     (Format::Alibaba, "alibaba.json"),
@@ -71,10 +72,35 @@ fn aws_gives_two_tunnels_of_which_one_backs_up_the_other() {
     assert_eq!((&first.ike.dh[..], &first.ipsec.pfs[..]), (&[Group::Modp1024][..], &[Group::Modp1024][..]));
     assert_eq!((first.ike.lifetime.as_secs(), first.mss_clamp), (28_800, Some(1379)));
     assert_eq!(first.routes.as_ref().unwrap()[0].to_string(), "172.16.0.0/12");
+    let check = first.health_check.unwrap();
+    assert_eq!(
+        (check.source.to_string(), check.destination.to_string()),
+        ("169.254.42.2".into(), "169.254.42.1".into())
+    );
+    assert_eq!(second.health_check.unwrap().destination.to_string(), "169.254.43.1");
     assert_eq!(second.peer.to_string(), "198.51.100.22");
     assert_eq!(second.psk.reveal(), b"ZyxWvuTsrQpo.NmlKji_0987654321zy");
     let group = "[[group]]\nname = \"vpn-0a1b2c3d4e5f60718\"\nmembers = [\"vpn-0a1b2c3d4e5f60718-1\", \"vpn-0a1b2c3d4e5f60718-2\"]\n";
     assert!(imported.text.ends_with(group), "{}", *imported.text);
+}
+
+#[test]
+fn aws_with_bgp_gives_two_sessions() {
+    let imported = read(Format::Aws, "aws-generic-bgp.txt");
+    assert!(!imported.text.contains("[[group]]"), "BGP says which of them carries what");
+    let tunnels = tunnels(&imported.text);
+    let spoken: Vec<_> = tunnels
+        .iter()
+        .map(|t| t.bgp.as_deref().unwrap())
+        .map(|b| {
+            (b.local_asn, b.peer_asn, b.local_ip.to_string(), b.peer_ip().to_string(), b.hold_time.as_secs())
+        })
+        .collect();
+    let session = |net: u8| (65_000, 7224, format!("169.254.{net}.2"), format!("169.254.{net}.1"), 30);
+    assert_eq!(spoken, [session(42), session(43)]);
+    assert!(tunnels.iter().all(|t| t.health_check.is_none()));
+    let wrong = sample("aws-generic-bgp.txt").replace("ASN	          : 65000", "ASN : AS65000");
+    assert!(refused(Format::Aws, &wrong).to_string().contains("is no AS number"));
 }
 
 #[test]
@@ -194,6 +220,30 @@ fn what_cannot_be_taken_is_refused_with_its_line() {
 }
 
 /// Reads it as everything; what it says is nobody's business here, but that it comes back.
+#[test]
+fn what_others_wrote_stays_behind_the_sign_of_a_comment() {
+    let secrets = sample("ipsec.secrets");
+    let extra = || Extra { secrets: Some(&secrets), remote_subnets: &[] };
+    for (format, name, break_) in
+        [(Format::Alibaba, "alibaba.json", "\\n"), (Format::Strongswan, "swanctl.conf", "\n")]
+    {
+        let plain = sample(name);
+        let evil = ["1.2.3.4", "[api]", "reveal_secrets=true", "#"].join(break_);
+        let (address, quoted) = match format {
+            Format::Alibaba => ("203.0.113.12", evil),
+            _ => ("local_addrs = 203.0.113.12", format!("local_addrs = \"{evil}\"")),
+        };
+        assert!(plain.contains(address));
+        // Refused, or harmless.
+        if let Ok(read) = import(format, &plain.replacen(address, &quoted, 1), extra()) {
+            assert!(read.text.contains("reveal_secrets") || format == Format::Strongswan);
+            assert!(!read.text.lines().any(|line| line.starts_with("[api]") || line.starts_with("reveal")));
+        } else {
+            assert_eq!(format, Format::Strongswan);
+        }
+    }
+}
+
 fn everywhere(text: &str) {
     for format in Format::ALL {
         let extra = Extra { secrets: Some(text), ..Extra::default() };

@@ -43,6 +43,7 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
 
     field("[[peer]]\nname", &quoted(&gateway));
     field("address", &quoted(&remote.to_string()));
+    tunnel.bgp.iter().for_each(|bgp| field("asn", &bgp.local_asn));
     field("\n[[tunnel]]\nname", &quoted(&tunnel.name));
     field("peer", &quoted(&gateway));
     if tunnel.routes.is_some() {
@@ -121,6 +122,12 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         DpdAction::Hold => "hold",
     };
     field("action", &quoted(action));
+    if let Some(bgp) = &tunnel.bgp {
+        field("\n[tunnel.bgp]\nlocal_asn", &bgp.peer_asn);
+        field("inside_cidr", &quoted(&bgp.inside_cidr.to_string()));
+        field("local_ip", &quoted(&bgp.peer_ip().to_string()));
+        field("hold_time", &bgp.hold_time.as_secs());
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, resolve, single, words},
     cloud::{has_subnets, joined, note_its_address},
     script::{PSK, Script},
@@ -63,7 +64,10 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         false => Err("takes keys of up to 100 characters, and neither ' nor ? nor \" nor \\"),
     });
     let tunnel = script.view.tunnel;
-    has_subnets(script)?;
+    let bgp = session(script);
+    if bgp.is_none() {
+        has_subnets(script)?;
+    }
     let (ike, ipsec) = resolve(script, &DIALECT)?;
     let (ike, ipsec) = (single(script, ike, false), single(script, ipsec, true));
     let ikev1 = tunnel.ike.version == Version::Ikev1;
@@ -83,7 +87,8 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     let mode = if tunnel.ike.mode == Mode::Aggressive { "aggressive" } else { "main" };
     script.lines(&["REGION=eu-central-1", "GATEWAY=vpn-…"]);
     script.line(format_args!(
-        "aliyun vpc CreateCustomerGateway --RegionId \"$REGION\" --Name {name} --IpAddress {address}"
+        "aliyun vpc CreateCustomerGateway --RegionId \"$REGION\" --Name {name} --IpAddress {address}{}",
+        bgp.map_or(String::new(), |bgp| format!(" --Asn {}", bgp.remote_asn))
     ));
     script.line("CUSTOMER=cgw-…  # as the answer says");
     script.line(format_args!("aliyun vpc CreateVpnConnection --RegionId \"$REGION\" --Name {name} \\"));
@@ -114,6 +119,17 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     field("IpsecAuthAlg", &text(&words(&ipsec.integrity).join("")), ",");
     field("IpsecPfs", &text(words(&ipsec.groups).first().copied().unwrap_or("disabled")), ",");
     field("IpsecLifetime", &ipsec.lifetime.to_string(), "");
+    let (Some(bgp), Some(configured)) = (bgp, &tunnel.bgp) else {
+        script.line("  }'");
+        return Ok(());
+    };
+    script.line("  }' --BgpConfig '{");
+    let mut field =
+        |name: &str, value: &str, end: &str| script.line(format_args!("    \"{name}\": {value}{end}"));
+    field("EnableBgp", "true", ",");
+    field("LocalAsn", &bgp.local_asn.to_string(), ",");
+    field("TunnelCidr", &text(&configured.inside_cidr.to_string()), ",");
+    field("LocalBgpIp", &text(&bgp.local_ip.to_string()), "");
     script.line("  }'");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Choice, Dialect, Ids, resolve, words},
     cloud::note_its_address,
     script::{PSK, Script},
@@ -104,6 +105,18 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         }
     };
     let networks = remotes.to_vec();
+    let bgp = session(script);
+    if let Some(bgp) = bgp {
+        if u32::from(bgp.local_ip) & 3 != 1 {
+            let why = "takes the first address of inside_cidr for itself, and leaves the second";
+            return Err(script.inexpressible("bgp.local_ip", why));
+        }
+        script.note(format!(
+            "the virtual private gateway's own autonomous system (AmazonSideAsn) has to be {}",
+            bgp.local_asn
+        ));
+        script.note("bgp.hold_time: it is 30 s there");
+    }
     note_its_address(script);
     script.note("AWS makes two tunnels, of which this is the first; `adit tunnel import --from aws` reads both from what it downloads");
     script.note("vgw-… is the virtual private gateway of your VPC; a transit gateway goes as --transit-gateway-id instead");
@@ -112,7 +125,8 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     let start = if script.view.start == Start::Immediate { "start" } else { "add" };
     let version = if tunnel.ike.version == Version::Ikev1 { "ikev1" } else { "ikev2" };
     script.line(format_args!(
-        "CGW=$(aws ec2 create-customer-gateway --type ipsec.1 --ip-address {address} --bgp-asn 65000 \\"
+        "CGW=$(aws ec2 create-customer-gateway --type ipsec.1 --ip-address {address} --bgp-asn {} \\",
+        bgp.map_or(65_000, |bgp| bgp.remote_asn)
     ));
     script.line(format_args!(
         "  --tag-specifications 'ResourceType=customer-gateway,Tags=[{{Key=Name,Value={name}}}]' \\"
@@ -120,12 +134,15 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     script.line("  --query CustomerGateway.CustomerGatewayId --output text)");
     script.line("VPN=$(aws ec2 create-vpn-connection --type ipsec.1 --customer-gateway-id \"$CGW\" --vpn-gateway-id vgw-… \\");
     script.line("  --query VpnConnection.VpnConnectionId --output text --options '{");
-    script.line("    \"StaticRoutesOnly\": true,");
+    script.line(format_args!("    \"StaticRoutesOnly\": {},", bgp.is_none()));
     // Local is the customer's side there.
     script.line(format_args!("    \"LocalIpv4NetworkCidr\": \"{remote}\","));
     script.line(format_args!("    \"RemoteIpv4NetworkCidr\": \"{local}\","));
     script.line("    \"TunnelOptions\": [{");
     script.line(format_args!("      \"PreSharedKey\": \"{PSK}\","));
+    if let Some(bgp) = &tunnel.bgp {
+        script.line(format_args!("      \"TunnelInsideCidr\": \"{}\",", bgp.inside_cidr));
+    }
     script.line(format_args!("      \"IKEVersions\": [{{\"Value\": \"{version}\"}}],"));
     script.line(format_args!("      \"Phase1EncryptionAlgorithms\": {},", values(&ike.encryption)));
     if !ike.integrity.is_empty() {
@@ -148,6 +165,9 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     script.line(format_args!("      \"DPDTimeoutAction\": \"{action}\","));
     script.line(format_args!("      \"StartupAction\": \"{start}\""));
     script.lines(&["    }]", "  }')"]);
+    if bgp.is_some() {
+        return Ok(());
+    }
     if by_route {
         script.remark(
             "routing mode route: a create-vpn-connection-route for each network behind the other side",

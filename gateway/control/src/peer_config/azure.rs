@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, resolve, single, words},
     cloud::{has_subnets, joined, note_its_address, shell_quoted},
     script::{PSK, Script},
@@ -72,7 +73,16 @@ const DIALECT: Dialect = Dialect {
 /// Of the tunnel's fields that Azure does not take.
 pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     script.style("#", |key| Ok(shell_quoted(key)));
-    has_subnets(script)?;
+    let bgp = session(script);
+    if let Some(bgp) = bgp {
+        let [_, _, third, _] = bgp.local_ip.octets();
+        if !(21..=22).contains(&third) {
+            let why = "takes inside addresses of 169.254.21.0 to 169.254.22.255";
+            return Err(script.inexpressible("bgp.inside_cidr", why));
+        }
+    } else {
+        has_subnets(script)?;
+    }
     let (ike, ipsec) = resolve(script, &DIALECT)?;
     let (ike, ipsec) = (single(script, ike, false), single(script, ipsec, true));
     note_its_address(script);
@@ -92,10 +102,29 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     };
     script.lines(&["GROUP=my-group", "LOCATION=westeurope", "GATEWAY=my-vpn-gateway"]);
     script.line(format_args!("az network local-gateway create -g \"$GROUP\" -l \"$LOCATION\" -n {name} \\"));
-    script.line(format_args!("  --gateway-ip-address {address} --local-address-prefixes {networks}"));
+    match bgp {
+        Some(bgp) => {
+            script.line(format_args!("  --gateway-ip-address {address} --asn {} \\", bgp.remote_asn));
+            script.line(format_args!("  --bgp-peering-address {}", bgp.remote_ip));
+            script.line(format_args!(
+                "az network vnet-gateway update -g \"$GROUP\" -n \"$GATEWAY\" --asn {} \\",
+                bgp.local_asn
+            ));
+            script.line(format_args!(
+                "  --set 'bgpSettings.bgpPeeringAddresses[0].customBgpIpAddresses=[\"{}\"]'",
+                bgp.local_ip
+            ));
+        }
+        None => {
+            script.line(format_args!("  --gateway-ip-address {address} --local-address-prefixes {networks}"))
+        }
+    }
     script.line(format_args!("az network vpn-connection create -g \"$GROUP\" -l \"$LOCATION\" -n {name} \\"));
     script.line(format_args!("  --vnet-gateway1 \"$GATEWAY\" --local-gateway2 {name} --shared-key {PSK} \\"));
-    script.line("  --use-policy-based-traffic-selectors true");
+    match bgp {
+        Some(_) => script.line("  --enable-bgp true"),
+        None => script.line("  --use-policy-based-traffic-selectors true"),
+    }
     script.line(format_args!(
         "az network vpn-connection ipsec-policy add -g \"$GROUP\" --connection-name {name} \\"
     ));
@@ -112,6 +141,10 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         words(&ipsec.groups).first().copied().unwrap_or("None")
     ));
     script.line(format_args!("  --sa-lifetime {} --sa-max-size 102400000", ipsec.lifetime));
+    if bgp.is_some() {
+        script.note("bgp.hold_time: it is 180 s there, of which the lesser of both sides' counts");
+        return Ok(());
+    }
     script.remark(format_args!(
         "the address space of the virtual network has to be {}: Azure takes its selectors from there",
         joined(&locals, ", ")

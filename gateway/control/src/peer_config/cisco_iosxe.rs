@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, Phase, resolve, single, words},
     dotted::with_wildcard,
     script::{PSK, Script},
@@ -166,11 +167,12 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         script.line(" reverse-route");
     }
     script.lines(&["!", "interface Tunnel100"]);
-    script.lines(&[
-        " ip unnumbered GigabitEthernet1",
-        " tunnel source GigabitEthernet1",
-        " tunnel mode ipsec ipv4",
-    ]);
+    let bgp = session(script);
+    match bgp {
+        Some(bgp) => script.line(format_args!(" ip address {} 255.255.255.252", bgp.local_ip)),
+        None => script.line(" ip unnumbered GigabitEthernet1"),
+    }
+    script.lines(&[" tunnel source GigabitEthernet1", " tunnel mode ipsec ipv4"]);
     let remote = script.view.remote;
     script.line(format_args!(" tunnel destination {remote}"));
     if !script.view.is_by_route() {
@@ -179,7 +181,16 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     script.line(format_args!(" tunnel protection ipsec profile {name}"));
     tunnel.mss_clamp.iter().for_each(|mss| script.line(format_args!(" ip tcp adjust-mss {mss}")));
     script.line("!");
-    if script.view.is_by_route() {
+    if let Some(bgp) = bgp {
+        let neighbor = format!(" neighbor {}", bgp.remote_ip);
+        script.line(format_args!("router bgp {}", bgp.local_asn));
+        script.line(format_args!("{neighbor} remote-as {}", bgp.remote_asn));
+        script.line(format_args!("{neighbor} timers {} {}", bgp.keepalive(), bgp.hold_time));
+        script.line(" address-family ipv4");
+        script.line(format_args!(" {neighbor} activate"));
+        script.lines(&[" exit-address-family", "!"]);
+        script.remark("`network NETWORK mask MASK` in the address family announces a network of this side");
+    } else if script.view.is_by_route() {
         script.remark(
             "routing mode route: `ip route NETWORK MASK Tunnel100` for each network behind the other side",
         );

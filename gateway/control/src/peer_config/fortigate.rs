@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, Phase, resolve, words},
     dotted::with_mask,
     script::{PSK, Script, quoted_or_hexadecimal},
@@ -183,7 +184,21 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         script.line("    next");
     }
     script.line("end");
-    if script.view.is_by_route() {
+    if let Some(bgp) = session(script) {
+        script.line("config system interface");
+        script.line(format_args!("    edit \"{name}\""));
+        script.line(format_args!("        set ip {} 255.255.255.255", bgp.local_ip));
+        script.line(format_args!("        set remote-ip {} 255.255.255.252", bgp.remote_ip));
+        script.lines(&["    next", "end", "config router bgp"]);
+        script.line(format_args!("    set as {}", bgp.local_asn));
+        script.line("    config neighbor");
+        script.line(format_args!("        edit \"{}\"", bgp.remote_ip));
+        script.line(format_args!("            set remote-as {}", bgp.remote_asn));
+        script.line(format_args!("            set keep-alive-timer {}", bgp.keepalive()));
+        script.line(format_args!("            set holdtime-timer {}", bgp.hold_time));
+        script.lines(&["        next", "    end", "end"]);
+        script.remark("`config network` in router bgp announces the networks of this side");
+    } else if script.view.is_by_route() {
         script.remark("routing mode route: a static route to each network behind the other side, with the tunnel as its device");
     } else {
         routes(script, &name);

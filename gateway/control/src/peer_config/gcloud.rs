@@ -1,7 +1,8 @@
-//! Google Cloud: a Classic VPN tunnel with traffic selectors, by gcloud. (HA VPN takes BGP.)
+//! Google Cloud, by gcloud: a Classic VPN tunnel with traffic selectors, or with BGP one of HA VPN with a Cloud Router.
 
 use super::{
     PeerConfigError,
+    bgp::{Session, session},
     choice::{Dialect, Ids, resolve},
     cloud::{has_subnets, joined, note_its_address, shell_quoted},
     script::{PSK, Script},
@@ -88,7 +89,10 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     script.style("#", |key| Ok(shell_quoted(key)));
     let tunnel = script.view.tunnel;
     let ikev1 = tunnel.ike.version == Version::Ikev1;
-    has_subnets(script)?;
+    let bgp = session(script);
+    if bgp.is_none() {
+        has_subnets(script)?;
+    }
     let (_, ipsec) = resolve(script, if ikev1 { &IKEV1 } else { &IKEV2 })?;
     if ipsec.groups.is_empty() {
         script.note("ipsec.pfs: Google Cloud asks for PFS when it rekeys, and the tunnel has it disabled: it will be refused");
@@ -105,6 +109,10 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
     let name = script.view.slug(40);
     let address = script.view.remote;
     script.lines(&["REGION=europe-west1", "NETWORK=default"]);
+    if let Some(bgp) = bgp {
+        highly_available(script, &name, bgp, ikev1);
+        return Ok(());
+    }
     script.line(format_args!("gcloud compute addresses create {name} --region=\"$REGION\""));
     script.line(format_args!(
         "ADDRESS=$(gcloud compute addresses describe {name} --region=\"$REGION\" --format='value(address)')"
@@ -134,4 +142,30 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         ));
     }
     Ok(())
+}
+
+/// One tunnel of HA VPN, from its first interface, and the router that speaks BGP through it.
+fn highly_available(script: &mut Script<'_>, name: &str, bgp: Session, ikev1: bool) {
+    let address = script.view.remote;
+    let region = "--region=\"$REGION\"";
+    let network = "--network=\"$NETWORK\"";
+    script.line(format_args!("gcloud compute vpn-gateways create {name} {region} {network}"));
+    script.line(format_args!("gcloud compute external-vpn-gateways create {name} --interfaces=0={address}"));
+    script.line(format_args!(
+        "gcloud compute routers create {name} {region} {network} --asn={}",
+        bgp.local_asn
+    ));
+    script.line(format_args!("gcloud compute vpn-tunnels create {name} {region} \\"));
+    script.line(format_args!("  --vpn-gateway={name} --interface=0 --router={name} \\"));
+    script.line(format_args!("  --peer-external-gateway={name} --peer-external-gateway-interface=0 \\"));
+    script.line(format_args!("  --ike-version={} --shared-secret={PSK}", if ikev1 { 1 } else { 2 }));
+    script.line(format_args!(
+        "gcloud compute routers add-interface {name} {region} --interface-name={name} \\"
+    ));
+    script.line(format_args!("  --vpn-tunnel={name} --ip-address={} --mask-length=30", bgp.local_ip));
+    script.line(format_args!("gcloud compute routers add-bgp-peer {name} {region} --peer-name={name} \\"));
+    script.line(format_args!(
+        "  --interface={name} --peer-ip-address={} --peer-asn={}",
+        bgp.remote_ip, bgp.remote_asn
+    ));
 }

@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, resolve, single, words},
     script::{PSK, Script, hexadecimal},
 };
@@ -195,7 +196,20 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         script.line(format_args!("set interfaces st0 unit 0 family {family}"));
     }
     script.line("set security zones security-zone vpn interfaces st0.0");
-    if script.view.is_by_route() {
+    if let Some(bgp) = session(script) {
+        let group = format!("set protocols bgp group {name}");
+        script.line(format_args!("set interfaces st0 unit 0 family inet address {}/30", bgp.local_ip));
+        script
+            .line("set security zones security-zone vpn interfaces st0.0 host-inbound-traffic protocols bgp");
+        script.line(format_args!("set routing-options autonomous-system {}", bgp.local_asn));
+        let kind = if bgp.local_asn == bgp.remote_asn { "internal" } else { "external" };
+        script.line(format_args!("{group} type {kind}"));
+        script.line(format_args!("{group} local-address {}", bgp.local_ip));
+        script.line(format_args!("{group} hold-time {}", bgp.hold_time));
+        script.line(format_args!("{group} peer-as {}", bgp.remote_asn));
+        script.line(format_args!("{group} neighbor {}", bgp.remote_ip));
+        script.remark("`export POLICY` in the group announces the networks of this side");
+    } else if script.view.is_by_route() {
         script.remark("routing mode route: `set routing-options static route NETWORK next-hop st0.0` for each network there");
     }
     Ok(())

@@ -8,13 +8,14 @@
 //! |---|---|
 //! | `view` | the tunnel with local and remote swapped |
 //! | `choice` | of what the tunnel offers, what the vendor has a word for |
-//! | `cloud`, `dotted` | what several vendors share |
+//! | `cloud`, `dotted`, `bgp` | what several vendors share |
 //! | `script` | the text, its comments, and the keys, which are put in last |
 
 mod adit;
 mod alibaba;
 mod aws;
 mod azure;
+mod bgp;
 mod choice;
 mod cisco_asa;
 mod cisco_iosxe;
@@ -181,6 +182,30 @@ impl Vendor {
         }
     }
 
+    /// Whether BGP is part of what is written for it.
+    fn has_bgp(self) -> bool {
+        match self {
+            Vendor::Strongswan
+            | Vendor::CiscoIosxe
+            | Vendor::JuniperSrx
+            | Vendor::Fortigate
+            | Vendor::Vyos
+            | Vendor::Aws
+            | Vendor::Gcloud
+            | Vendor::Azure
+            | Vendor::Alibaba
+            | Vendor::Adit => true,
+            Vendor::StrongswanIpsec
+            | Vendor::Libreswan
+            | Vendor::CiscoAsa
+            | Vendor::Huawei
+            | Vendor::H3c
+            | Vendor::Pfsense
+            | Vendor::Opnsense
+            | Vendor::Mikrotik => false,
+        }
+    }
+
     fn write(self, script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         match self {
             Vendor::Strongswan => strongswan::write(script),
@@ -296,6 +321,9 @@ pub enum PeerConfigError {
 pub fn write(gateway: &str, tunnel: &Tunnel, request: Request) -> Result<Vec<PeerFile>, PeerConfigError> {
     let view = View::new(gateway, tunnel, request.address);
     let mut script = Script::new(view, request);
+    if !request.vendor.has_bgp() {
+        bgp::note(&mut script);
+    }
     request.vendor.write(&mut script)?;
     script.finish()
 }

@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::remark_bird,
     choice::{Choice, Dialect, Ids, Phase, resolve, words},
     script::{PPK, PSK, Script, quoted_or_hexadecimal},
 };
@@ -147,7 +148,10 @@ pub(super) fn list(subnets: &[Subnet], between: &str) -> String {
 /// # Errors
 /// Of the tunnel's fields that strongSwan cannot express.
 pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
-    write_as(script, "swanctl.conf")
+    write_as(script, "swanctl.conf")?;
+    let interface = script.view.slug(32);
+    remark_bird(script, &interface);
+    Ok(())
 }
 
 /// The same under another name.

@@ -2,6 +2,7 @@
 
 use super::{
     PeerConfigError,
+    bgp::session,
     choice::{Dialect, Ids, resolve, single, words},
     script::{PSK, Script},
 };
@@ -166,6 +167,17 @@ pub(super) fn write(script: &mut Script<'_>) -> Result<(), PeerConfigError> {
         script.lines(&["set interfaces vti vti100"]);
         script.line(format_args!("{peer} vti bind 'vti100'"));
         script.line(format_args!("{peer} vti esp-group '{name}'"));
+        if let Some(bgp) = session(script) {
+            let neighbor = format!("set protocols bgp neighbor {}", bgp.remote_ip);
+            script.line(format_args!("set interfaces vti vti100 address '{}/30'", bgp.local_ip));
+            script.line(format_args!("set protocols bgp system-as '{}'", bgp.local_asn));
+            script.line(format_args!("{neighbor} remote-as '{}'", bgp.remote_asn));
+            script.line(format_args!("{neighbor} timers keepalive '{}'", bgp.keepalive()));
+            script.line(format_args!("{neighbor} timers holdtime '{}'", bgp.hold_time));
+            script.line(format_args!("{neighbor} address-family ipv4-unicast"));
+            script.remark("`set protocols bgp address-family ipv4-unicast network NETWORK` announces a network of this side");
+            return Ok(());
+        }
         script.remark("routing mode route: `set protocols static route NETWORK interface vti100` for each network there");
         return Ok(());
     }

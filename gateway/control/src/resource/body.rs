@@ -5,8 +5,12 @@
 //! for the default of each that has one (RFC 7396).
 
 use super::Meta;
-use crate::config::{GroupMode, MAX_MEMBERS, Xdp};
-use adit_ike::{Encryption, Group, Integrity, Prf};
+use crate::{
+    alarm::{Comparison, FIGURES, Severity},
+    config::{GroupMode, MAX_ANNOUNCED, MAX_MEMBERS, MAX_RULES, SUMMARY, Xdp},
+};
+use adit_ike::{Encryption, Group, Id, Integrity, Prf};
+use adit_maps::sa::DropCause;
 use serde_json::Value;
 use std::{fmt::Display, ops::RangeInclusive};
 use utoipa::{
@@ -51,6 +55,7 @@ bodies! {
     PeerBody, PeerPatch: peer;
     TunnelBody, TunnelPatch: tunnel;
     GroupBody, GroupPatch: connection_group;
+    AlarmBody, AlarmPatch: alarm_template;
 }
 
 fn gateway() -> Object {
@@ -79,9 +84,10 @@ fn gateway() -> Object {
                 the same as `wan` on a one-armed gateway. One may stand without a list.",
             ),
         )
+        .has("local_id", identity("What it calls itself unless a tunnel says otherwise: its address."))
         .has(
-            "local_id",
-            text().description(Some("What it calls itself unless a tunnel says otherwise: its address.")),
+            "alarm_template",
+            text().description(Some("The alarm template that it and its tunnels have: the usual one.")),
         )
         .has("model", words(["standalone"]).description(Some("Whether it is one of a pair.")))
         .has("xdp", words(Xdp::WORDS.map(|(word, _)| word)).description(Some("How packets come and go.")))
@@ -105,12 +111,26 @@ fn gateway() -> Object {
                 .has("attempts", number(1..=20, "How often a request is sent in all."))
                 .has("keepalive", number(1..=3600, "Seconds between NAT keepalives.")),
         )
+        .has(
+            "bird",
+            fields("BIRD, which speaks BGP.")
+                .has(
+                    "file",
+                    text().description(Some(
+                        "The file that is written for it, which its own configuration includes.",
+                    )),
+                )
+                .has("socket", text().description(Some("Its control socket."))),
+        )
         .build()
 }
 
 fn peer() -> Object {
     let address = "An IPv4 or IPv6 address, a host name, or `any`: it comes to us.";
-    resource().needs("address", text().max_length(Some(253)).description(Some(address))).build()
+    resource()
+        .needs("address", text().max_length(Some(253)).description(Some(address)))
+        .has("asn", asn("Its autonomous system."))
+        .build()
 }
 
 fn tunnel() -> Object {
@@ -133,6 +153,7 @@ fn tunnel() -> Object {
         .has("nat_t", words(["auto", "force", "off"]).description(Some("UDP encapsulation.")))
         .has("mtu", automatic(576..=9216, "Largest outer packet in bytes."))
         .has("mss_clamp", automatic(88..=9156, "Largest inner TCP segment in bytes."))
+        .has("alarm_template", text().description(Some("Its own alarm template: the gateway's.")))
         .has("ike", phase_one())
         .has("ipsec", phase_two())
         .has(
@@ -152,7 +173,30 @@ fn tunnel() -> Object {
                 .has("retries", number(1..=10, "How many in a row decide."))
                 .has("switch_route", truth("Whether the tunnel's routes are withdrawn while nothing answers.")),
         )
+        .has("bgp", bgp())
         .build()
+}
+
+fn bgp() -> ObjectBuilder {
+    let announced = "What is announced, as CIDR prefixes of IPv4: the networks of the LAN ports. One may stand without a list.";
+    fields("BGP with the peer, which says what is sent through the tunnel, within its `routes`. None without it.")
+        .needs("local_asn", asn("Our autonomous system."))
+        .has("peer_asn", asn("The peer's: its `asn`, which it needs then."))
+        .needs(
+            "inside_cidr",
+            text().description(Some("The network of both ends, inside the tunnel: a /30 within 169.254.0.0/16.")),
+        )
+        .needs("local_ip", text().description(Some("Our end.")))
+        .has("hold_time", number(3..=3600, "Seconds that the peer may be silent."))
+        .has("announce", list(text(), 1..=MAX_ANNOUNCED, announced))
+}
+
+/// The number of an autonomous system, in either notation.
+fn asn(description: &str) -> AnyOfBuilder {
+    AnyOfBuilder::new()
+        .item(number(1..=u32::MAX.into(), "").description(None::<String>))
+        .item(text().pattern(Some(r"^[0-9]{1,5}\.[0-9]{1,5}$")))
+        .description(Some(description))
 }
 
 fn connection_group() -> Object {
@@ -166,6 +210,43 @@ fn connection_group() -> Object {
             )),
         )
         .needs("members", list(text(), 1..=MAX_MEMBERS, members))
+        .build()
+}
+
+fn alarm_template() -> Object {
+    let threshold = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0));
+    let rule = fields("When somebody is to be told.")
+        .needs(
+            "figure",
+            words(FIGURES.iter().map(|figure| figure.word)).description(Some("What is watched.")),
+        )
+        .needs("threshold", threshold.description(Some("In the figure's unit; up to 1 for what is at most 1.")))
+        .has(
+            "comparison",
+            words(Comparison::ALL.map(Comparison::word)).description(Some(
+                "Whether it tells while the figure is more than the threshold, or less: the figure's own side.",
+            )),
+        )
+        .has("for", number(0..=86_400, "Seconds that it has to be so."))
+        .has("severity", words(Severity::ALL.map(Severity::word)).description(Some("How urgent it is.")))
+        .has(
+            "causes",
+            list(
+                words(DropCause::ALL.iter().map(|cause| cause.label())),
+                1..=DropCause::ALL.len(),
+                "With `drops` and `gateway-drops`: which count. One may stand without a list.",
+            ),
+        )
+        .has(
+            "summary",
+            text()
+                .min_length(Some(1))
+                .max_length(Some(SUMMARY))
+                .description(Some("What it says, in words of one's own.")),
+        );
+    let rules = ArrayBuilder::new().items(RefOr::T(Schema::Object(rule.build()))).max_items(Some(MAX_RULES));
+    resource()
+        .needs("rules", rules.description(Some("When somebody is to be told. Without any, nothing is.")))
         .build()
 }
 
@@ -198,8 +279,8 @@ fn phase_one() -> ObjectBuilder {
         .has("reauthenticate", truth("Whether a new IKE SA takes the place of a rekey."))
         .has("childless", truth("Whether the IKE SA is begun without a Child SA (RFC 6023)."))
         .has("ppk", ppk)
-        .has("local_id", text().description(Some("What we call ourselves.")))
-        .has("peer_id", text().description(Some("What the peer must call itself.")))
+        .has("local_id", identity("What we call ourselves."))
+        .has("peer_id", identity("What the peer must call itself."))
 }
 
 fn phase_two() -> ObjectBuilder {
@@ -268,6 +349,15 @@ fn fields(words: &str) -> ObjectBuilder {
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
+}
+
+/// Of up to 255 octets: the longest text for so many is in hexadecimal digits.
+fn identity(words: &str) -> ObjectBuilder {
+    let longest = "keyid:".len() + 2 * Id::LONGEST;
+    let bounds = format!(
+        "{words} An address, a host name, user@host, or `keyid:` and hexadecimal digits: up to 255 octets."
+    );
+    text().min_length(Some(1)).max_length(Some(longest)).description(Some(bounds))
 }
 
 fn secret(longest: usize, words: &str) -> ObjectBuilder {

@@ -1,14 +1,14 @@
 //! The schemas of bodies against the reader: the same fields, words and bounds.
 
 use super::*;
-use crate::config::{PeerAddress, read_gateway, read_group, read_peer, read_tunnel};
+use crate::config::{Peer, PeerAddress, read_alarm, read_gateway, read_group, read_peer, read_tunnel};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use utoipa::PartialSchema;
 
 type Given = Map<String, Value>;
 
-const KINDS: [Kind; 4] = Kind::ALL;
+const KINDS: [Kind; 5] = Kind::ALL;
 
 fn schemas(kind: Kind) -> [Value; 2] {
     let [body, patch] = match kind {
@@ -16,6 +16,7 @@ fn schemas(kind: Kind) -> [Value; 2] {
         Kind::Peer => [PeerBody::schema(), PeerPatch::schema()],
         Kind::Tunnel => [TunnelBody::schema(), TunnelPatch::schema()],
         Kind::Group => [GroupBody::schema(), GroupPatch::schema()],
+        Kind::Alarm => [AlarmBody::schema(), AlarmPatch::schema()],
     };
     [body, patch].map(|schema| serde_json::to_value(schema).unwrap())
 }
@@ -26,6 +27,7 @@ fn right(kind: Kind) -> Value {
         Kind::Gateway => json!({"name": "a", "address": "192.0.2.1", "wan": "eth0", "lan": ["eth1"]}),
         Kind::Peer => json!({"name": "b", "address": "198.51.100.1"}),
         Kind::Group => json!({"name": "g", "members": ["t"]}),
+        Kind::Alarm => json!({"name": "x", "rules": [{"figure": "health", "threshold": 1}]}),
         Kind::Tunnel => json!({
             "name": "t", "peer": "b", "local_subnets": ["10.1.0.0/16"], "remote_subnets": ["10.2.0.0/16"],
             "psk": "Sentinel-0f-the-secret-key",
@@ -44,9 +46,11 @@ fn refusals(kind: Kind, given: &Value) -> Vec<Violation> {
         Kind::Gateway => read_gateway(&given).map(drop),
         Kind::Peer => read_peer(&given).map(drop),
         Kind::Group => read_group(&given).map(drop),
+        Kind::Alarm => read_alarm(&given).map(drop),
         Kind::Tunnel => {
             let gateway = read_gateway(&object(right(Kind::Gateway))).unwrap().value;
-            let peer = ("b".to_owned(), PeerAddress::Ip([198, 51, 100, 1].into()));
+            let address = PeerAddress::Ip([198, 51, 100, 1].into());
+            let peer = ("b".to_owned(), Peer { address, asn: Some(64_512) });
             read_tunnel(&given, &gateway, Some(peer)).map(drop)
         }
     };
@@ -66,9 +70,14 @@ fn with(kind: Kind, path: &str, value: &Value) -> Value {
     if path.starts_with("health_check") {
         whole["health_check"] = json!({"destination": "10.2.0.9", "source": "10.1.0.1"});
     }
-    if path == "routes" {
+    if path == "routes" || path.starts_with("bgp") {
         whole =
             json!({"name": "t", "peer": "b", "psk": "Sentinel-0f-the-secret-key", "routing_mode": "route"});
+    }
+    if path.starts_with("bgp") {
+        whole["routes"] = json!(["10.2.0.0/16"]);
+        whole["bgp"] =
+            json!({"local_asn": 65_000, "inside_cidr": "169.254.10.0/30", "local_ip": "169.254.10.2"});
     }
     if let Some(room) = room_for(path) {
         whole["ike"] = room;
@@ -131,7 +140,7 @@ fn a_body_has_the_fields_that_the_reader_asks_for() {
             tables += 1;
         }
     }
-    assert_eq!(tables, 10);
+    assert_eq!(tables, 13);
 }
 
 #[test]
@@ -193,6 +202,10 @@ fn a_number_is_taken_to_its_bounds_and_refused_beyond() {
         ("ike.keepalive", 1, 3600),
         ("ike.retransmit_after", 100, 60_000),
         ("ike.retransmit_ceiling", 100, 60_000),
+        ("asn", 1, u32::MAX.into()),
+        ("bgp.hold_time", 3, 3600),
+        ("bgp.local_asn", 1, u32::MAX.into()),
+        ("bgp.peer_asn", 1, u32::MAX.into()),
         ("dpd.delay", 1, 3600),
         ("dpd.timeout", 1, 3600),
         ("health_check.interval", 1, 60),
@@ -229,8 +242,8 @@ fn a_text_is_taken_to_its_length_and_refused_beyond() {
                     Value::Object(_) => false,
                     _ => false,
                 };
-                let is_name = path == "members" && wrong.is_string();
-                if taken || is_name || (path == "ipsec.pfs" && wrong.is_number()) {
+                let is_name = ["members", "alarm_template"].contains(&path.as_str()) && wrong.is_string();
+                if taken || is_name || ((path == "ipsec.pfs" || path.ends_with("asn")) && wrong.is_number()) {
                     continue;
                 }
                 let refused = refused_at(kind, &path, &wrong);
@@ -245,10 +258,12 @@ fn a_text_is_taken_to_its_length_and_refused_beyond() {
                 match path.as_str() {
                     "address" => "a.".repeat(125) + &"b".repeat(n - 250),
                     "ike.ppk.key" => format!("0x{}", "7".repeat(n - 2)),
+                    id if id.ends_with("_id") => format!("keyid:{}", "7".repeat(n - 6)),
                     _ => "x".repeat(n),
                 }
             };
-            let beyond = if path == "ike.ppk.key" { most + 2 } else { most + 1 };
+            let in_pairs = path == "ike.ppk.key" || path.ends_with("_id");
+            let beyond = if in_pairs { most + 2 } else { most + 1 };
             assert_eq!(refused_at(kind, &path, &json!(long(most))), [""; 0], "{path} of {most}");
             assert_eq!(refused_at(kind, &path, &json!(long(beyond))), [path.as_str()], "{path} of {beyond}");
             if of["minLength"].as_u64() == Some(1) {
@@ -270,7 +285,14 @@ fn a_patch_needs_nothing_and_takes_null_for_what_has_a_default() {
             assert!(of["required"].is_null(), "{path}");
             let text = of.to_string();
             let takes_null = text.contains("\"null\"");
-            let within = ["ike.ppk.id", "health_check.destination", "health_check.source"];
+            let within = [
+                "ike.ppk.id",
+                "health_check.destination",
+                "health_check.source",
+                "bgp.local_asn",
+                "bgp.inside_cidr",
+                "bgp.local_ip",
+            ];
             let is_needed = needed.contains(&path.as_str()) || within.contains(&path.as_str());
             let is_read_only = in_body["readOnly"] == true;
             assert_eq!(takes_null, !is_needed && !is_read_only, "{kind} {path}: {text}");
@@ -282,4 +304,49 @@ fn a_patch_needs_nothing_and_takes_null_for_what_has_a_default() {
             assert_eq!(refused, [name], "{kind}");
         }
     }
+}
+
+/// The items of a list of tables are not among [`fields`].
+#[test]
+fn a_rule_has_the_fields_words_and_bounds_that_the_reader_asks_for() {
+    let schema = &schemas(Kind::Alarm)[0]["properties"]["rules"];
+    let rule = |name: &str, value: Value| {
+        let mut rule = json!({"figure": "drops", "threshold": 1});
+        rule[name] = value;
+        refusals(Kind::Alarm, &json!({"name": "x", "rules": [rule]}))
+    };
+    let unknown = rule("fast", json!(1)).remove(0);
+    assert_eq!(unknown.field, "rules[0].fast");
+    let asked: BTreeSet<String> = unknown.allowed.unwrap().split(", ").map(str::to_owned).collect();
+    let properties = schema["items"]["properties"].as_object().unwrap();
+    assert_eq!(properties.keys().cloned().collect::<BTreeSet<_>>(), asked);
+    let mut words = 0;
+    for (name, of) in properties {
+        let known = of["enum"].as_array().or(of["items"]["enum"].as_array());
+        let Some(known) = known else { continue };
+        for word in known {
+            let refused = rule(name, word.clone());
+            assert!(refused.is_empty(), "{name} {word}: {refused:?}");
+            words += 1;
+        }
+        let told: Vec<_> = known.iter().map(|word| word.as_str().unwrap()).collect();
+        let refused = rule(name, json!("seven words")).remove(0);
+        assert_eq!((refused.field, refused.allowed.unwrap()), (format!("rules[0].{name}"), told.join(", ")));
+    }
+    assert_eq!(words, crate::alarm::FIGURES.len() + 2 + 3 + 13);
+    for (name, right, wrong) in [
+        ("threshold", vec![json!(0), json!(0.5), json!(1e12)], vec![json!(-0.1), json!("1"), json!(true)]),
+        ("for", vec![json!(0), json!(86_400)], vec![json!(86_401), json!(-1), json!(0.5)]),
+        ("summary", vec![json!("x".repeat(256))], vec![json!(""), json!("x".repeat(257)), json!("a\nb")]),
+    ] {
+        assert!(right.into_iter().all(|value| rule(name, value).is_empty()), "{name}");
+        for value in wrong {
+            let fields: Vec<_> = rule(name, value.clone()).into_iter().map(|v| v.field).collect();
+            assert_eq!(fields, [format!("rules[0].{name}")], "{value}");
+        }
+    }
+    let many = |count| json!({"name": "x", "rules": vec![json!({"figure": "mtu", "threshold": 1}); count]});
+    let most = usize::try_from(schema["maxItems"].as_u64().unwrap()).unwrap();
+    assert!(refusals(Kind::Alarm, &many(most)).is_empty() && refusals(Kind::Alarm, &many(0)).is_empty());
+    assert_eq!(refusals(Kind::Alarm, &many(most + 1))[0].field, "rules");
 }

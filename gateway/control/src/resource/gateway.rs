@@ -24,12 +24,39 @@ pub struct GatewaySpec {
     /// What it calls itself unless a tunnel says otherwise; none is its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_id: Option<String>,
+    /// The alarm template that it and its tunnels have; none is the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm_template: Option<String>,
     /// `standalone`.
     pub model: String,
     /// How packets come and go: `auto`, `zero-copy`, `driver`, `generic`, `none`.
     pub xdp: String,
     /// IKE as a whole.
     pub ike: GatewayIke,
+    /// BIRD, which speaks BGP.
+    #[serde(default)]
+    pub bird: BirdSpec,
+}
+
+/// Where BIRD is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BirdSpec {
+    /// The file that is written for it, which its own configuration includes.
+    pub file: String,
+    /// Its control socket.
+    pub socket: String,
+}
+
+impl Default for BirdSpec {
+    fn default() -> Self {
+        BirdSpec::from(&config::Bird::default())
+    }
+}
+
+impl From<&config::Bird> for BirdSpec {
+    fn from(b: &config::Bird) -> Self {
+        BirdSpec { file: b.file.display().to_string(), socket: b.socket.display().to_string() }
+    }
 }
 
 /// IKE as a whole.
@@ -60,6 +87,7 @@ impl From<&config::Gateway> for GatewaySpec {
             wan: g.wan.clone(),
             lan: g.lan.clone(),
             local_id: g.local_id.as_ref().map(ToString::to_string),
+            alarm_template: g.alarm_template.clone(),
             model: "standalone".into(),
             xdp: xdp.into(),
             ike: GatewayIke {
@@ -71,6 +99,7 @@ impl From<&config::Gateway> for GatewaySpec {
                 attempts: g.ike.retransmission.attempts,
                 keepalive: g.ike.keepalive.as_secs(),
             },
+            bird: BirdSpec::from(&g.bird),
         }
     }
 }

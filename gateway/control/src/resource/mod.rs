@@ -4,6 +4,7 @@
 //! follows another field goes on following it. Whether something can be given is decided by [`crate::config`]'s reader
 //! alone, for JSON and TOML alike.
 
+mod alarm;
 mod body;
 #[cfg(test)]
 mod body_tests;
@@ -12,13 +13,17 @@ mod group;
 mod peer;
 mod tunnel;
 
+pub use alarm::{Alarm, AlarmSpec, RuleSpec};
 pub use body::{
-    GatewayBody, GatewayPatch, GroupBody, GroupPatch, PeerBody, PeerPatch, TunnelBody, TunnelPatch,
+    AlarmBody, AlarmPatch, GatewayBody, GatewayPatch, GroupBody, GroupPatch, PeerBody, PeerPatch, TunnelBody,
+    TunnelPatch,
 };
-pub use gateway::{Gateway, GatewayIke, GatewaySpec};
+pub use gateway::{BirdSpec, Gateway, GatewayIke, GatewaySpec};
 pub use group::{Group, GroupSpec};
 pub use peer::{Peer, PeerSpec};
-pub use tunnel::{DpdSpec, HealthCheckSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec};
+pub use tunnel::{
+    BgpSpec, DpdSpec, HealthCheckSpec, IkeSpec, IpsecSpec, PpkSpec, Secrets, Tunnel, TunnelSpec,
+};
 
 use crate::config::Diagnostic;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -37,11 +42,13 @@ pub enum Kind {
     Tunnel,
     /// [`Group`].
     Group,
+    /// [`Alarm`].
+    Alarm,
 }
 
 impl Kind {
     /// All, each before those that name it.
-    pub const ALL: [Kind; 4] = [Kind::Gateway, Kind::Peer, Kind::Tunnel, Kind::Group];
+    pub const ALL: [Kind; 5] = [Kind::Alarm, Kind::Gateway, Kind::Peer, Kind::Tunnel, Kind::Group];
 
     /// The word for one, as in a message.
     pub fn word(self) -> &'static str {
@@ -50,6 +57,7 @@ impl Kind {
             Kind::Peer => "peer",
             Kind::Tunnel => "tunnel",
             Kind::Group => "group",
+            Kind::Alarm => "alarm",
         }
     }
 
@@ -60,6 +68,7 @@ impl Kind {
             Kind::Peer => "peer",
             Kind::Tunnel => "tun",
             Kind::Group => "grp",
+            Kind::Alarm => "alm",
         }
     }
 }
@@ -79,9 +88,9 @@ pub struct Meta {
     /// Unique among its kind: 1..64 printable characters.
     #[schema(min_length = 1, max_length = 64)]
     pub name: String,
-    /// 0..256 characters for people.
+    /// 0..256 printable characters for people.
     #[serde(default)]
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub remark: String,
     /// Words of one's own, by which resources are found.
     #[serde(default)]

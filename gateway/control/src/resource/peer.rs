@@ -1,5 +1,6 @@
 //! The remote gateway.
 
+use crate::config;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,4 +15,14 @@ pub struct PeerSpec {
     /// An IPv4 or IPv6 address, a host name, or `any`: it comes to us.
     #[schema(example = "198.51.100.1")]
     pub address: String,
+    /// Its autonomous system: 1..4294967295.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 64512)]
+    pub asn: Option<u32>,
+}
+
+impl From<&config::Peer> for PeerSpec {
+    fn from(p: &config::Peer) -> Self {
+        PeerSpec { address: p.address.to_string(), asn: p.asn }
+    }
 }

@@ -52,6 +52,12 @@ pub struct TunnelSpec {
     /// Echo requests through the tunnel, by which its health is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckSpec>,
+    /// Its own alarm template; none is the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm_template: Option<String>,
+    /// BGP with the peer, which says what is sent through the tunnel, within its routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpSpec>,
 }
 
 /// Phase 1.
@@ -157,6 +163,40 @@ pub struct HealthCheckSpec {
     pub switch_route: bool,
 }
 
+/// BGP through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BgpSpec {
+    /// Our autonomous system.
+    #[schema(example = 65000)]
+    pub local_asn: u32,
+    /// The peer's.
+    #[schema(example = 64512)]
+    pub peer_asn: u32,
+    /// The network of both ends, inside the tunnel.
+    #[schema(example = "169.254.10.0/30")]
+    pub inside_cidr: String,
+    /// Our end, which `adit0` has.
+    #[schema(example = "169.254.10.2")]
+    pub local_ip: String,
+    /// Seconds that the peer may be silent: 3..3600.
+    pub hold_time: u64,
+    /// What is announced, as CIDR prefixes; empty for the networks of the LAN ports.
+    pub announce: Vec<String>,
+}
+
+impl From<&config::Bgp> for BgpSpec {
+    fn from(b: &config::Bgp) -> Self {
+        BgpSpec {
+            local_asn: b.local_asn,
+            peer_asn: b.peer_asn,
+            inside_cidr: b.inside_cidr.to_string(),
+            local_ip: b.local_ip.to_string(),
+            hold_time: b.hold_time.as_secs(),
+            announce: texts(&b.announce),
+        }
+    }
+}
+
 impl From<&config::HealthCheck> for HealthCheckSpec {
     fn from(c: &config::HealthCheck) -> Self {
         HealthCheckSpec {
@@ -198,6 +238,8 @@ impl From<&config::Tunnel> for TunnelSpec {
             ipsec: ipsec(t),
             dpd: dpd(t),
             health_check: t.health_check.as_ref().map(HealthCheckSpec::from),
+            alarm_template: t.alarm_template.clone(),
+            bgp: t.bgp.as_deref().map(BgpSpec::from),
         }
     }
 }

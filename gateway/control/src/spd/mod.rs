@@ -21,7 +21,10 @@ use adit_maps::{
     classes::{AREA_CELLS, Cell},
     policy::{ClassPair, MAX_PAIRS, MAX_POLICIES, MAX_RULES, PortRange, Rule, RuleList, action},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// One entry of the ordered SPD. The order of a list of them decides: the first that covers a flow is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,13 @@ impl Policy {
         }
     }
 
-    fn rule(&self) -> Rule {
+    /// Drops everything between two prefixes.
+    pub fn discard(local: Prefix, remote: Prefix) -> Self {
+        Policy { action: action::DISCARD, ..Policy::protect(local, remote, 0) }
+    }
+
+    /// The rule that stands for it between its prefixes.
+    pub fn rule(&self) -> Rule {
         Rule {
             action: self.action,
             protocol: self.protocol,
@@ -67,6 +76,13 @@ impl Policy {
             policy: self.slot,
         }
     }
+}
+
+/// The policies by which nothing passes.
+pub fn discard_everything() -> Vec<Policy> {
+    let all = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+    let all = all.into_iter().filter_map(|any| Prefix::new(any, 0));
+    all.map(|any| Policy { action: action::DISCARD, ..Policy::protect(any, any, 0) }).collect()
 }
 
 /// What the maps of the SPD hold.
@@ -89,6 +105,17 @@ impl Tables {
         let last = list.rules.get(..list.len as usize)?.last()?;
         (last.action == action::PROTECT && last.is_total()).then_some(last.policy)
     }
+
+    /// Every slot that something is protected with.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        let rules = self.rules.values().flat_map(|list| list.rules.iter().take(list.len as usize));
+        rules.filter(|rule| rule.action == action::PROTECT).map(|rule| rule.policy)
+    }
+
+    /// How many rules the longest list has.
+    pub fn longest(&self) -> usize {
+        self.rules.values().map(|list| list.len as usize).max().unwrap_or(0)
+    }
 }
 
 /// Why a list of policies has no tables.
@@ -104,7 +131,7 @@ pub enum CompileError {
     )]
     TooManyPrefixes(usize),
     /// More pairs of classes than the hash holds.
-    #[error("{0} pairs of classes (before and after a change together), {MAX_PAIRS} fit")]
+    #[error("at least {0} pairs of classes (before and after a change together), {MAX_PAIRS} fit")]
     TooManyPairs(usize),
     /// No slot of OUTBOUND is free.
     #[error("more than {MAX_POLICIES} slots, before and after a change together")]
@@ -144,12 +171,13 @@ pub fn compile(policies: &[Policy], previous: &Tables) -> Result<Tables, Compile
                 if let std::collections::btree_map::Entry::Vacant(vacant) = rules.entry(pair) {
                     let common = common(&sources.members[source], &destinations.members[destination]);
                     vacant.insert(rule_list(common.map(|i| policies[i].rule()))?);
+                    // Before what does not fit takes more memory than there is.
+                    if rules.len() > MAX_PAIRS {
+                        return Err(CompileError::TooManyPairs(rules.len()));
+                    }
                 }
             }
         }
-    }
-    if rules.len() > MAX_PAIRS {
-        return Err(CompileError::TooManyPairs(rules.len()));
     }
     let is_kept = |pair: &ClassPair| {
         source_numbers.kept.contains(&pair.source) && destination_numbers.kept.contains(&pair.destination)

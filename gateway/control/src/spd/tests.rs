@@ -237,6 +237,14 @@ fn a_change_for_which_the_maps_have_no_room_is_refused_beforehand() {
     assert_eq!(Transition::between(&old, &new), Err(CompileError::TooManyPairs(2 * half as usize)));
     assert!(Transition::between(&Tables::default(), &new).is_ok());
     assert!(Transition::between(&old, &old).unwrap().is_empty());
+    // By way of policies that discard everything there is room.
+    let (nothing, _) = plan(&discard_everything(), &old).unwrap();
+    assert!(Transition::between(&nothing, &new).is_ok());
+    let nothing = InMemory::new(&nothing).unwrap();
+    for (from, to) in [("10.0.0.1", "172.16.0.1"), ("2001:db8::1", "2001:db8::2")] {
+        let ip = |a: &str| a.parse::<IpAddr>().unwrap().into();
+        assert_eq!(look_up(&nothing, &Flow::new(ip(from), ip(to), 6, None)), Some(Rule::DISCARD));
+    }
 }
 
 #[test]

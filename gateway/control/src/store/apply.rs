@@ -4,21 +4,23 @@ use super::{
     Change, Follow, Given, Store, StoreError,
     database::{Database, Row, SecretParts, rows},
     groups, run,
-    write::{Checked, Done, Writing, json, text_of, tidy, unreadable},
+    write::{Checked, Done, GENERATED, Writing, json, text_of, tidy, unreadable},
 };
 use crate::{
     config::{
         self, Config, ConfigError, Keys, Objects, read_document, read_gateway, read_peer, read_tunnel, tree,
     },
-    resource::{GatewaySpec, GroupSpec, Kind, PeerSpec, TunnelSpec},
+    resource::{AlarmSpec, GatewaySpec, GroupSpec, Kind, PeerSpec, TunnelSpec},
     store::{GatewayChange, nobody},
 };
 use adit_ike::Psk;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     path::PathBuf,
     sync::Arc,
 };
@@ -37,6 +39,8 @@ pub struct Document {
     pub prune: bool,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
+    /// The digest of the plan that somebody has agreed to: it is refused where the store has moved on since.
+    pub digest: Option<String>,
     /// Whether it is the process's own file, whose `[api]` counts.
     pub is_own: bool,
 }
@@ -50,6 +54,31 @@ pub struct Plan {
     pub unchanged: usize,
     /// What works and should not be used, a line each.
     pub warnings: Vec<String>,
+    /// Of everything that was there before. Who gives it back has this plan done, or nothing.
+    #[serde(default)]
+    pub digest: String,
+}
+
+/// Changes that [`Plan`] names one by one as a text.
+const NAMED: usize = 20;
+
+/// In one line, without a value of any field.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in self.changes.iter().take(NAMED) {
+            write!(f, "{} {:?} {}", change.kind, change.name, change.action.done())?;
+            let fields: Vec<&str> = change.fields.iter().map(|differs| differs.field.as_str()).collect();
+            if !fields.is_empty() {
+                write!(f, " ({})", fields.join(", "))?;
+            }
+            f.write_str("; ")?;
+        }
+        let others = self.changes.len().saturating_sub(NAMED);
+        if others > 0 {
+            write!(f, "{others} more created, changed or deleted; ")?;
+        }
+        write!(f, "{} unchanged", self.unchanged)
+    }
 }
 
 /// What becomes of one resource.
@@ -78,7 +107,18 @@ pub enum Verb {
     Delete,
 }
 
-/// A field before and after; neither value of a secret.
+impl Verb {
+    fn done(self) -> &'static str {
+        match self {
+            Verb::Create => "created",
+            Verb::Change => "changed",
+            Verb::Delete => "deleted",
+        }
+    }
+}
+
+/// A field before and after; neither value of a secret. One that was not given before, or is not to be any more, and says
+/// what its default says, has no value on that side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Differs {
     /// The field by its way from the top of the resource.
@@ -95,7 +135,7 @@ impl Store {
     /// Makes the store what a document says, all of it or nothing, or says what that would do.
     ///
     /// # Errors
-    /// [`StoreError::Document`], what `follower` says; [`StoreError::Database`].
+    /// [`StoreError::Document`], [`StoreError::Moved`], what `follower` says; [`StoreError::Database`].
     pub async fn apply(
         &self,
         document: Document,
@@ -156,7 +196,8 @@ impl Database {
         let tunnels = tunnels.collect::<Result<_, StoreError>>()?;
         let groups = rows(&self.connection, Kind::Group).map_err(failed)?;
         let groups = groups.iter().map(groups::read).collect::<Result<_, _>>()?;
-        Ok(Some(Config { gateway: of, api, tunnels, groups, warnings: Vec::new() }))
+        let alarms = self.alarms()?;
+        Ok(Some(Config { gateway: of, api, tunnels, groups, alarms, warnings: Vec::new() }))
     }
 
     fn export(&self, with_psk: bool) -> Result<Zeroizing<String>, StoreError> {
@@ -180,22 +221,28 @@ impl Database {
 impl Writing<'_> {
     fn apply(&mut self, document: &Document) -> Result<Plan, StoreError> {
         self.dry_run = document.dry_run;
+        let digest = self.digest()?;
+        if document.digest.as_ref().is_some_and(|seen| *seen != digest) {
+            return Err(StoreError::Moved);
+        }
         let (gateways, peers, tunnels) =
             (self.rows(Kind::Gateway)?, self.rows(Kind::Peer)?, self.rows(Kind::Tunnel)?);
-        let groups = self.rows(Kind::Group)?;
+        let (groups, alarms) = (self.rows(Kind::Group)?, self.rows(Kind::Alarm)?);
         let mut secrets: HashMap<&str, SecretParts> = HashMap::new();
         for row in &tunnels {
             secrets.insert(&row.meta.name, row.secrets(self.key)?);
         }
-        let (config, ours) = self.read(document, (&gateways, &peers, &tunnels, &groups), &secrets)?;
+        let (config, ours) =
+            self.read(document, [&gateways, &peers, &tunnels, &groups, &alarms], &secrets)?;
         let named = |objects: Vec<Given>| -> BTreeMap<String, Given> {
             objects.into_iter().map(|object| (name_of(&object).to_owned(), object)).collect()
         };
         let in_order: Vec<String> = ours.peers.iter().map(|peer| name_of(peer).to_owned()).collect();
         let (mut our_peers, mut our_tunnels) = (named(ours.peers), named(ours.tunnels));
-        let mut our_groups = named(ours.groups);
+        let (mut our_groups, mut our_alarms) = (named(ours.groups), named(ours.alarms));
         let mut plan = Plan {
             warnings: config.warnings_for(&document.name).lines().map(str::to_owned).collect(),
+            digest,
             ..Plan::default()
         };
         if document.is_own {
@@ -216,15 +263,31 @@ impl Writing<'_> {
             self.delete_row(row)?;
             plan.changes.push(Planned::of(Verb::Delete, row));
         }
-        let removed: Vec<&Row> = peers.iter().filter(|row| !stays(row, &our_peers)).collect();
+        let removed: Vec<&Row> = peers
+            .iter()
+            .filter(|row| !stays(row, &our_peers))
+            .chain(alarms.iter().filter(|row| !stays(row, &our_alarms)))
+            .collect();
+        for alarm in &config.alarms {
+            let row = alarms.iter().find(|row| row.meta.name == alarm.name);
+            let given = our_alarms.remove(&alarm.name).or_else(|| row.map(|row| row.given.clone()));
+            let shown = json(&AlarmSpec::from(alarm));
+            self.put(Kind::Alarm, row, keyless(given.unwrap_or_default()), Checked::new(shown), &mut plan)?;
+        }
+        let templates = self.ids(&[Kind::Alarm])?;
+        let template = |name: &Option<String>| {
+            name.as_ref().and_then(|name| templates.get(&(Kind::Alarm, name.clone())).cloned())
+        };
 
         let gateway = ours.gateway.or_else(|| gateways.first().map(|row| row.given.clone()));
         let shown = json(&GatewaySpec::from(&config.gateway));
+        let uses = template(&config.gateway.alarm_template).into_iter().collect();
+        let checked = Checked { uses, ..Checked::new(shown) };
         let was = gateways.first();
         // What tunnels use may change without showing in them.
         let mut moved = Vec::new();
         if let Some(given) = gateway
-            && self.put(Kind::Gateway, was, keyless(given), Checked::new(shown), &mut plan)?
+            && self.put(Kind::Gateway, was, keyless(given), checked, &mut plan)?
         {
             self.change.gateway = GatewayChange::Now(Box::new(config.gateway.clone()));
             moved.push((Kind::Gateway, config.gateway.name.clone()));
@@ -258,7 +321,7 @@ impl Writing<'_> {
             ];
             let checked = Checked {
                 shown: json(&TunnelSpec::from(tunnel)),
-                uses: uses.into_iter().flatten().cloned().collect(),
+                uses: uses.into_iter().flatten().cloned().chain(template(&tunnel.alarm_template)).collect(),
                 tunnel: Some(tunnel.clone()),
             };
             let changed = row.is_none_or(|row| row.differs(&given, &checked.shown) || parts != before);
@@ -309,11 +372,25 @@ impl Writing<'_> {
         Ok(plan)
     }
 
+    /// Of what there is: each resource with its revision.
+    fn digest(&self) -> Result<String, StoreError> {
+        let failed = self.failed();
+        let mut hash = Sha256::new();
+        let mut all =
+            self.transaction.prepare("SELECT id, revision FROM resource ORDER BY place").map_err(failed)?;
+        let mut rows = all.query(()).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let (id, revision): (String, i64) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+            hash.update(format!("{id} {revision}\n"));
+        }
+        Ok(hash.finalize().iter().take(16).map(|octet| format!("{octet:02x}")).collect())
+    }
+
     /// Reads a document together with what is stored and stays.
     fn read(
         &self,
         document: &Document,
-        (gateways, peers, tunnels, groups): (&[Row], &[Row], &[Row], &[Row]),
+        [gateways, peers, tunnels, groups, alarms]: [&[Row]; 5],
         secrets: &HashMap<&str, SecretParts>,
     ) -> Result<(Config, Objects), StoreError> {
         let mut beside =
@@ -323,6 +400,7 @@ impl Writing<'_> {
             // Without their keys, which the reader is told as it asks.
             beside.tunnels = tunnels.iter().map(|row| row.given.clone()).collect();
             beside.groups = groups.iter().map(|row| row.given.clone()).collect();
+            beside.alarms = alarms.iter().map(|row| row.given.clone()).collect();
         }
         let failed = RefCell::new(None);
         let psk = |name: &str| match secrets.get(name).and_then(|parts| parts.psk.as_ref()) {
@@ -346,7 +424,7 @@ impl Writing<'_> {
     fn put_peer(&mut self, row: Option<&Row>, given: Given, plan: &mut Plan) -> Result<bool, StoreError> {
         // The whole document has been read before.
         let shown = match read_peer(&given) {
-            Ok(read) => json(&PeerSpec { address: read.value.1.to_string() }),
+            Ok(read) => json(&PeerSpec::from(&read.value.1)),
             Err(problems) => return Err(row.map_or(StoreError::Stopped, |row| unreadable(row, problems))),
         };
         self.put(Kind::Peer, row, keyless(given), Checked::new(shown), plan)
@@ -417,10 +495,9 @@ impl SecretParts {
 }
 
 impl Row {
-    /// Whether it would be shown otherwise.
+    /// Whether it would be shown otherwise, or follow other defaults.
     fn differs(&self, given: &Given, shown: &str) -> bool {
-        self.shown != shown
-            || ["name", "remark", "labels"].iter().any(|name| said(&self.given, name) != said(given, name))
+        self.shown != shown || (self.given != *given && leaves(&self.given) != leaves(given))
     }
 
     fn differences(&self, given: &Given, shown: &str) -> Vec<Differs> {
@@ -433,17 +510,22 @@ impl Row {
             }
             fields
         };
-        let (old, new) = (flat(&self.given, &self.shown), flat(given, shown));
-        let fields: HashSet<&String> = old.keys().chain(new.keys()).collect();
-        let mut fields: Vec<_> =
-            fields.into_iter().filter(|field| old.get(*field) != new.get(*field)).collect();
-        fields.sort();
-        let of = |field: &String| Differs {
-            field: field.clone(),
-            old: old.get(field).cloned(),
-            new: new.get(field).cloned(),
+        let differing = |old: BTreeMap<String, String>, new: BTreeMap<String, String>| {
+            let fields: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let fields = fields.into_iter().filter(|field| old.get(*field) != new.get(*field));
+            let of = |field: &String| Differs {
+                field: field.clone(),
+                old: old.get(field).cloned(),
+                new: new.get(field).cloned(),
+            };
+            fields.map(of).collect::<Vec<_>>()
         };
-        fields.into_iter().map(of).collect()
+        let mut fields = differing(flat(&self.given, &self.shown), flat(given, shown));
+        // What is given and shows as before: it follows its default no more, or again.
+        let mut followed = differing(leaves(&self.given), leaves(given));
+        followed.retain(|one| fields.iter().all(|shown| shown.field != one.field));
+        fields.extend(followed);
+        fields
     }
 }
 
@@ -458,6 +540,21 @@ fn said<'a>(given: &'a Given, name: &str) -> Option<&'a Value> {
         Value::Object(fields) => !fields.is_empty(),
         _ => true,
     })
+}
+
+/// What is given, field by field, without what only Adit gives and what says nothing.
+fn leaves(given: &Given) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let given = given.iter().filter(|(name, _)| !GENERATED.contains(&name.as_str()));
+    given.for_each(|(name, value)| flatten(name, value, &mut fields));
+    fields.retain(|_, value| value != "null" && value != "\"\"");
+    for value in fields.values_mut().filter(|value| value.starts_with('[')) {
+        // One may stand without a list.
+        if let Ok([one]) = serde_json::from_str::<[Value; 1]>(value) {
+            *value = one.to_string();
+        }
+    }
+    fields
 }
 
 fn name_of(given: &Given) -> &str {

@@ -1,11 +1,11 @@
 use super::{tests::*, *};
-use crate::resource::{Peer, Tunnel};
+use crate::resource::{Gateway, Peer, Tunnel};
 
 const FILE: &str = include_str!("../config/tests/good.toml");
 
 fn document(text: &str) -> Document {
     let text = zeroize::Zeroizing::new(text.to_owned());
-    Document { text, name: "adit.toml".into(), prune: true, dry_run: false, is_own: false }
+    Document { text, name: "adit.toml".into(), prune: true, dry_run: false, digest: None, is_own: false }
 }
 
 async fn apply(store: &Store, text: &str) -> Vec<String> {
@@ -115,4 +115,55 @@ async fn the_daemon_is_given_what_is_stored() {
     let read = config::Config::parse("t".as_ref(), FILE).unwrap();
     assert_eq!((&config.tunnels, &config.gateway), (&read.tunnels, &read.gateway));
     assert_eq!(gateway_of(&dir.0).unwrap().unwrap(), read.gateway);
+}
+
+#[tokio::test]
+async fn what_is_given_counts_even_if_it_is_what_the_default_says_today() {
+    let dir = Dir::new();
+    let store = dir.open();
+    apply(&store, FILE).await;
+    let pinned = FILE.replace("[tunnel.ike]", "[tunnel.ike]\nlocal_id = \"192.0.2.1\"");
+    let (plan, change) = store.apply(document(&pinned), nobody()).await.unwrap();
+    let fields = &plan.changes[0].fields;
+    assert_eq!(
+        (plan.changes.len(), fields.len(), fields[0].field.as_str()),
+        (1, 1, "ike.local_id"),
+        "{plan:?}"
+    );
+    assert_eq!((&fields[0].old, fields[0].new.as_deref()), (&None, Some("\"192.0.2.1\"")));
+    let read = config::Config::parse("t".as_ref(), FILE).unwrap();
+    assert!(change.tunnels.iter().all(|(_, tunnel)| tunnel.is_same_traffic(&read.tunnels[0])));
+    let moved = || Edit::Merge(given(serde_json::json!({"address": "192.0.2.9"})));
+    let local_id = async || store.get::<Tunnel>("a-b").await.unwrap().spec.ike.local_id;
+    store.update::<Gateway>("a", None, moved(), nobody()).await.unwrap();
+    assert_eq!(local_id().await, "192.0.2.1");
+    // And back: what is given no more follows again.
+    assert_eq!(apply(&store, &pinned).await, ["Change gateway a"]);
+    assert_eq!(apply(&store, FILE).await, ["Change tunnel a-b"]);
+    store.update::<Gateway>("a", None, moved(), nobody()).await.unwrap();
+    assert_eq!(local_id().await, "192.0.2.9");
+    // The same in other words is the same.
+    apply(&store, FILE).await;
+    assert_eq!(apply(&store, &FILE.replace("[\"10.2.0.0/16\"]", "\"10.2.0.0/16\"")).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_plan_that_somebody_agreed_to_is_done_as_it_was_shown_or_not_at_all() {
+    let dir = Dir::new();
+    let store = dir.open();
+    apply(&store, FILE).await;
+    let wanted = FILE.replace("10.2.0.0/16", "10.9.0.0/16");
+    let tried = || Document { dry_run: true, ..document(&wanted) };
+    let shown = store.apply(tried(), nobody()).await.unwrap().0.digest;
+    assert_eq!(shown, store.apply(tried(), nobody()).await.unwrap().0.digest);
+    let more = given(serde_json::json!({"name": "c", "address": "any"}));
+    store.create::<Peer>(more, nobody()).await.unwrap();
+    let agreed = |digest: String| Document { digest: Some(digest), ..document(&wanted) };
+    let refused = store.apply(agreed(shown), nobody()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Moved), "{refused}");
+    assert_eq!(store.list::<Peer>().await.unwrap().len(), 2);
+    let plan = store.apply(tried(), nobody()).await.unwrap().0;
+    let done = store.apply(agreed(plan.digest.clone()), nobody()).await.unwrap().0;
+    assert_eq!(done, plan);
+    assert_eq!(store.list::<Peer>().await.unwrap().len(), 1);
 }

@@ -21,8 +21,14 @@ fn writes_until_it_is_killed() {
         let text =
             include_str!("../config/tests/good.toml").to_owned() + &(1..BATCH).map(peer).collect::<String>();
         let text = text.replace("\"b\"", &format!("\"{batch}-0\""));
-        let document =
-            Document { text: text.into(), name: "t".into(), prune: false, dry_run: false, is_own: false };
+        let document = Document {
+            text: text.into(),
+            name: "t".into(),
+            prune: false,
+            dry_run: false,
+            digest: None,
+            is_own: false,
+        };
         runtime.block_on(store.apply(document, nobody())).unwrap();
         writeln!(std::io::stderr(), "acknowledged {batch}").unwrap();
     }

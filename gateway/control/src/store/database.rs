@@ -3,7 +3,7 @@
 use super::{
     OpenError, StoreError,
     key::{self, Key},
-    schema,
+    mend, schema,
 };
 use crate::{
     config,
@@ -112,6 +112,7 @@ impl Database {
             return Err(OpenError::Damaged { path, why: check.join(", ") });
         }
         schema::migrate(&mut connection, &path)?;
+        mend::mend(&mut connection).map_err(|e| unusable(&path, e))?;
         let database = Database { connection, key: key.into(), path };
         database.check_key()?;
         Ok(database)
@@ -329,6 +330,12 @@ impl SecretParts {
     /// What it has not, from what was there before.
     pub(super) fn or(self, before: SecretParts) -> SecretParts {
         SecretParts { psk: self.psk.or(before.psk), ppk_key: self.ppk_key.or(before.ppk_key) }
+    }
+
+    /// Those that have a place in what is given: of what is no longer there, nothing is kept.
+    pub(super) fn of(mut self, given: &mut Given) -> SecretParts {
+        self.ppk_key = self.ppk_key.filter(|_| ppk(given).is_some());
+        self
     }
 
     /// What is given, with its secrets: for the reader. They are overwritten when it goes.

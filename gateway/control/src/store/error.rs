@@ -107,6 +107,9 @@ pub enum StoreError {
         /// The revision that it is of.
         revision: u64,
     },
+    /// Something else has been changed since the plan that somebody has agreed to was made.
+    #[error("something has been changed since the plan was made: look at what would be done now")]
+    Moved,
     /// A document that is no configuration: with every diagnostic, a line each.
     #[error(transparent)]
     Document(#[from] crate::config::ConfigError),

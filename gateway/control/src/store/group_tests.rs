@@ -105,6 +105,7 @@ async fn what_is_exported_is_applied_and_pruned() {
         name: "t".into(),
         prune: true,
         dry_run: false,
+        digest: None,
         is_own: false,
     };
     let text = store.export(false).await.unwrap();

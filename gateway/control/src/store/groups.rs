@@ -6,7 +6,9 @@ use super::{
     write::{Checked, Writing, invalid, json, unreadable},
 };
 use crate::{
-    config::{self, in_another, misfits, read_gateway, read_group, read_tunnel, same_check, same_pair},
+    config::{
+        self, in_another, misfits, read_gateway, read_group, read_tunnel, same_check, same_inside, same_pair,
+    },
     resource::{GroupSpec, Kind, Reference, Violation},
 };
 use rusqlite::OptionalExtension;
@@ -140,7 +142,8 @@ impl Writing<'_> {
         for (local, remote) in tunnel.pairs() {
             for other in self.owners(&local.to_string(), &remote.to_string(), id)? {
                 let theirs = self.group_of(other.id.as_deref().unwrap_or_default())?;
-                if group.is_some() && theirs.as_deref() == group {
+                let by_bgp = tunnel.bgp.is_some() && self.has_bgp(other.id.as_deref().unwrap_or_default())?;
+                if by_bgp || group.is_some() && theirs.as_deref() == group {
                     continue;
                 }
                 let violation = Violation::new(field, same_pair((local, remote), &other.name));
@@ -153,7 +156,20 @@ impl Writing<'_> {
             let why = same_check((check.source, check.destination), &other.name);
             return Ok(vec![Violation { clashes_with: Some(other), ..Violation::new("health_check", why) }]);
         }
+        if let (Some(bgp), Some((source, destination))) = (&tunnel.bgp, inside_pair(tunnel))
+            && let Some(other) = self.owners(&source, &destination, id)?.into_iter().next()
+        {
+            let why = same_inside(bgp.inside_cidr, &other.name);
+            let clashes_with = Some(other);
+            return Ok(vec![Violation { clashes_with, ..Violation::new("bgp.inside_cidr", why) }]);
+        }
         Ok(Vec::new())
+    }
+
+    /// Whether BGP says what is sent through a tunnel.
+    fn has_bgp(&self, id: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT json_extract(shown, '$.bgp') IS NOT NULL FROM resource WHERE id = ?1";
+        self.transaction.query_row(sql, [id], |row| row.get(0)).map_err(self.failed())
     }
 
     /// The other tunnels that are enabled and have a pair.
@@ -192,4 +208,9 @@ pub(super) fn read(row: &Row) -> Result<config::Group, StoreError> {
 /// What stands for a health check among the pairs of subnets.
 pub(super) fn check_pair(tunnel: &config::Tunnel) -> Option<(String, String)> {
     tunnel.health_check.map(|check| (format!("check {}", check.source), check.destination.to_string()))
+}
+
+/// What stands for the inside network of BGP among the pairs of subnets.
+pub(super) fn inside_pair(tunnel: &config::Tunnel) -> Option<(String, String)> {
+    tunnel.bgp.as_ref().map(|bgp| ("inside".to_owned(), bgp.inside_cidr.to_string()))
 }

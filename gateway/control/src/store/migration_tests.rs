@@ -45,3 +45,21 @@ async fn a_database_of_version_1_becomes_one_of_today_with_all_that_is_in_it() {
     drop(store);
     assert_eq!(dir.open().list::<Peer>().await.unwrap().len(), 7);
 }
+
+/// An earlier version took line breaks in remarks, and identities of which no message can be made.
+#[tokio::test]
+async fn a_gateway_runs_on_with_what_is_refused_today() {
+    let dir = version_1();
+    let connection = rusqlite::Connection::open(dir.0.join("adit.db")).unwrap();
+    let sql = "UPDATE resource SET given = json_set(given, '$.remark', ?1, '$.ike', json_object('local_id', ?2)) \
+               WHERE name = 'a-b'";
+    let long = "x".repeat(70_000);
+    assert_eq!(connection.execute(sql, ("\u{1b}[2J\n", &long)).unwrap(), 1);
+    drop(connection);
+    let store = dir.open();
+    assert_eq!(store.get::<Tunnel>("a-b").await.unwrap().meta.remark, " [2J ");
+    let config = store.config(config::Api::default()).await.unwrap().unwrap();
+    assert!(config.tunnels[0].local_id.fits() && long.starts_with(&config.tunnels[0].local_id.to_string()));
+    let patch = given(serde_json::json!({"enabled": false}));
+    store.update::<Tunnel>("a-b", None, Edit::Merge(patch), nobody()).await.unwrap();
+}

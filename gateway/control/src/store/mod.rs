@@ -9,6 +9,9 @@
 //! One thread writes, each change in a transaction that is on the disk before anybody is told; another reads. What is
 //! refused changes nothing.
 
+#[cfg(test)]
+mod alarm_tests;
+mod alarms;
 mod apply;
 #[cfg(test)]
 mod apply_tests;
@@ -22,6 +25,7 @@ mod full_disk_tests;
 mod group_tests;
 mod groups;
 mod key;
+mod mend;
 #[cfg(test)]
 mod migration_tests;
 #[cfg(test)]
@@ -49,7 +53,7 @@ use std::{
     sync::{Arc, mpsc},
     thread,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use write::Done;
 
 /// What a write means for the tunnels that run.
@@ -140,11 +144,12 @@ pub fn gateway_of(dir: &Path) -> Result<Option<config::Gateway>, OpenError> {
     Database::peek(dir)
 }
 
-/// A handle to the database.
+/// A handle to the database. What is asked of it is done in order; it is not begun where nobody waits for it any more.
 #[derive(Clone)]
 pub struct Store {
     writer: mpsc::Sender<Job>,
     reader: mpsc::Sender<Job>,
+    changed: watch::Sender<()>,
 }
 
 type Job = Box<dyn FnOnce(&mut Database) + Send>;
@@ -168,6 +173,7 @@ impl Store {
         Ok(Store {
             writer: serve("store-writer", database, lock.clone()).map_err(failed)?,
             reader: serve("store-reader", reader, lock).map_err(failed)?,
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -259,7 +265,19 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        run(&self.writer, work).await
+        let changed = self.changed.clone();
+        // On the thread that writes: who asked may have gone away by then.
+        let noted = move |database: &mut Database| {
+            let done = work(database);
+            changed.send_replace(());
+            done
+        };
+        run(&self.writer, noted).await
+    }
+
+    /// Wakes after every write, whatever came of it.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 
@@ -280,8 +298,12 @@ async fn run<T: Send + 'static>(
     work: impl FnOnce(&mut Database) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (answer, answered) = oneshot::channel();
-    // Who asked may have gone away: then nobody needs the answer.
-    let job: Job = Box::new(move |database| drop(answer.send(work(database))));
+    let job: Job = Box::new(move |database| {
+        // Who asked may have gone away. What he was told is not done then is not done; what has begun is.
+        if !answer.is_closed() {
+            drop(answer.send(work(database)));
+        }
+    });
     thread.send(job).map_err(|_| StoreError::Stopped)?;
     answered.await.map_err(|_| StoreError::Stopped)?
 }

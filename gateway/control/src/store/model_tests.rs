@@ -1,7 +1,7 @@
 //! Random sequences of changes against a plain model: what is taken, what is refused, and what is there then.
 
 use super::{tests::*, *};
-use crate::resource::{Gateway, Peer, Tunnel};
+use crate::resource::{Alarm, Gateway, Peer, Tunnel};
 use adit_ike::Psk;
 use proptest::{collection, prelude::*};
 use serde_json::{Value, json};
@@ -16,11 +16,30 @@ enum Op {
     MovePeer(Name, u8),
     RenamePeer(Name, Name),
     DeletePeer(Name),
-    CreateTunnel { name: Name, peer: Name, remote: u8 },
+    CreateTunnel {
+        name: Name,
+        peer: Name,
+        remote: u8,
+    },
     ChangeTunnel(Name, Edited),
-    ReplaceTunnel { name: Name, peer: Name, remote: u8 },
+    ReplaceTunnel {
+        name: Name,
+        peer: Name,
+        remote: u8,
+    },
     DeleteTunnel(Name),
-    Apply { peers: BTreeMap<Name, u8>, tunnels: BTreeMap<Name, (Name, u8)>, prune: bool },
+    /// With a figure of gateways or one of tunnels.
+    CreateAlarm(Name, bool),
+    ChangeAlarm(Name, bool),
+    RenameAlarm(Name, Name),
+    DeleteAlarm(Name),
+    /// `None` is null.
+    NameAlarm(Option<Name>),
+    Apply {
+        peers: BTreeMap<Name, u8>,
+        tunnels: BTreeMap<Name, (Name, u8)>,
+        prune: bool,
+    },
     Reopen,
 }
 
@@ -32,6 +51,8 @@ enum Edited {
     /// `None` is null.
     Lifetime(Option<u32>),
     Psk(u8),
+    /// `None` is null.
+    Alarm(Option<Name>),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -42,6 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
         name().prop_map(Edited::Remote),
         proptest::option::of(60..86_400u32).prop_map(Edited::Lifetime),
         any::<u8>().prop_map(Edited::Psk),
+        proptest::option::of(name()).prop_map(Edited::Alarm),
     ];
     let tunnels = collection::btree_map(name(), (name(), name()), 0..4);
     let tunnel = || (name(), name(), name());
@@ -54,6 +76,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (name(), edited).prop_map(|(name, edited)| Op::ChangeTunnel(name, edited)),
         1 => tunnel().prop_map(|(name, peer, remote)| Op::ReplaceTunnel { name, peer, remote }),
         1 => name().prop_map(Op::DeleteTunnel),
+        2 => (name(), any::<bool>()).prop_map(|(name, of_gateway)| Op::CreateAlarm(name, of_gateway)),
+        1 => (name(), any::<bool>()).prop_map(|(name, of_gateway)| Op::ChangeAlarm(name, of_gateway)),
+        1 => (name(), name()).prop_map(|(from, to)| Op::RenameAlarm(from, to)),
+        1 => name().prop_map(Op::DeleteAlarm),
+        1 => proptest::option::of(name()).prop_map(Op::NameAlarm),
         2 => (collection::btree_map(name(), any::<u8>(), 0..4), tunnels, any::<bool>())
             .prop_map(|(peers, tunnels, prune)| Op::Apply { peers, tunnels, prune }),
         1 => Just(Op::Reopen),
@@ -67,12 +94,17 @@ struct OfTunnel {
     lifetime: Option<u32>,
     /// `None` where one is generated.
     psk: Option<String>,
+    alarm: Option<Name>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Model {
     peers: BTreeMap<Name, u8>,
     tunnels: BTreeMap<Name, OfTunnel>,
+    /// Whether each is of gateways.
+    alarms: BTreeMap<Name, bool>,
+    /// The gateway's.
+    alarm: Option<Name>,
 }
 
 impl Model {
@@ -90,7 +122,7 @@ impl Model {
             Op::DeletePeer(name) => drop(next.peers.remove(&name)?),
             Op::CreateTunnel { name, peer, remote } => {
                 let psk = Some(psk(name));
-                let tunnel = OfTunnel { peer, remote, lifetime: None, psk };
+                let tunnel = OfTunnel { peer, remote, lifetime: None, psk, alarm: None };
                 next.tunnels.insert(name, tunnel).is_none().then_some(())?;
             }
             Op::ChangeTunnel(name, edited) => {
@@ -102,23 +134,39 @@ impl Model {
                     Edited::Remote(remote) => tunnel.remote = remote,
                     Edited::Lifetime(lifetime) => tunnel.lifetime = lifetime,
                     Edited::Psk(of) => tunnel.psk = Some(psk(of)),
+                    Edited::Alarm(alarm) => tunnel.alarm = alarm,
                 }
                 next.tunnels.insert(called, tunnel).is_none().then_some(())?;
             }
             Op::ReplaceTunnel { name, peer, remote } => {
                 let tunnel = next.tunnels.get_mut(&name)?;
-                *tunnel = OfTunnel { peer, remote, lifetime: None, psk: tunnel.psk.take() };
+                *tunnel = OfTunnel { peer, remote, lifetime: None, psk: tunnel.psk.take(), alarm: None };
             }
             Op::DeleteTunnel(name) => drop(next.tunnels.remove(&name)?),
+            Op::CreateAlarm(name, of_gateway) => {
+                next.alarms.insert(name, of_gateway).is_none().then_some(())?;
+            }
+            Op::ChangeAlarm(name, of_gateway) => *next.alarms.get_mut(&name)? = of_gateway,
+            Op::RenameAlarm(from, to) => {
+                let of_gateway = next.alarms.remove(&from)?;
+                next.alarms.insert(to, of_gateway).is_none().then_some(())?;
+                let named = next.tunnels.values_mut().map(|t| &mut t.alarm).chain([&mut next.alarm]);
+                named.filter(|alarm| **alarm == Some(from)).for_each(|alarm| *alarm = Some(to));
+            }
+            Op::DeleteAlarm(name) => drop(next.alarms.remove(&name)?),
+            Op::NameAlarm(alarm) => next.alarm = alarm,
             Op::Apply { peers, tunnels, prune } => {
                 if prune {
                     next.peers.clear();
                     next.tunnels.retain(|name, _| tunnels.contains_key(name));
+                    next.alarms.clear();
                 }
+                // The document has a gateway and names no template.
+                next.alarm = None;
                 next.peers.extend(peers);
                 for (name, (peer, remote)) in tunnels {
                     let psk = next.tunnels.get(&name).and_then(|t| t.psk.clone());
-                    next.tunnels.insert(name, OfTunnel { peer, remote, lifetime: None, psk });
+                    next.tunnels.insert(name, OfTunnel { peer, remote, lifetime: None, psk, alarm: None });
                 }
             }
             Op::Reopen => {}
@@ -131,6 +179,12 @@ impl Model {
         remotes.sort_unstable();
         remotes.windows(2).all(|pair| pair[0] != pair[1])
             && self.tunnels.values().all(|t| self.peers.contains_key(&t.peer))
+            && self
+                .tunnels
+                .values()
+                .filter_map(|t| t.alarm)
+                .all(|alarm| self.alarms.get(&alarm) == Some(&false))
+            && self.alarm.is_none_or(|alarm| self.alarms.contains_key(&alarm))
     }
 }
 
@@ -147,6 +201,18 @@ fn tunnel(name: Name, peer: Name, remote: u8) -> Value {
         "name": format!("t{name}"), "peer": format!("p{peer}"), "local_subnets": ["10.200.0.0/16"],
         "remote_subnets": [format!("10.{remote}.0.0/16")],
     })
+}
+
+fn alarm(name: Name) -> String {
+    format!("m{name}")
+}
+
+fn figure(of_gateway: bool) -> &'static str {
+    if of_gateway { "restarts" } else { "health" }
+}
+
+fn rules(of_gateway: bool) -> Value {
+    json!([{"figure": figure(of_gateway), "threshold": 1}])
 }
 
 fn document(peers: &BTreeMap<Name, u8>, tunnels: &BTreeMap<Name, (Name, u8)>) -> String {
@@ -192,6 +258,7 @@ async fn act(store: &Store, op: Op) -> Result<(), StoreError> {
                 Edited::Remote(remote) => json!({"remote_subnets": format!("10.{remote}.0.0/16")}),
                 Edited::Lifetime(lifetime) => json!({"ike": {"lifetime": lifetime}}),
                 Edited::Psk(of) => json!({"psk": psk(of)}),
+                Edited::Alarm(of) => json!({"alarm_template": of.map(alarm)}),
             };
             let edit = Edit::Merge(object(patch));
             store.update::<Tunnel>(&format!("t{name}"), None, edit, nobody()).await.map(drop)
@@ -203,9 +270,27 @@ async fn act(store: &Store, op: Op) -> Result<(), StoreError> {
         Op::DeleteTunnel(name) => {
             store.delete::<Tunnel>(vec![(format!("t{name}"), None)], nobody()).await.map(drop)
         }
+        Op::CreateAlarm(name, of_gateway) => {
+            let given = json!({"name": alarm(name), "rules": rules(of_gateway)});
+            store.create::<Alarm>(object(given), nobody()).await.map(drop)
+        }
+        Op::ChangeAlarm(name, of_gateway) => {
+            let edit = Edit::Merge(object(json!({"rules": rules(of_gateway)})));
+            store.update::<Alarm>(&alarm(name), None, edit, nobody()).await.map(drop)
+        }
+        Op::RenameAlarm(from, to) => {
+            let edit = Edit::Merge(object(json!({"name": alarm(to)})));
+            store.update::<Alarm>(&alarm(from), None, edit, nobody()).await.map(drop)
+        }
+        Op::DeleteAlarm(name) => store.delete::<Alarm>(vec![(alarm(name), None)], nobody()).await.map(drop),
+        Op::NameAlarm(of) => {
+            let edit = Edit::Merge(object(json!({"alarm_template": of.map(alarm)})));
+            store.update::<Gateway>("a", None, edit, nobody()).await.map(drop)
+        }
         Op::Apply { peers, tunnels, prune } => {
             let text = document(&peers, &tunnels).into();
-            let document = Document { text, name: "t".into(), prune, dry_run: false, is_own: false };
+            let document =
+                Document { text, name: "t".into(), prune, dry_run: false, digest: None, is_own: false };
             store.apply(document, nobody()).await.map(drop)
         }
         Op::Reopen => Ok(()),
@@ -225,12 +310,24 @@ async fn agree(store: &Store, model: &mut Model) {
         let name = format!("t{name}");
         let tunnel = store.get::<Tunnel>(&name).await.unwrap();
         assert_eq!(tunnel.spec.peer, format!("p{}", of.peer));
+        assert_eq!(tunnel.spec.alarm_template, of.alarm.map(alarm));
         assert_eq!(tunnel.spec.remote_subnets, [format!("10.{}.0.0/16", of.remote)]);
         assert_eq!(tunnel.spec.ike.lifetime, u64::from(of.lifetime.unwrap_or(86_400)));
         assert_eq!(tunnel.spec.ike.peer_id, format!("198.51.100.{}", model.peers[&of.peer]));
         let found: Psk = store.reveal(&name).await.unwrap().psk;
         let found = String::from_utf8(found.reveal().to_vec()).unwrap();
         assert_eq!(*of.psk.get_or_insert_with(|| found.clone()), found);
+    }
+    let mut alarms: Vec<_> = store.list::<Alarm>().await.unwrap();
+    alarms.sort_by(|a, b| a.meta.name.cmp(&b.meta.name));
+    let alarms: Vec<_> = alarms.into_iter().map(|a| (a.meta.name, a.spec.rules[0].figure.clone())).collect();
+    let wanted: Vec<_> = model.alarms.iter().map(|(n, of)| (alarm(*n), figure(*of).to_owned())).collect();
+    assert_eq!(alarms, wanted);
+    assert_eq!(store.get::<Gateway>("a").await.unwrap().spec.alarm_template, model.alarm.map(alarm));
+    let text = store.alarm_rules().await.unwrap();
+    for name in 0..4 {
+        let named = model.alarm == Some(name) || model.tunnels.values().any(|t| t.alarm == Some(name));
+        assert_eq!(text.contains(&format!("- name: \"adit: {}\"\n", alarm(name))), named, "{text}");
     }
 }
 
@@ -253,8 +350,14 @@ async fn run_all(ops: Vec<Op>) {
     }
     // What is exported makes the same of another store, and nothing of this one.
     let text = store.export(true).await.unwrap();
-    let document =
-        || Document { text: text.clone(), name: "t".into(), prune: true, dry_run: false, is_own: false };
+    let document = || Document {
+        text: text.clone(),
+        name: "t".into(),
+        prune: true,
+        dry_run: false,
+        digest: None,
+        is_own: false,
+    };
     let (plan, change) = store.apply(document(), nobody()).await.unwrap();
     assert_eq!((plan.changes.len(), &*change), (0, &Change::default()), "{}", *text);
     let other = Dir::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The steps from an empty database on; the version of a database is how many of them it has taken. A step that has been
 /// released never changes.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE setting (
         name TEXT PRIMARY KEY,
         value BLOB NOT NULL
@@ -64,6 +64,8 @@ const MIGRATIONS: [&str; 3] = [
     DROP TABLE pair;
     ALTER TABLE pair_of_several RENAME TO pair;
     CREATE INDEX pair_tunnel ON pair (tunnel);",
+    "-- The token that a token was made with goes with it.
+    ALTER TABLE token ADD COLUMN made_by TEXT;",
 ];
 
 /// Takes the steps that a database has not taken yet, all or none.

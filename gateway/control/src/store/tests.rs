@@ -44,7 +44,7 @@ impl Drop for Dir {
     }
 }
 
-fn given(value: Value) -> Given {
+pub(super) fn given(value: Value) -> Given {
     value.as_object().unwrap().clone()
 }
 
@@ -307,4 +307,66 @@ async fn a_wrong_database_or_key_is_refused_in_words() {
     assert!(dir.refused().contains("is damaged"), "{}", dir.refused());
     fs::write(&db, good).unwrap();
     drop(dir.open());
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_back_is_gone() {
+    let dir = Dir::new();
+    let store = filled(&dir).await;
+    let patch =
+        async |patch: Value| store.update::<Tunnel>("t", None, Edit::Merge(given(patch)), nobody()).await;
+    patch(json!({"psk": null})).await.unwrap();
+    let psk = store.reveal("t").await.unwrap().psk;
+    assert!(psk.reveal().len() == 32 && psk.reveal() != SECRET.as_bytes());
+    patch(json!({"ike": {"ppk": {"id": "p", "key": "0x01020304"}}})).await.unwrap();
+    assert_eq!(fields(patch(json!({"ike": {"ppk": {"key": null}}})).await.unwrap_err()), ["ike.ppk.key"]);
+    assert!(store.reveal("t").await.unwrap().ppk_key.is_some());
+    patch(json!({"ike": {"ppk": null}})).await.unwrap();
+    assert_eq!(store.reveal("t").await.unwrap().ppk_key, None);
+    assert_eq!(fields(patch(json!({"ike": {"ppk": {"id": "p"}}})).await.unwrap_err()), ["ike.ppk.key"]);
+    assert_eq!(store.reveal("t").await.unwrap().psk, psk, "what is not named stays");
+}
+
+/// Says that a change has begun, and lets it go on when it is told to.
+struct Slow(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+impl Follow for Slow {
+    fn approve(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+        self.0.send(()).unwrap();
+        self.1.recv().unwrap();
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &Arc<Change>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_begun_and_what_has_begun_is_done() {
+    let dir = Dir::new();
+    let store = filled(&dir).await;
+    let asked = async |work: &mut (dyn Future<Output = ()> + Send + Unpin)| {
+        std::future::poll_fn(|context| {
+            assert!(std::pin::Pin::new(&mut *work).poll(context).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    };
+    let creating = |name: &'static str, follower: Box<dyn Follow>| {
+        let store = store.clone();
+        Box::pin(async move { drop(store.create::<Peer>(peer(name, "any"), follower).await) })
+    };
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go, may_go) = std::sync::mpsc::channel();
+    let mut first = creating("first", Box::new(Slow(begun, may_go)));
+    asked(&mut first).await;
+    let mut second = creating("second", nobody());
+    asked(&mut second).await;
+    has_begun.recv().unwrap();
+    drop((first, second));
+    go.send(()).unwrap();
+    creating("third", nobody()).await;
+    let names: Vec<_> = store.list::<Peer>().await.unwrap().into_iter().map(|peer| peer.meta.name).collect();
+    assert_eq!(names, ["b", "first", "third"]);
 }

@@ -22,6 +22,8 @@ pub struct KeptToken {
     pub salt: String,
     /// The hash of its secret.
     pub hash: String,
+    /// The number of the token that it was made with; `None` of one that was made on the machine.
+    pub made_by: Option<String>,
 }
 
 impl Store {
@@ -41,15 +43,20 @@ impl Store {
         self.write(move |database| add(database, &tokens)).await
     }
 
-    /// Deletes a token by its number.
+    /// Deletes a token by its number, and whichever were made with it, by whatever way; their numbers.
     ///
     /// # Errors
-    /// [`StoreError::Database`]: it is still there.
-    pub async fn delete_token(&self, id: &str) -> Result<(), StoreError> {
+    /// [`StoreError::Database`]: all are still there.
+    pub async fn delete_token(&self, id: &str) -> Result<Vec<String>, StoreError> {
         let id = id.to_owned();
         self.write(move |database| {
-            let deleted = database.connection.execute("DELETE FROM token WHERE id = ?1", [id]);
-            deleted.map(drop).map_err(database.failed())
+            let sql = "WITH RECURSIVE doomed (id) AS (
+                    VALUES (?1) UNION SELECT token.id FROM token JOIN doomed ON token.made_by = doomed.id
+                ) DELETE FROM token WHERE id IN doomed RETURNING id";
+            let deleted = || -> rusqlite::Result<Vec<String>> {
+                database.connection.prepare(sql)?.query_map([&id], |row| row.get(0))?.collect()
+            };
+            deleted().map_err(database.failed())
         })
         .await
     }
@@ -70,8 +77,7 @@ impl Store {
 }
 
 fn all(connection: &Connection) -> rusqlite::Result<Vec<KeptToken>> {
-    let sql =
-        "SELECT id, name, scopes, created_at, expires_at, last_used_at, salt, hash FROM token ORDER BY place";
+    let sql = "SELECT id, name, scopes, created_at, expires_at, last_used_at, salt, hash, made_by FROM token ORDER BY place";
     connection.prepare(sql)?.query_map((), read)?.collect()
 }
 
@@ -86,6 +92,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<KeptToken> {
         last_used_at: row.get::<_, Option<i64>>(5)?.map(since_1970),
         salt: row.get(6)?,
         hash: row.get(7)?,
+        made_by: row.get(8)?,
     })
 }
 
@@ -93,8 +100,9 @@ fn add(database: &mut Database, tokens: &[KeptToken]) -> Result<(), StoreError> 
     let path = database.path.clone();
     let failed = |source| StoreError::Database { path: path.clone(), source };
     let transaction = database.connection.transaction().map_err(failed)?;
-    let sql = "INSERT INTO token (id, name, scopes, created_at, expires_at, last_used_at, salt, hash)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING";
+    let sql =
+        "INSERT INTO token (id, name, scopes, created_at, expires_at, last_used_at, salt, hash, made_by)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
     for token in tokens {
         let times =
             (seconds(token.created_at), token.expires_at.map(seconds), token.last_used_at.map(seconds));
@@ -107,6 +115,7 @@ fn add(database: &mut Database, tokens: &[KeptToken]) -> Result<(), StoreError> 
             times.2,
             &token.salt,
             &token.hash,
+            &token.made_by,
         );
         transaction.execute(sql, fields).map_err(failed)?;
     }

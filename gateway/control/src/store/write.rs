@@ -7,7 +7,7 @@ use super::{
     key::Key,
 };
 use crate::{
-    config::{self, Diagnostic, PeerAddress, other_key, read_gateway, read_peer, read_tunnel},
+    config::{self, Diagnostic, Peer, other_key, read_gateway, read_peer, read_tunnel},
     resource::{GatewaySpec, Kind, Meta, PeerSpec, Reference, TunnelSpec, Violation},
 };
 use adit_ike::Psk;
@@ -19,7 +19,7 @@ use std::{io, net::IpAddr, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
 /// What only Adit gives a resource. Who sends back what was shown may leave it in.
-const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
+pub(super) const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
 /// How many that need a resource are named.
 const NAMED: i64 = 100;
 
@@ -28,7 +28,8 @@ const NAMED: i64 = 100;
 pub enum Edit {
     /// To what is given, with defaults for what is not. Secrets that are not given stay.
     Replace(Given),
-    /// As RFC 7396 has it: what is given changes, what is null goes back to its default.
+    /// As RFC 7396 has it: what is given changes, what is null goes back to its default. A tunnel's key that is null is
+    /// generated.
     Merge(Given),
 }
 
@@ -157,11 +158,20 @@ impl Writing<'_> {
     ) -> Result<String, StoreError> {
         let row = self.row(kind, name)?;
         self.is_of(&row, revision)?;
+        let mut before = row.secrets(self.key)?;
         let mut given = match edit {
             Edit::Replace(given) => given,
             Edit::Merge(patch) => {
+                // Of a key that somebody takes back nothing stays: a tunnel without one is given another.
+                let patch = Value::Object(patch);
+                if kind == Kind::Tunnel && patch.pointer("/psk").is_some_and(Value::is_null) {
+                    before.psk = Some(text_of(&self.generated_psk()?));
+                }
+                if patch.pointer("/ike/ppk/key").is_some_and(Value::is_null) {
+                    before.ppk_key = None;
+                }
                 let mut merged = Value::Object(row.given.clone());
-                merge(&mut merged, Value::Object(patch));
+                merge(&mut merged, patch);
                 match merged {
                     Value::Object(given) => given,
                     _ => Given::new(),
@@ -172,13 +182,15 @@ impl Writing<'_> {
         tidy(&mut given);
         let secrets = match given.contains_key("psk") {
             true => secrets,
-            false => secrets.or(row.secrets(self.key)?),
+            false => secrets.or(before),
         };
+        let secrets = secrets.of(&mut given);
         let checked = self.check(kind, Some(&row), &given, &secrets)?;
         self.replace(&row, &given, &secrets, &checked)?;
         match kind {
             Kind::Gateway | Kind::Peer => self.check_users(&row)?,
             Kind::Tunnel => self.check_groups(&row)?,
+            Kind::Alarm => self.rename_template(&row)?,
             Kind::Group => {}
         }
         Ok(row.meta.id)
@@ -215,7 +227,7 @@ impl Writing<'_> {
             Kind::Tunnel => self.change.removed.push(row.meta.name.clone()),
             Kind::Gateway => self.change.gateway = GatewayChange::Gone,
             Kind::Group => self.regrouped = true,
-            Kind::Peer => {}
+            Kind::Peer | Kind::Alarm => {}
         }
         Ok(())
     }
@@ -256,17 +268,19 @@ impl Writing<'_> {
                 let read = read_gateway(&whole.0).map_err(invalid)?;
                 self.warnings.extend(read.warnings);
                 let shown = GatewaySpec::from(&read.value);
+                let uses = self.template(kind, read.value.alarm_template.as_deref())?;
                 self.change.gateway = GatewayChange::Now(Box::new(read.value));
-                Checked::new(json(&shown))
+                Checked { uses: uses.into_iter().collect(), ..Checked::new(json(&shown)) }
             }
             Kind::Peer => {
                 let read = read_peer(&whole.0).map_err(invalid)?;
                 self.warnings.extend(read.warnings);
-                let shown = PeerSpec { address: read.value.1.to_string() };
+                let shown = PeerSpec::from(&read.value.1);
                 Checked::new(json(&shown))
             }
             Kind::Tunnel => self.check_tunnel(row, given, &whole.0)?,
             Kind::Group => self.check_group(row, &whole.0)?,
+            Kind::Alarm => self.check_alarm(row, &whole.0)?,
         };
         let name = given.get("name").and_then(Value::as_str).unwrap_or_default();
         let sql = "SELECT id FROM resource WHERE kind = ?1 AND name = ?2 AND id <> ?3";
@@ -297,11 +311,13 @@ impl Writing<'_> {
             Some(name) => self.peer(name)?,
             None => None,
         };
-        let uses = [Some(gateway.meta.id), peer.as_ref().map(|(row, _)| row.meta.id.clone())];
+        let peer_id = peer.as_ref().map(|(row, _)| row.meta.id.clone());
         let read = read_tunnel(whole, &of, peer.map(|(row, address)| (row.meta.name, address)));
         let read = read.map_err(invalid)?;
         self.warnings.extend(read.warnings);
         let tunnel = read.value;
+        let template = self.template(Kind::Tunnel, tunnel.alarm_template.as_deref())?;
+        let uses = [Some(gateway.meta.id), peer_id, template];
         let id = row.map(|row| row.meta.id.as_str());
         let group = match id {
             Some(id) => self.group_of(id)?,
@@ -319,7 +335,7 @@ impl Writing<'_> {
         })
     }
 
-    pub(super) fn peer(&self, name: &str) -> Result<Option<(Row, PeerAddress)>, StoreError> {
+    pub(super) fn peer(&self, name: &str) -> Result<Option<(Row, Peer)>, StoreError> {
         let sql_failed = self.failed();
         let Some(row) = database::find(&self.transaction, Kind::Peer, name).map_err(sql_failed)? else {
             return Ok(None);
@@ -472,7 +488,8 @@ impl Writing<'_> {
         for (local, remote) in tunnel.pairs() {
             insert.execute((local.to_string(), remote.to_string(), id)).map_err(failed)?;
         }
-        if let Some((source, destination)) = groups::check_pair(tunnel) {
+        for (source, destination) in groups::check_pair(tunnel).into_iter().chain(groups::inside_pair(tunnel))
+        {
             insert.execute((source, destination, id)).map_err(failed)?;
         }
         Ok(())

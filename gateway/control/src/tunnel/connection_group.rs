@@ -50,20 +50,27 @@ pub struct ConnectionGroups {
     members: HashMap<TunnelId, String>,
     /// By the first slot of each run that is taken.
     owners: HashMap<u32, String>,
+    /// Nobody's, and named by policies in the maps, maybe.
+    resting: Vec<u32>,
     free: VecDeque<u32>,
 }
 
 impl Default for ConnectionGroups {
     fn default() -> Self {
         let free = (0..MAX_RUNS as u32).map(|run| FIRST_RUN + run * RUN).collect();
-        ConnectionGroups { groups: BTreeMap::new(), members: HashMap::new(), owners: HashMap::new(), free }
+        ConnectionGroups {
+            groups: BTreeMap::new(),
+            members: HashMap::new(),
+            owners: HashMap::new(),
+            resting: Vec::new(),
+            free,
+        }
     }
 }
 
 impl ConnectionGroups {
     /// What becomes of them with this configuration and these tunnels: runs for pairs that a group had stay what they are.
-    /// Runs that nobody has any more are free at once; what policies in the maps name of them seals as it did until
-    /// another group takes them, which the one that was free for the longest time is the first for.
+    /// Runs that nobody has any more rest until no policy in the maps names them ([`ConnectionGroups::take_resting`]).
     ///
     /// # Errors
     /// [`CompileError::TooManySlots`].
@@ -72,7 +79,11 @@ impl ConnectionGroups {
         configured: &[config::Group],
         tunnel: impl Fn(&str) -> Option<(TunnelId, &'t Groups)>,
     ) -> Result<ConnectionGroups, CompileError> {
-        let mut next = ConnectionGroups { free: self.free.clone(), ..ConnectionGroups::default() };
+        let mut next = ConnectionGroups {
+            free: self.free.clone(),
+            resting: self.resting.clone(),
+            ..ConnectionGroups::default()
+        };
         let mut wanting = Vec::new();
         for config in configured {
             let found: Vec<_> = config.members.iter().filter_map(|name| tunnel(name)).collect();
@@ -95,7 +106,7 @@ impl ConnectionGroups {
             next.groups
                 .insert(config.name.clone(), ConnectionGroup { config: config.clone(), members, runs });
         }
-        next.free.extend(self.owners.keys().filter(|first| !next.owners.contains_key(first)));
+        next.resting.extend(self.owners.keys().filter(|first| !next.owners.contains_key(first)));
         for name in wanting {
             let Some(group) = next.groups.get_mut(&name) else { continue };
             for run in group.runs.iter_mut().filter(|run| run.first == u32::MAX) {
@@ -107,8 +118,9 @@ impl ConnectionGroups {
     }
 
     /// Takes the runs that policies in the maps name for the same pairs: whoever compiled them may have been an earlier
-    /// process, and what they name seals.
-    pub fn resume(&mut self, named: impl Fn(&(Subnet, Subnet)) -> Option<u32>) {
+    /// process, and what they name seals. Other runs that are `in_use` there are the last to be taken: what follows a member
+    /// now would be sealed with by policies for something else, until others are written.
+    pub fn resume(&mut self, named: impl Fn(&(Subnet, Subnet)) -> Option<u32>, in_use: &BTreeSet<u32>) {
         let is_run = |first: &u32| {
             (*first).checked_sub(FIRST_RUN).is_some_and(|at| at % RUN == 0 && at / RUN < MAX_RUNS as u32)
         };
@@ -124,8 +136,10 @@ impl ConnectionGroups {
                 run.pairs.first().and_then(&named).filter(is_run).filter(|first| taken.insert(*first))
             })
             .collect();
-        let mut free =
-            (0..MAX_RUNS as u32).map(|run| FIRST_RUN + run * RUN).filter(|first| !taken.contains(first));
+        let mut free: Vec<u32> = (0..MAX_RUNS as u32).map(|run| FIRST_RUN + run * RUN).collect();
+        free.retain(|first| !taken.contains(first));
+        free.sort_by_key(|first| in_use.contains(first));
+        let mut free = free.into_iter();
         self.owners.clear();
         for ((name, run), first) in runs.iter_mut().zip(wanted) {
             // There are as many as before.
@@ -135,6 +149,29 @@ impl ConnectionGroups {
             }
         }
         self.free = free.collect();
+        self.resting.clear();
+    }
+
+    /// The runs, by their first slots, that nobody has any more, for whoever writes policies without them: when those are in
+    /// the maps, [`ConnectionGroups::free`] takes them, and [`ConnectionGroups::rest`] where they could not be written.
+    pub fn take_resting(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.resting)
+    }
+
+    /// Has runs rest as they did.
+    pub fn rest(&mut self, runs: Vec<u32>) {
+        self.resting.extend(runs);
+    }
+
+    /// Frees a run that no policy names any more, by its first slot; `false` where a group has it by now.
+    pub fn free(&mut self, first: u32) -> bool {
+        if self.owners.contains_key(&first) {
+            return false;
+        }
+        if !self.free.contains(&first) {
+            self.free.push_back(first);
+        }
+        true
     }
 
     /// Whether there is none.
@@ -157,16 +194,17 @@ impl ConnectionGroups {
         let first = slot - slot.checked_sub(FIRST_RUN)? % RUN;
         self.groups.get(self.owners.get(&first)?)
     }
-
-    /// The policies of each pair of subnets.
-    pub fn policies(&self) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
-        let runs = self.groups.values().flat_map(|g| &g.runs);
-        runs.flat_map(|run| run.pairs.iter().map(|pair| (run.first, *pair)))
-            .map(|(first, (l, r))| ((l, r), vec![Policy::protect(l.prefix(), r.prefix(), first)]))
-    }
 }
 
 impl ConnectionGroup {
+    /// The policies of each pair of subnets.
+    pub fn policies(&self) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
+        self.runs
+            .iter()
+            .flat_map(|run| run.pairs.iter().map(|pair| (run.first, *pair)))
+            .map(|(first, (l, r))| ((l, r), vec![Policy::protect(l.prefix(), r.prefix(), first)]))
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &config::Group {
         &self.config
@@ -248,6 +286,10 @@ mod tests {
         }
     }
 
+    fn all(groups: &ConnectionGroups) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
+        groups.values().flat_map(ConnectionGroup::policies)
+    }
+
     fn tunnel(name: &str, version: &str) -> config::Tunnel {
         let text = format!(
             "[gateway]\nname = \"a\"\naddress = \"192.0.2.1\"\nwan = \"w\"\nlan = [\"l\"]\n\
@@ -286,7 +328,7 @@ mod tests {
         assert_eq!(leaders(group.followed(only(ids[0]))), [0].into());
         assert_eq!(leaders(group.followed(only(ids[1]))), [1, 2].into());
 
-        let policies: Vec<Policy> = groups.policies().flat_map(|(_, policies)| policies).collect();
+        let policies: Vec<Policy> = all(&groups).flat_map(|(_, policies)| policies).collect();
         let named: Vec<u32> = policies.iter().map(|p| p.slot).collect();
         assert_eq!(named, [FIRST_RUN, FIRST_RUN + RUN]);
         assert_eq!(groups.owner(FIRST_RUN + RUN + 3).unwrap().config().name, "g");
@@ -296,23 +338,66 @@ mod tests {
         // Another mode, and another order: the same runs.
         let spread = [config(&["two", "one"], GroupMode::ActiveActive)];
         let next = groups.next(&spread, known).unwrap();
-        assert_eq!(next.policies().flat_map(|(_, p)| p).map(|p| p.slot).collect::<Vec<_>>(), named);
+        assert_eq!(all(&next).flat_map(|(_, p)| p).map(|p| p.slot).collect::<Vec<_>>(), named);
         let shares = next.of(ids[0]).unwrap().shares(|slot| Some(if slot % 2 == 0 { 0 } else { 9 }));
         assert_eq!(shares, [(ids[1], 0, 32), (ids[0], 16, 32)]);
 
         // A later process goes on with what the maps name.
         let crowd = [config::Group { name: "a".into(), ..both[0].clone() }, both[0].clone()];
         let mut later = ConnectionGroups::default().next(&crowd[1..], known).unwrap();
-        later.resume(|(l, r)| tables.slot_of(&l.prefix(), &r.prefix()).map(|slot| slot ^ RUN));
-        let resumed: Vec<u32> = later.policies().flat_map(|(_, p)| p).map(|p| p.slot).collect();
+        later.resume(
+            |(l, r)| tables.slot_of(&l.prefix(), &r.prefix()).map(|slot| slot ^ RUN),
+            &BTreeSet::new(),
+        );
+        let resumed: Vec<u32> = all(&later).flat_map(|(_, p)| p).map(|p| p.slot).collect();
         assert_eq!(resumed, [FIRST_RUN + RUN, FIRST_RUN]);
-        later.resume(|_| Some(FIRST_RUN + 1));
-        assert_eq!(later.policies().count(), 2, "what is no run is not taken");
-        assert!(later.policies().flat_map(|(_, p)| p).all(|p| (p.slot - FIRST_RUN).is_multiple_of(RUN)));
+        later.resume(|_| Some(FIRST_RUN + 1), &BTreeSet::new());
+        assert_eq!(all(&later).count(), 2, "what is no run is not taken");
+        assert!(all(&later).flat_map(|(_, p)| p).all(|p| (p.slot - FIRST_RUN).is_multiple_of(RUN)));
 
-        // Without the group its runs are free again, for those that come last.
-        let none = groups.next(&[], known).unwrap();
+        // What others' policies name is the last to be taken: it is sealed with until they are gone.
+        later.resume(|_| None, &named.iter().copied().collect());
+        assert!(all(&later).flat_map(|(_, p)| p).all(|p| !named.contains(&p.slot)));
+
+        // Without the group its runs rest until they are in no policy; nobody has them in the meantime.
+        let mut none = groups.next(&[], known).unwrap();
         assert!(none.is_empty() && none.owner(FIRST_RUN).is_none() && none.of(ids[0]).is_none());
+        let named_by = |groups: &ConnectionGroups| {
+            all(groups).flat_map(|(_, p)| p).map(|p| p.slot).collect::<BTreeSet<_>>()
+        };
+        let again = none.next(&both, known).unwrap();
+        assert!(named_by(&again).is_disjoint(&named.iter().copied().collect()));
+        let mut resting = none.take_resting();
+        resting.sort_unstable();
+        assert_eq!((resting, none.take_resting()), (named.clone(), Vec::new()));
+        none.rest(named.clone());
+        assert_eq!(none.next(&[], known).unwrap().take_resting(), named);
+        assert!(named.iter().all(|first| none.free(*first) && none.free(*first)));
+        assert_eq!(none.free.len(), MAX_RUNS);
+        assert!(!groups.clone().free(FIRST_RUN), "it is the group's");
+    }
+
+    #[test]
+    fn a_group_of_disabled_members_comes_behind_a_tunnel_that_runs() {
+        let mut slots = Slots::default();
+        let ids = [TunnelId(1), TunnelId(2), TunnelId(3)];
+        let disabled = config::Tunnel { enabled: false, ..tunnel("t", "ikev2") };
+        let [one, two] = [ids[0], ids[1]].map(|id| Groups::new(id, &disabled, &mut slots).unwrap());
+        let runs = Groups::new(ids[2], &tunnel("runs", "ikev2"), &mut slots).unwrap();
+        let group = config::Group {
+            name: "g".into(),
+            mode: GroupMode::ActiveStandby,
+            members: vec!["one".into(), "two".into()],
+        };
+        let known = |name: &str| Some(if name == "one" { (ids[0], &one) } else { (ids[1], &two) });
+        let groups = ConnectionGroups::default().next(&[group], known).unwrap();
+        let first = |one: &Groups| {
+            let tunnels = [(ids[0], one), (ids[1], &two), (ids[2], &runs)];
+            crate::tunnel::policies(tunnels.into_iter(), &groups, true)[0].slot
+        };
+        assert_eq!(first(&one), runs.slots().next().unwrap());
+        let mut enabled = Slots::default();
+        assert_eq!(first(&Groups::new(ids[0], &tunnel("one", "ikev2"), &mut enabled).unwrap()), FIRST_RUN);
     }
 
     proptest! {

@@ -7,18 +7,24 @@
 
 use crate::{
     config::{self, Subnet},
-    spd::{Policy, prefixes},
+    echo::{ICMP, ICMPV6},
+    spd::{self, Policy, Tables, prefixes},
 };
 use adit_ike::{TrafficSelector, TunnelId};
-use adit_maps::policy::{MAX_POLICIES, PortRange};
+use adit_maps::address::Prefix;
+use adit_maps::policy::{MAX_POLICIES, MAX_RULES, PortRange};
 use std::{
     cmp::Reverse,
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
+    collections::{BTreeSet, HashMap, VecDeque},
+    net::{IpAddr, Ipv4Addr},
 };
 
-/// Policies that one narrowed Child SA may become: ranges of addresses that are no prefixes take many.
+/// Policies that all that a peer has narrowed may become: ranges of addresses that are no prefixes take many. The tables are
+/// for all tunnels, and one peer must not fill them.
 const MAX_NARROWED: usize = 512;
+/// How many of them, each for a protocol or for ports, may meet in one place: the list of rules there ends with the whole
+/// slot's, and may begin with that of a health check.
+const MAX_MEETING: usize = MAX_RULES - 2;
 
 /// Every slot of OUTBOUND, and whose it is.
 #[derive(Clone, Debug)]
@@ -78,8 +84,21 @@ pub struct Groups {
     narrowed: Vec<Narrowed>,
     /// Source and destination of the health check, if there is one.
     checked: Option<(IpAddr, IpAddr)>,
+    /// What BGP says, if there is BGP.
+    taught: Option<Taught>,
     /// Whether the tunnel is disabled.
     disabled: bool,
+}
+
+/// What the peer of a tunnel teaches by BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Taught {
+    /// Our end of the session and the peer's.
+    ends: (IpAddr, IpAddr),
+    /// Within the tunnel's destinations, what is sent through it.
+    prefixes: BTreeSet<Subnet>,
+    /// How many more there are, for which there is no room.
+    beyond: usize,
 }
 
 /// Pairs of subnets that one Child SA is to cover.
@@ -100,7 +119,8 @@ struct Narrowed {
 /// Why a Child SA has no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unserved {
-    /// Its selectors have nothing in common with the tunnel's subnets, or are too many ranges.
+    /// Its selectors have nothing in common with the tunnel's subnets, or what all are for is too much: too many ranges, or
+    /// too many protocols and ports in one place.
     Selectors,
     /// Every slot is taken.
     Full,
@@ -140,6 +160,7 @@ impl Groups {
         let disabled = !config.enabled;
         let mut groups = Groups { whole: whole.collect(), disabled, ..Groups::default() };
         groups.check(config.health_check.as_ref());
+        groups.speak(config.bgp.as_deref());
         Some(groups)
     }
 
@@ -163,8 +184,13 @@ impl Groups {
         let narrowed = kept.narrowed.iter().cloned();
         let narrowed = narrowed.map(|(slot, (local, remote))| Narrowed { slot, local, remote });
         let (narrowed, disabled) = (narrowed.collect(), !config.enabled);
-        let mut groups = Groups { whole: whole.collect(), narrowed, checked: None, disabled };
+        let mut groups = Groups { whole: whole.collect(), narrowed, checked: None, taught: None, disabled };
+        if !groups.fits() {
+            groups.slots().for_each(|slot| slots.give_back(slot));
+            return None;
+        }
         groups.check(config.health_check.as_ref());
+        groups.speak(config.bgp.as_deref());
         Some(groups)
     }
 
@@ -174,9 +200,70 @@ impl Groups {
     }
 
     /// The policy of the health check: its requests go through this tunnel, whoever else carries what the tunnel protects,
-    /// and with an SA that admits them, if there is one.
+    /// and with an SA that admits them, if there is one. Nothing else that goes from its source to its destination does,
+    /// unless it has no other policy. None while the tunnel is disabled.
     pub fn check_policy(&self) -> Option<Policy> {
-        let (source, destination) = self.checked?;
+        self.between(self.checked.filter(|_| !self.disabled)?)
+    }
+
+    /// Takes BGP, or none. Nothing is sent through the tunnel until something is learned.
+    pub fn speak(&mut self, bgp: Option<&config::Bgp>) {
+        let ends = bgp.map(config::Bgp::ends);
+        if self.taught.as_ref().map(|taught| taught.ends) != ends {
+            self.taught = ends.map(|ends| Taught { ends, prefixes: BTreeSet::new(), beyond: 0 });
+        }
+    }
+
+    /// Takes what the peer teaches, as far as it lies within the tunnel's destinations, up to `room` prefixes. Whether the
+    /// policies are others than before.
+    pub fn learn(&mut self, prefixes: &BTreeSet<Subnet>, room: usize) -> bool {
+        let whole = &self.whole;
+        let Some(taught) = &mut self.taught else { return false };
+        let bounds = |p: &&Subnet| {
+            let within = |(_, r): &(Subnet, Subnet)| r.prefix().contains(&p.prefix());
+            whole.iter().flat_map(|w| &w.pairs).any(within)
+        };
+        let mut within = prefixes.iter().filter(bounds).copied();
+        let prefixes: BTreeSet<Subnet> = within.by_ref().take(room).collect();
+        taught.beyond = within.count();
+        let differs = taught.prefixes != prefixes;
+        taught.prefixes = prefixes;
+        differs
+    }
+
+    /// What the peer teaches.
+    pub fn learned(&self) -> impl Iterator<Item = &Subnet> {
+        self.taught.iter().flat_map(|taught| &taught.prefixes)
+    }
+
+    /// How many prefixes that the peer teaches are not taken.
+    pub fn beyond(&self) -> usize {
+        self.taught.as_ref().map_or(0, |taught| taught.beyond)
+    }
+
+    /// How many policies one learned prefix may become for each source, at most: where a peer has narrowed a Child SA, each
+    /// part of it that lies within the prefix is one more.
+    pub fn weight(&self) -> usize {
+        let pairs = || self.whole.iter().flat_map(|w| &w.pairs);
+        1 + self.narrowed.iter().flat_map(|n| pairs().map(|pair| n.within(pair).len())).sum::<usize>()
+    }
+
+    /// The policy of the session itself, through this tunnel and no other.
+    pub fn session_policy(&self) -> Option<Policy> {
+        let taught = self.taught.as_ref().filter(|_| !self.disabled)?;
+        // From all that sessions may have, so that thousands of them have one source.
+        let local = Prefix::new(Ipv4Addr::new(169, 254, 0, 0).into(), 16)?;
+        Some(Policy { protocol: 0, local, ..self.between(taught.ends)? })
+    }
+
+    /// What is dropped where BGP leads through no tunnel: with BGP everything that a tunnel is for.
+    pub fn bounds(&self) -> impl Iterator<Item = (Subnet, Subnet)> {
+        let whole = self.taught.iter().flat_map(|_| &self.whole);
+        whole.flat_map(|w| w.pairs.iter().copied())
+    }
+
+    /// The policy between two hosts, to the slot whose SA admits them: of ICMP alone, where others protect the rest.
+    fn between(&self, (source, destination): (IpAddr, IpAddr)) -> Option<Policy> {
         let holds = |side: &[TrafficSelector], ip: IpAddr| {
             side.iter().any(|ts| ts.contains(&Subnet::host(ip).selector()))
         };
@@ -185,9 +272,16 @@ impl Groups {
         // In routing mode `route` the destination need not be one that is routed.
         let of_family = |w: &&Whole| w.pairs.iter().any(|(l, _)| l.address().is_ipv4() == v4);
         let covers = |w: &&Whole| w.pairs.iter().any(|(l, r)| l.holds(source) && r.holds(destination));
-        let whole = || self.whole.iter().find(covers).or_else(|| self.whole.iter().find(of_family));
+        let covering = self.whole.iter().find(covers);
+        let whole = || covering.or_else(|| self.whole.iter().find(of_family));
         let slot = self.narrowed.iter().find(admits).map(|n| n.slot).or_else(|| whole().map(|w| w.slot))?;
-        Some(Policy::protect(Subnet::host(source).prefix(), Subnet::host(destination).prefix(), slot))
+        let policy = Policy::protect(Subnet::host(source).prefix(), Subnet::host(destination).prefix(), slot);
+        let protocol = match covering {
+            Some(_) if v4 => ICMP,
+            Some(_) => ICMPV6,
+            None => 0,
+        };
+        Some(Policy { protocol, ..policy })
     }
 
     /// Whether the tunnel is disabled. Another may then have the same pairs, and comes first.
@@ -242,16 +336,31 @@ impl Groups {
         if let Some(known) = self.narrowed.iter().find(|n| n.local == local && n.remote == remote) {
             return Ok(Served { slots: vec![known.slot], changed: false });
         }
-        let mut narrowed = Narrowed { slot: 0, local: local.to_vec(), remote: remote.to_vec() };
-        let pairs = self.whole.iter().flat_map(|w| &w.pairs);
-        let policies = pairs.flat_map(|pair| narrowed.within(pair)).take(MAX_NARROWED + 1).count();
-        if policies == 0 || policies > MAX_NARROWED {
+        let narrowed = Narrowed { slot: 0, local: local.to_vec(), remote: remote.to_vec() };
+        if self.whole.iter().flat_map(|w| &w.pairs).all(|pair| narrowed.within(pair).is_empty()) {
             return Err(Unserved::Selectors);
         }
-        narrowed.slot = slots.take(tunnel).ok_or(Unserved::Full)?;
-        let slot = narrowed.slot;
-        self.narrowed.push(narrowed);
+        let slot = slots.take(tunnel).ok_or(Unserved::Full)?;
+        self.narrowed.push(Narrowed { slot, ..narrowed });
+        if !self.fits() {
+            self.narrowed.pop();
+            slots.give_back(slot);
+            return Err(Unserved::Selectors);
+        }
         Ok(Served { slots: vec![slot], changed: true })
+    }
+
+    /// Whether the tables have room for what the peer has narrowed, whatever the other tunnels are.
+    fn fits(&self) -> bool {
+        let pairs = || self.whole.iter().flat_map(|w| &w.pairs);
+        let policies = self.narrowed.iter().flat_map(|n| pairs().flat_map(|pair| n.within(pair)));
+        let policies: Vec<Policy> = policies.take(MAX_NARROWED + 1).collect();
+        if policies.len() > MAX_NARROWED {
+            return false;
+        }
+        let limited: Vec<Policy> = policies.into_iter().filter(|p| !p.rule().is_total()).collect();
+        limited.len() <= MAX_MEETING
+            || spd::compile(&limited, &Tables::default()).is_ok_and(|tables| tables.longest() <= MAX_MEETING)
     }
 
     /// Forgets the narrowed slots that `serves` says nothing serves, and returns them: they are free once the policies
@@ -264,7 +373,19 @@ impl Groups {
 
     /// The policies of each pair of subnets, the pair's own last.
     pub fn policies(&self) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
-        self.whole.iter().flat_map(|w| w.pairs.iter().map(|pair| (w.slot, *pair))).map(|(slot, pair)| {
+        self.policies_of(self.sent())
+    }
+
+    /// Those of what is configured alone, without what is learned.
+    pub fn configured_policies(&self) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
+        self.policies_of(if self.taught.is_some() { Vec::new() } else { self.sent() })
+    }
+
+    fn policies_of(
+        &self,
+        sent: Vec<(u32, (Subnet, Subnet))>,
+    ) -> impl Iterator<Item = ((Subnet, Subnet), Vec<Policy>)> {
+        sent.into_iter().map(|(slot, pair)| {
             let mut policies: Vec<_> = self.narrowed.iter().flat_map(|n| n.within(&pair)).collect();
             policies.sort_by_key(|p| {
                 let any =
@@ -274,6 +395,18 @@ impl Groups {
             policies.push(Policy::protect(pair.0.prefix(), pair.1.prefix(), slot));
             (pair, policies)
         })
+    }
+}
+
+impl Groups {
+    /// The pairs that are sent through the tunnel: those of its configuration, or what BGP says.
+    fn sent(&self) -> Vec<(u32, (Subnet, Subnet))> {
+        let Some(taught) = &self.taught else {
+            let pairs = self.whole.iter().flat_map(|w| w.pairs.iter().map(|pair| (w.slot, *pair)));
+            return pairs.collect();
+        };
+        let slots = self.whole.iter().filter_map(|w| Some((w.slot, w.pairs.first()?.0)));
+        slots.flat_map(|(slot, l)| taught.prefixes.iter().map(move |p| (slot, (l, *p)))).collect()
     }
 }
 
@@ -350,7 +483,7 @@ mod tests {
         ports: (u16, u16),
     ) -> Option<u32> {
         let tunnels = groups.into_iter().map(|groups| (TUNNEL, groups));
-        let policies = crate::tunnel::policies(tunnels, &Default::default());
+        let policies = crate::tunnel::policies(tunnels, &Default::default(), true);
         let tables = InMemory::new(&compile(&policies, &Tables::default()).unwrap()).unwrap();
         let address = |a: &str| Address::from(a.parse::<IpAddr>().unwrap());
         let flow = Flow::new(address(from), address(to), protocol, Some(ports));
@@ -372,6 +505,46 @@ mod tests {
         assert_eq!(slot(&v1, "2001:db8:1::1", "2001:db8:2::1", 6, (1, 2)), Some(3));
         assert_eq!(slot(&v2, "10.1.0.1", "10.3.0.1", 6, (1, 2)), Some(0));
         assert_eq!((slots.owner(3), slots.owner(4), slots.taken()), (Some(TUNNEL), None, 4));
+    }
+
+    #[test]
+    fn a_peer_that_narrows_too_much_changes_nothing() {
+        let mut slots = Slots::default();
+        let config = config("ikev2", "[\"10.1.0.0/16\"]", "[\"10.2.0.0/16\"]");
+        let mut groups = Groups::new(TUNNEL, &config, &mut slots).unwrap();
+        let all = [prefix("10.1.0.0/16")];
+        let to =
+            |remote: &str, port: u16| TrafficSelector { protocol: 6, ports: port..=port, ..prefix(remote) };
+        for port in 1..=MAX_MEETING as u16 {
+            groups.serve(TUNNEL, &all, &[to("10.2.0.0/16", port)], &mut slots).unwrap();
+        }
+        let before = (groups.clone(), slots.taken());
+        let refused = groups.serve(TUNNEL, &all, &[to("10.2.7.0/24", 99)], &mut slots);
+        assert_eq!((refused, (groups.clone(), slots.taken())), (Err(Unserved::Selectors), before));
+        // What is for all protocols ends the list, and takes no place in it.
+        let whole =
+            groups.serve(TUNNEL, &[prefix("10.1.7.0/24")], &[prefix("10.2.7.0/24")], &mut slots).unwrap();
+        assert_eq!(slot(&groups, "10.1.1.1", "10.2.7.7", 6, (9, 1)), Some(1));
+        assert_eq!(slot(&groups, "10.1.7.1", "10.2.7.7", 6, (9, 99)), Some(whole.slots[0]));
+        // A record of an earlier version may have more: the tunnel begins anew.
+        let mut kept = groups.kept();
+        kept.narrowed.push((100, (all.to_vec(), vec![to("10.2.0.0/16", 99)])));
+        let mut others = Slots::default();
+        assert_eq!(Groups::resume(TUNNEL, &config, &kept, &mut others), None);
+        assert_eq!(others.taken(), 0);
+        // Ranges that are no prefixes, one Child SA after the other.
+        let (mut groups, mut served) = (Groups::new(TUNNEL, &config, &mut others).unwrap(), 0);
+        for third in 0..=255 {
+            let range = TrafficSelector {
+                start: [10, 2, third, 1].into(),
+                end: [10, 2, third, 254].into(),
+                ..prefix("10.2.0.0/16")
+            };
+            served += usize::from(groups.serve(TUNNEL, &all, &[range], &mut others).is_ok());
+        }
+        assert!(served > 10 && served < 64, "{served}");
+        let policies: usize = groups.policies().map(|(_, policies)| policies.len()).sum();
+        assert!(policies <= MAX_NARROWED + 1, "{policies}");
     }
 
     #[test]
@@ -493,6 +666,7 @@ mod tests {
         // The other one's remote prefix is as specific, and its flows are otherwise its own.
         let all = [&other, &first];
         assert_eq!(slot_of(all, "10.1.0.1", "10.3.0.1", 1, (0, 0)), Some(1));
+        assert_eq!(slot_of(all, "10.1.0.1", "10.3.0.1", 17, (53, 53)), Some(2), "not what else goes there");
         assert_eq!(slot_of(all, "10.1.0.2", "10.3.0.1", 1, (0, 0)), Some(2));
         assert_eq!(slot_of(all, "10.1.0.1", "10.3.0.2", 1, (0, 0)), Some(1));
 
@@ -504,6 +678,8 @@ mod tests {
         assert_eq!(slot(&groups, "10.1.0.1", "10.2.0.1", 1, (0, 0)), Some(narrowed), "the SA that admits it");
         groups.check(None);
         assert_eq!(groups.check_policy(), None);
+        let disabled = config::Tunnel { enabled: false, ..checked("ikev2", "10.1.0.1", "10.2.0.1") };
+        assert_eq!(Groups::new(TUNNEL, &disabled, &mut slots).unwrap().check_policy(), None);
     }
 
     #[test]

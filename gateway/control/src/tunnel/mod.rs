@@ -1,25 +1,26 @@
 //! One tunnel as it runs: its configuration, its state, its log, and what is known of its SAs.
 
+mod bgp;
 mod connection_group;
 mod groups;
 mod health;
-mod log;
 mod machine;
 
 pub use connection_group::{ConnectionGroup, ConnectionGroups, Fitness, carriers};
 pub use groups::{Groups, KeptGroups, Served, Slots, Unserved};
 pub use health::{Health, PATIENCE, Turn};
-pub use log::{KEPT, Log};
 pub use machine::{Machine, State};
 
 use crate::{
     config,
     echo::Echo,
+    log::{self, Log},
     maps::Counters,
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
     status::{
-        ChildStatus, Failure, HealthStatus, Mismatch, Rekeys, Timestamp, Traffic, TunnelStatus, timestamp,
+        ChildStatus, Failure, HEALTH, HealthStatus, Mismatch, Rekeys, ResourceStatus, Timestamp, Traffic,
+        TunnelStatus, timestamp,
     },
 };
 use adit_ike::{
@@ -29,7 +30,7 @@ use adit_ike::{
 use adit_maps::sa::DropCause;
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt::Display,
     net::IpAddr,
     sync::OnceLock,
@@ -63,6 +64,8 @@ pub struct Tunnel {
     health: Option<Box<Health>>,
     /// Why the last request of the check did not leave.
     unsent: Option<String>,
+    /// Its session of BGP, if it has one.
+    session: Option<Box<bgp::Session>>,
     rekeys: Rekeys,
     /// How often the peer was found dead.
     losses: u64,
@@ -146,6 +149,7 @@ impl Tunnel {
             machine: Machine::new(config.enabled, config.start, config.dpd_action),
             health: config.health_check.map(|check| Box::new(Health::new(check))),
             unsent: None,
+            session: bgp::Session::of(config.bgp.as_deref()),
             config,
             since: SystemTime::now(),
             log: Log::default(),
@@ -165,12 +169,13 @@ impl Tunnel {
     /// Takes another configuration and other slots; to be followed by [`Tunnel::reset`].
     pub fn reconfigure(&mut self, config: config::Tunnel, groups: Groups) {
         self.health = config.health_check.map(|check| Box::new(Health::new(check)));
+        self.session = bgp::Session::of(config.bgp.as_deref());
         (self.config, self.groups, self.held) = (config, groups, false);
         self.fingerprint = OnceLock::new();
     }
 
     /// Takes what another configuration of the same traffic may have otherwise: the names, its own and its peer's, and the
-    /// health check, which begins anew where it is another.
+    /// health check and BGP, which begin anew where they are others.
     pub fn rename(&mut self, config: &config::Tunnel) {
         if self.config.health_check != config.health_check {
             self.config.health_check = config.health_check;
@@ -180,6 +185,12 @@ impl Tunnel {
                 if self.health.is_some() { "the health check begins anew" } else { "no health check" };
             self.note(words);
             self.follow_state();
+        }
+        if self.config.bgp != config.bgp {
+            self.config.bgp.clone_from(&config.bgp);
+            self.groups.speak(config.bgp.as_deref());
+            self.session = bgp::Session::of(config.bgp.as_deref());
+            self.note(if self.session.is_some() { "BGP begins anew" } else { "no BGP" });
         }
         self.config.name.clone_from(&config.name);
         self.config.peer_name.clone_from(&config.peer_name);
@@ -258,9 +269,11 @@ impl Tunnel {
         self.health.as_ref().is_some_and(|health| health.is_silent())
     }
 
-    /// Whether its routes are withdrawn: its health check wants that, and it is not healthy.
+    /// Whether its routes are withdrawn: its health check wants that, and it is not healthy. Not while it waits for a packet
+    /// to be begun: by those routes one gets to where it is asked for.
     pub fn is_withdrawn(&self) -> bool {
-        self.config.health_check.is_some_and(|check| check.switch_route) && !self.is_healthy()
+        let waits = self.state() == State::Idle && self.config.start != config::Start::Respond;
+        self.config.health_check.is_some_and(|check| check.switch_route) && !self.is_healthy() && !waits
     }
 
     /// When [`Tunnel::check`] has something to do.
@@ -347,7 +360,9 @@ impl Tunnel {
     pub fn check(&mut self, now: Instant, nonce: u64) -> Option<Echo> {
         let due = self.health.as_mut()?.handle_timeout(now, nonce);
         self.turned(due.turn);
-        due.ask.map(|sequence| Echo { tunnel: self.id.0, nonce, sequence })
+        let sequence = due.ask?;
+        self.unsent = None;
+        Some(Echo { tunnel: self.id.0, nonce, sequence })
     }
 
     /// The request did not leave. It counts as one that is not answered.
@@ -358,7 +373,6 @@ impl Tunnel {
     /// A request of its health check was answered.
     pub fn check_answered(&mut self, now: Instant, nonce: u64) {
         let turn = self.health.as_mut().and_then(|health| health.handle_answer(now, nonce));
-        self.unsent = None;
         self.turned(turn);
     }
 
@@ -381,7 +395,16 @@ impl Tunnel {
                 let requests = if n == 1 { "echo request" } else { "echo requests in a row" };
                 let cause = format!("{to} does not answer {n} {requests} from {from}{why}");
                 self.note(format!("health 0: {cause}{withdrawn}"));
-                self.last_error = Some(failure(None, None, true, cause));
+                self.last_error = Some(Failure {
+                    mismatch: Some(Box::new(Mismatch {
+                        about: HEALTH.to_owned(),
+                        fields: vec!["health_check.destination".to_owned()],
+                        ours: vec![to.to_string()],
+                        theirs: None,
+                        first_difference: None,
+                    })),
+                    ..failure(None, None, true, cause)
+                });
             }
             Some(Turn::Answers(took)) => {
                 let ms = took.as_secs_f64() * 1e3;
@@ -389,7 +412,7 @@ impl Tunnel {
                 self.note(format!(
                     "health 1: {to} answers again, {n} in a row, the last in {ms:.1} ms{back}"
                 ));
-                self.last_error = None;
+                self.last_error.take_if(|e| e.is_of_health());
             }
             None => {}
         }
@@ -579,7 +602,8 @@ impl Tunnel {
         self.rekeys.child += u64::from(child.replaces.is_some());
         self.keep_child(child, SystemTime::now());
         self.ask = None;
-        self.last_error = None;
+        // That nobody answers behind the peer is no matter of SAs.
+        self.last_error.take_if(|e| !e.is_of_health());
         self.step(|m| m.child_up(child.inbound.spi));
     }
 
@@ -677,6 +701,7 @@ impl Tunnel {
         TunnelStatus {
             name: c.name.clone(),
             id: self.id.0,
+            status: ResourceStatus::Running,
             state: self.state(),
             since: timestamp(self.since),
             peer: c.peer_name.clone(),
@@ -714,6 +739,7 @@ impl Tunnel {
                 answers: !health.is_silent(),
                 round_trip_ms: health.round_trip().map(|t| t.as_secs_f64() * 1e3),
             }),
+            bgp: self.bgp_status(),
         }
     }
 
@@ -736,22 +762,35 @@ impl Tunnel {
 
 /// The SPD of some tunnels: between two pairs of prefixes that overlap the more specific one decides, first by the
 /// remote prefix, then by the local one; the order of the configuration decides the rest. A disabled tunnel protects
-/// all the same, behind others that have the same pairs: what it covers must not leave in clear. Health checks come before everything. What members of groups
-/// protect, their groups do.
+/// all the same, behind others that have the same pairs: what it covers must not leave in clear. So does a group whose members
+/// all are. Health checks and sessions of BGP come before everything. What members of groups protect, their groups do. What a tunnel with BGP is for and BGP
+/// leads through no tunnel is dropped; where `learned` is false, that is all of it.
 pub fn policies<'a>(
     tunnels: impl Iterator<Item = (TunnelId, &'a Groups)>,
     connection_groups: &ConnectionGroups,
+    learned: bool,
 ) -> Vec<Policy> {
-    let mut checks = Vec::new();
-    let mut pairs: Vec<_> = connection_groups.policies().collect();
+    let (mut checks, mut bounds) = (Vec::new(), BTreeSet::new());
     let mut tunnels: Vec<_> = tunnels.collect();
     tunnels.sort_by_key(|(_, groups)| groups.is_disabled());
+    let enabled: HashSet<TunnelId> =
+        tunnels.iter().filter(|(_, groups)| !groups.is_disabled()).map(|(id, _)| *id).collect();
+    let (running, idle): (Vec<_>, Vec<_>) =
+        connection_groups.values().partition(|group| group.members().iter().any(|id| enabled.contains(id)));
+    let mut pairs: Vec<_> = running.into_iter().flat_map(ConnectionGroup::policies).collect();
     for (id, groups) in tunnels {
         checks.extend(groups.check_policy());
-        if connection_groups.of(id).is_none() {
-            pairs.extend(groups.policies());
+        checks.extend(groups.session_policy());
+        bounds.extend(groups.bounds());
+        match connection_groups.of(id) {
+            Some(_) => {}
+            None if learned => pairs.extend(groups.policies()),
+            None => pairs.extend(groups.configured_policies()),
         }
     }
+    pairs.extend(idle.into_iter().flat_map(ConnectionGroup::policies));
+    // Behind what is learned of the same prefix.
+    pairs.extend(bounds.into_iter().map(|(l, r)| ((l, r), vec![Policy::discard(l.prefix(), r.prefix())])));
     pairs.sort_by_key(|((local, remote), _)| (Reverse(remote.prefix().len), Reverse(local.prefix().len)));
     checks.into_iter().chain(pairs.into_iter().flat_map(|(_, policies)| policies)).collect()
 }
