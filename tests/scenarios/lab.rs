@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_tests::adit::Adit;
+use adit_tests::adit::{Adit, HOSTS, configuration};
 use adit_tests::capture::{Capture, Kind};
 use adit_tests::demo;
 use adit_tests::inject::{self, Noise};
 use adit_tests::metrics::Metrics;
+use adit_tests::namespace::wait_for;
 use adit_tests::pair::{PATIENCE, Pair};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
@@ -37,6 +39,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("nothing_leaves_in_clear_after_sigkill", || survives(libc::SIGKILL)),
         Scenario::new("the_gateway_itself_uses_the_tunnel_or_nothing", own_traffic),
         Scenario::new("behind_nat_the_tunnel_floats_to_4500", behind_nat),
+        Scenario::new("a_peers_name_is_looked_up_at_every_attempt", peer_by_name),
     ])
 }
 
@@ -279,6 +282,43 @@ fn own_traffic() -> Result<()> {
     ensure!(received == 0, "{received} pings came through without the device");
     capture.finish()?.tally()?.expect_no_plaintext("the router").with_context(|| pair.words())?;
     pair.still_works(&topology)?;
+    pair.end(topology)
+}
+
+/// The name first leads where nobody is, then to the peer, then elsewhere again: who is connected stays so, and the next
+/// attempt goes there.
+fn peer_by_name() -> Result<()> {
+    const NAME: &str = "site-b.example";
+    const NOBODY: &str = "198.51.100.77";
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let b = Adit::start(&topology.gateway_b, &Site::b(&topology))?;
+    let site = Site::a(&topology);
+    let (mut hosts, mut written) = (PathBuf::new(), Ok(()));
+    let leads_to = |hosts: &Path, address: &str| fs::write(hosts, format!("{address} {NAME}\n"));
+    let a = Adit::start_with(&topology.gateway_a, &site.tunnel(), |directory| {
+        hosts = directory.join(HOSTS);
+        written = leads_to(&hosts, NOBODY);
+        configuration(&site, directory)
+            .replace(&format!("address = \"{GATEWAY_B}\""), &format!("address = \"{NAME}\""))
+            .replace(
+                "[api]",
+                "ike = { retransmit_after = 200, retransmit_ceiling = 200, attempts = 2 }\n\n[api]",
+            )
+    })?;
+    written?;
+    let mut pair = Pair { a, b };
+    let tried = |address: &str| Ok(pair.a.status()?["remote"].as_str() == Some(address));
+    wait_for("an attempt at the first address", PATIENCE, || tried(NOBODY)).with_context(|| pair.words())?;
+    leads_to(&hosts, &GATEWAY_B.to_string())?;
+    pair.a.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
+    leads_to(&hosts, NOBODY)?;
+    pair.a.done(&["tunnel", "rekey", "--ike", &site.tunnel()])?;
+    pair.still_works(&topology)?;
+    pair.a.done(&["tunnel", "down", &site.tunnel()])?;
+    pair.a.done(&["tunnel", "up", &site.tunnel()])?;
+    let tried = |address: &str| Ok(pair.a.status()?["remote"].as_str() == Some(address));
+    wait_for("an attempt at the new address", PATIENCE, || tried(NOBODY)).with_context(|| pair.words())?;
     pair.end(topology)
 }
 

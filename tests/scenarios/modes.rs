@@ -9,6 +9,7 @@ use adit_tests::pair::{PATIENCE, Pair};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::site::{AES128_SHA1, AES256_GCM, Site};
+use adit_tests::stream::Stream;
 use adit_tests::topology::{HOST_A, HOST_B, SIDE_A6, SIDE_B6, TO_A, Topology};
 use adit_tests::traffic::{ping, ping_until_answered, tcp_stream};
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+
+/// From one numbered datagram to the next.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Protocols, and type and code of a protocol that is unreachable (RFC 792).
+const ICMP: u8 = 1;
+const ESP: u8 = 50;
+const UNREACHABLE: [u8; 2] = [3, 2];
 
 /// Port of the datagrams that are sent in clear.
 const PROBE: u16 = 7777;
@@ -32,6 +41,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("xdp_in_the_generic_path", || carries("generic", "generic", "configuration")),
         Scenario::new("sockets_carry_the_same_without_xdp", || carries("none", "sockets", "configuration")),
         Scenario::new("sockets_speak_with_xdp", sockets_and_xdp),
+        Scenario::new("the_way_changes_while_packets_go_and_nothing_is_in_clear", changes),
         Scenario::new("zero_copy_that_is_not_there_is_refused_in_words", no_zero_copy),
         Scenario::new("without_xdp_nothing_passes_in_clear", nothing_in_clear),
         Scenario::new("a_capture_holds_what_is_inside_and_outside", capture),
@@ -90,6 +100,52 @@ fn sockets_and_xdp() -> Result<()> {
     let sites = [Site::a(&topology), Site::b(&topology)];
     let pair = pair(&topology, &sites, ["none", "auto"], HOST_B.into())?;
     crosses(&topology, &pair, [HOST_A.into(), HOST_B.into()], Kind::Esp)?;
+    pair.end(topology)
+}
+
+/// Every way after every other, under a stream: the SAs stay, and no packet of it is seen outside. So do they with other
+/// settings of IKE, which are followed: whoever comes then has to show a cookie.
+fn changes() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let sites = [Site::a(&topology), Site::b(&topology)];
+    let pair = pair(&topology, &sites, ["auto"; 2], HOST_B.into())?;
+    let (tunnel, spis) = (pair.b.tunnel(), pair.b.spis_of(pair.b.tunnel())?);
+    let capture = Capture::start(&topology.router, TO_A)?;
+    let hosts = [(&topology.host_a, IpAddr::V4(HOST_A)), (&topology.host_b, IpAddr::V4(HOST_B))];
+    let stream = Stream::start(hosts[0], hosts[1], PACE)?;
+    for (xdp, mode) in [("generic", "generic"), ("none", "sockets"), ("driver", "driver"), ("auto", "driver")]
+    {
+        pair.b.done(&["gateway", "edit", "b", &format!("xdp={xdp}")])?;
+        wait_for(&format!("gateway B with xdp = {xdp:?}"), PATIENCE, || {
+            let status: Value = serde_json::from_str(&pair.b.done(&["status", "--json"])?)?;
+            let ports = status["ports"].as_array().map_or(&[][..], Vec::as_slice);
+            Ok(ports.len() == 2 && ports.iter().all(|port| port["mode"] == mode))
+        })
+        .with_context(|| pair.words())?;
+        ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
+        ping(&topology.host_b, HOST_A, 3, 56)?.expect_all().with_context(|| pair.words())?;
+    }
+    let count = stream.finish()?;
+    ensure!(count.forth.received > 0 && count.back.received > 0, "{count:?}");
+
+    let stream = Stream::start(hosts[0], hosts[1], PACE)?;
+    pair.b.reload(|directory| {
+        configuration(&sites[1], directory).replace("\n[api]", "[gateway.ike]\ncookie_threshold = 0\n\n[api]")
+    })?;
+    stream.finish()?.expect_all().with_context(|| pair.words())?;
+    ensure!(pair.b.spis_of(tunnel)? == spis, "other Child SAs than before: {:?}", pair.b.spis_of(tunnel)?);
+    let asked =
+        || pair.b.metrics()?.expect("adit_ike_datagrams_dropped_total", &[("cause", "cookie_demanded")]);
+    ensure!(asked()? == 0.0, "{}", pair.words());
+    pair.a.done(&["tunnel", "down", pair.a.tunnel()])?;
+    pair.a.done(&["tunnel", "up", pair.a.tunnel()])?;
+    wait_for("a cookie to be asked for", PATIENCE, || Ok(asked()? > 0.0)).with_context(|| pair.words())?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
+    // While neither XDP nor a socket takes ESP, the kernel tells its sender so.
+    let refusal = |frame: &Vec<u8>| (frame[23], &frame[34..36], frame[51]) == (ICMP, &UNREACHABLE, ESP);
+    let mut clear = capture.finish()?.frames(Kind::Plaintext)?;
+    clear.retain(|frame| frame.len() < 52 || !refusal(frame));
+    ensure!(clear.is_empty(), "{} packets crossed the router in clear: {clear:x?}", clear.len());
     pair.end(topology)
 }
 

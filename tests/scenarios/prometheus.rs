@@ -1,15 +1,14 @@
 //! A real Prometheus scrapes a gateway, and its own checker reads what it is given.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use adit_tests::adit::{Adit, METRICS, configuration};
-use adit_tests::namespace::{Namespace, wait_for};
+use adit_tests::adit::{Adit, configuration};
+use adit_tests::namespace::wait_for;
 use adit_tests::pair::Pair;
+use adit_tests::prometheus::{scrapes, start, value};
 use adit_tests::roots;
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
@@ -17,11 +16,8 @@ use adit_tests::site::Site;
 use adit_tests::topology::{HOST_B, Topology};
 use adit_tests::traffic::{ping, ping_until_answered};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where Prometheus answers, in the gateway's namespace.
-const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 fn main() -> std::process::ExitCode {
     let lacking = roots::prometheus()
@@ -62,7 +58,7 @@ fn never_back() -> Result<()> {
     })?;
     let data_plane = a.data_plane(&[])?;
     let mut prometheus =
-        start(&topology.gateway_a, a.configuration().parent().context("it lies somewhere")?)?;
+        start(&topology.gateway_a, a.configuration().parent().context("it lies somewhere")?, &[])?;
     a.wait_connected(PATIENCE)?;
     b.wait_connected(PATIENCE)?;
     ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
@@ -119,51 +115,4 @@ fn never_back() -> Result<()> {
     drop((a, data_plane));
     b.process().stop()?;
     topology.end()
-}
-
-/// Starts Prometheus in a namespace, with its files in a directory, and waits until it has scraped.
-fn start(namespace: &Namespace, directory: &Path) -> Result<adit_tests::namespace::Process> {
-    let root = roots::prometheus().context("Prometheus is not here")?;
-    let configuration = directory.join("prometheus.yml");
-    fs::write(
-        &configuration,
-        format!(
-            "global: {{scrape_interval: 500ms}}\nscrape_configs:\n- job_name: adit\n  static_configs:\n  - targets: [\"{METRICS}\"]\n"
-        ),
-    )?;
-    let mut command = namespace.command(&root.join("usr/bin/prometheus").to_string_lossy());
-    command.arg(format!("--config.file={}", configuration.display()));
-    command.arg(format!("--storage.tsdb.path={}", directory.join("prometheus").display()));
-    command.arg(format!("--web.listen-address={PROMETHEUS}"));
-    for pages in ["templates", "libraries"] {
-        command.arg(format!("--web.console.{pages}={}", directory.display()));
-    }
-    let process = namespace.spawn("prometheus", &mut command)?;
-    let scraped =
-        wait_for("Prometheus to scrape", PATIENCE, || Ok(scrapes(namespace).unwrap_or_default() > 0.0));
-    scraped.with_context(|| process.log_tail(20))?;
-    Ok(process)
-}
-
-/// How many times the gateway has been scraped with success.
-fn scrapes(namespace: &Namespace) -> Result<f64> {
-    Ok(value(namespace, "sum(sum_over_time(up[10m]))")?.unwrap_or_default())
-}
-
-/// What an expression that yields one value yields now.
-fn value(namespace: &Namespace, expression: &str) -> Result<Option<f64>> {
-    let query: String = expression.bytes().map(|octet| format!("%{octet:02x}")).collect();
-    let answer = namespace.inside(|| {
-        let mut stream = TcpStream::connect_timeout(&PROMETHEUS, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /api/v1/query?query={query} HTTP/1.0\r\nHost: {PROMETHEUS}\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    let answer: Value = serde_json::from_str(body).with_context(|| body.to_owned())?;
-    ensure!(answer["status"] == "success", "{expression}: {answer}");
-    let found = answer["data"]["result"][0]["value"][1].as_str();
-    found.map(|figure| figure.parse().with_context(|| format!("not a number: {figure}"))).transpose()
 }

@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
             data_plane_goes_on(libc::SIGTERM)
         }),
         Scenario::new("maps_of_another_layout_are_refused_in_words", other_layout),
+        Scenario::new("a_backup_brings_the_tunnel_back_on_a_machine_that_has_nothing_else", restored),
     ])
 }
 
@@ -276,21 +277,64 @@ fn other_layout() -> Result<()> {
     for process in [&mut data_plane, control.process()] {
         refused(process, &[&other, &unload])?;
     }
-    let unloaded = topology
-        .gateway_a
-        .command(&adit_tests::adit::binary()?.to_string_lossy())
-        .arg("unload")
-        .arg("--bpf-dir")
-        .arg(control.bpf_dir())
-        .output()?;
-    ensure!(unloaded.status.success(), "{}", String::from_utf8_lossy(&unloaded.stderr));
+    let (fits, said) = unloaded(&topology, &control, &["--check"])?;
+    ensure!(!fits && said.contains(&other), "a look at other maps: {said}");
+    ensure!(pin.exists(), "a look has unloaded the maps");
+    let (done, said) = unloaded(&topology, &control, &[])?;
+    ensure!(done, "{said}");
+    ensure!(unloaded(&topology, &control, &["--check"])?.0, "nothing is there, and that does not suit it");
     let met = control.log().matches("the data plane is there").count();
     control.start_again()?;
     let _data_plane = control.data_plane(&[])?;
     wait_for("the data plane to be met again", PATIENCE, || {
         Ok(control.log().matches("the data plane is there").count() > met)
     })?;
+    ensure!(unloaded(&topology, &control, &["--check"])?.0, "maps of its own do not suit it");
     drop(control);
+    topology.end()
+}
+
+/// Whether `adit unload` of gateway A's maps with these further arguments succeeded, and what it said.
+fn unloaded(topology: &Topology, gateway: &Adit, more: &[&str]) -> Result<(bool, String)> {
+    let mut command = topology.gateway_a.command(&adit_tests::adit::binary()?.to_string_lossy());
+    let output = command.arg("unload").arg("--bpf-dir").arg(gateway.bpf_dir()).args(more).output()?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    Ok((output.status.success(), said))
+}
+
+/// Both backups of docs/appliance.md: the exported document with the keys, and the database with a document without them.
+fn restored() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let site = Site::a(&topology);
+    let peer = Adit::start(&topology.gateway_b, &Site::b(&topology))?;
+    let text =
+        |directory: &Path| configuration(&site, directory).replace("[api]", "[api]\nreveal_secrets = true");
+    let mut gateway = Adit::start_with(&topology.gateway_a, &site.tunnel(), text)?;
+    gateway.wait_connected(PATIENCE)?;
+    let whole = gateway.done(&["export", "--with-psk"])?;
+    let keyless = gateway.done(&["export"])?;
+    ensure!(whole.contains(&site.psk) && !keyless.contains(&site.psk), "the keys are in the wrong one");
+    let directory = gateway.configuration().parent().map(Path::to_owned).context("no directory")?;
+    let (data, backup) = (directory.join("data"), directory.join("backup"));
+    let api = format!("[api]\nsocket = \"{}/adit.sock\"\n\n", directory.display());
+    for (document, database) in [(&whole, None), (&keyless, Some(&backup))] {
+        gateway.process().stop()?;
+        let (done, said) = unloaded(&topology, &gateway, &[])?;
+        ensure!(done, "{said}");
+        match database {
+            None => fs::rename(&data, &backup)?,
+            Some(backup) => {
+                fs::remove_dir_all(&data)?;
+                fs::rename(backup, &data)?;
+            }
+        }
+        fs::write(gateway.configuration(), format!("{api}{document}"))?;
+        gateway.start_again()?;
+        gateway.wait_started()?;
+        gateway.wait_connected(PATIENCE)?;
+        ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+    }
+    drop((gateway, peer));
     topology.end()
 }
 

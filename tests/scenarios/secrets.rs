@@ -24,7 +24,7 @@ const PPK: &str = "a-shared-quantum-safe-key-0123456789";
 const OTHER: &str = "another-key-with-32-characters-02";
 
 /// What is asked of a gateway by command.
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 20] = [
     &["status"],
     &["status", "-o", "json"],
     &["metrics"],
@@ -41,14 +41,16 @@ const COMMANDS: [&[&str]; 19] = [
     &["tunnel", "config", "a-b", "--for", "adit"],
     &["peer", "list", "-o", "json"],
     &["gateway", "list", "-o", "json"],
+    &["gateway", "log", "-o", "json"],
     &["token", "list", "-o", "json"],
     &["export"],
     &["tunnel", "edit", "a-b", "psk=short key"],
 ];
 
 /// What is asked of its API.
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 14] = [
     "/v1/status",
+    "/v1/log",
     "/v1/tunnels",
     "/v1/tunnels/a-b",
     "/v1/tunnels/a-b/status",

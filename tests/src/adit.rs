@@ -17,6 +17,9 @@ use crate::topology::{LAN, WAN};
 /// Where every Adit of the lab serves `/metrics`, in its own namespace.
 pub const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9360);
 
+/// The file in its directory that, where it is there, an Adit resolves names by.
+pub const HOSTS: &str = "hosts";
+
 /// An `adit run` or `adit control`, and its files.
 #[derive(Debug)]
 pub struct Adit {
@@ -159,6 +162,11 @@ impl Adit {
     /// Its configuration file.
     pub fn configuration(&self) -> PathBuf {
         self.directory.join("adit.toml")
+    }
+
+    /// Where it keeps the rules of its alarm templates.
+    pub fn alarm_rules(&self) -> PathBuf {
+        self.directory.join("alarms.yml")
     }
 
     /// The last lines of its log.
@@ -371,11 +379,21 @@ pfs = "disabled"
     )
 }
 
+/// Starts a part of it. A file `hosts` in its directory is its /etc/hosts.
 fn spawn(namespace: &Namespace, directory: &Path, subcommand: &str, arguments: &[&str]) -> Result<Process> {
-    let mut command = namespace.command(&binary()?.to_string_lossy());
+    let (binary, hosts) = (binary()?, directory.join(HOSTS));
+    let mut command = if hosts.exists() {
+        let mut command = namespace.command("unshare");
+        command.args(["--mount", "--", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+        command.arg(hosts).arg(binary);
+        command
+    } else {
+        namespace.command(&binary.to_string_lossy())
+    };
     command.arg(subcommand).arg("--config").arg(directory.join("adit.toml"));
     command.arg("--bpf-dir").arg(directory.join("bpf"));
-    command.arg("--data-dir").arg(directory.join("data")).args(arguments);
+    command.arg("--data-dir").arg(directory.join("data"));
+    command.arg("--alarm-rules").arg(directory.join("alarms.yml")).args(arguments);
     namespace.spawn(if subcommand == "run" { "adit" } else { subcommand }, &mut command)
 }
 

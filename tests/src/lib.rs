@@ -12,6 +12,7 @@
 //! | [`stream`] | numbered datagrams both ways, every loss counted |
 //! | [`inject`] | packets nobody should send: random, forged, replayed |
 //! | [`metrics`] | scraping and reading `/metrics` |
+//! | [`prometheus`] | a real Prometheus in a namespace |
 //! | [`site`] | the two ends of the tunnel, told once for every kind of peer |
 //! | [`adit`] | an Adit in a namespace |
 //! | [`pair`] | two Adits that are connected |
@@ -27,6 +28,7 @@
 //! Everything happens in namespaces that the lab makes itself; the machine's own interfaces are never touched.
 
 pub mod adit;
+pub mod bird;
 pub mod capture;
 pub mod demo;
 pub mod diagnosis;
@@ -36,6 +38,7 @@ pub mod interop;
 pub mod metrics;
 pub mod namespace;
 pub mod pair;
+pub mod prometheus;
 pub mod roots;
 pub mod run;
 pub mod scenario;

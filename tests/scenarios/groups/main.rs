@@ -7,6 +7,9 @@
 //!
 //! B and C are the two ends that a cloud gives. Host B answers by way of gateway B, so what is counted goes one way.
 
+mod aws;
+mod changes;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::site::Site;
 use adit_tests::stream::Stream;
-use adit_tests::topology::{GATEWAY_B, HOST_A, HOST_B, LAN, LAN_A, LAN_B, TO_A, Topology, WAN};
+use adit_tests::topology::{GATEWAY_B, HOST_A, HOST_B, LAN, LAN_A, LAN_B, SIDE_B6, TO_A, Topology, WAN};
 use adit_tests::traffic::{ping, ping_until_answered};
 use anyhow::{Context, Result, ensure};
 
@@ -33,6 +36,9 @@ const GATEWAY_C: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ROUTER_C: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 const LAN_C: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 129);
 const HOST_C: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 130);
+/// The same two by IPv6.
+const LAN_C6: &str = "2001:db8:c::1";
+const HOST_C6: &str = "2001:db8:c::2";
 
 /// From one numbered datagram to the next.
 const PACE: Duration = Duration::from_millis(5);
@@ -46,6 +52,13 @@ fn main() -> std::process::ExitCode {
         Scenario::new("the_standby_takes_over_in_time_and_gives_back", the_standby_takes_over),
         Scenario::new("flows_are_spread_over_a_group_and_move_when_a_member_goes", flows_are_spread),
         Scenario::new("a_group_goes_on_when_control_is_killed_and_when_members_rekey", a_group_goes_on),
+        Scenario::new("the_two_tunnels_of_aws_back_each_other_up", aws::standby_takes_over)
+            .lacking(aws::unavailable()),
+        Scenario::new("the_two_tunnels_of_aws_share_flows_with_ikev1", aws::both_carry_flows_with_ikev1)
+            .lacking(aws::unavailable()),
+        Scenario::new("traffic_asks_every_member_and_goes_by_the_one_that_comes", changes::on_demand),
+        Scenario::new("members_come_and_go_and_change_places_without_loss", changes::of_members),
+        Scenario::new("ipv6_follows_a_group_and_a_member_can_be_disabled", changes::ipv6),
     ])
 }
 
@@ -61,35 +74,59 @@ struct Cloud {
 }
 
 impl Cloud {
+    /// Both tunnels are connected, and hosts reach each other.
     fn up(mode: &str) -> Result<Cloud> {
+        let cloud = Cloud::begin(|text| grouped(&text, mode), |text| text)?;
+        cloud.connected()?;
+        Ok(cloud)
+    }
+
+    /// Gateway A as `ours` makes it of the configuration with one tunnel, and the other two as `theirs` does.
+    fn begin(ours: impl Fn(String) -> String, theirs: impl Fn(String) -> String) -> Result<Cloud> {
         let run = Run::begin()?;
         let gateway_c = Namespace::create(&run, "gc")?;
         let topology = Topology::two_sites(run)?;
+        topology.add_ipv6()?;
         gateway_c.sysctl(&["net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"])?;
-        gateway_c.sysctl(&["net.ipv4.ip_forward=1"])?;
+        gateway_c.sysctl(&["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
+        gateway_c.sysctl(&["net.ipv6.conf.all.disable_ipv6=0"])?;
         link(
             (&gateway_c, WAN, &format!("{GATEWAY_C}/24")),
             (&topology.router, "to-c", &format!("{ROUTER_C}/24")),
         )?;
         link((&gateway_c, LAN, &format!("{LAN_C}/30")), (&topology.host_b, "eth1", &format!("{HOST_C}/30")))?;
+        gateway_c.ip(&["address", "add", &format!("{LAN_C6}/64"), "dev", LAN, "nodad"])?;
+        topology.host_b.ip(&["address", "add", &format!("{HOST_C6}/64"), "dev", "eth1", "nodad"])?;
         gateway_c.ip(&["route", "add", "default", "via", &ROUTER_C.to_string()])?;
         gateway_c.ip(&["route", "add", &format!("{HOST_B}/32"), "via", &HOST_C.to_string()])?;
+        gateway_c.ip(&["-6", "route", "add", SIDE_B6.subnet, "via", HOST_C6])?;
         topology.host_b.run("ethtool", &["-K", "eth1", "tx", "off"])?;
         let (site_a, site_b) = (Site::a(&topology), Site::b(&topology));
-        let b = Adit::start(&topology.gateway_b, &site_b)?;
+        let b = Adit::start_with(&topology.gateway_b, &site_b.tunnel(), |directory| {
+            theirs(configuration(&site_b, directory))
+        })?;
         let c = Adit::start_with(&gateway_c, &site_b.tunnel(), |directory| {
-            configuration(&site_b, directory).replace(&GATEWAY_B.to_string(), &GATEWAY_C.to_string())
+            theirs(configuration(&site_b, directory)).replace(&GATEWAY_B.to_string(), &GATEWAY_C.to_string())
         })?;
         let capture = Capture::start(&topology.router, TO_A)?;
-        let mut a = Adit::start_control(&topology.gateway_a, &site_a.tunnel(), |directory| {
-            grouped(&configuration(&site_a, directory), mode)
+        let a = Adit::start_control(&topology.gateway_a, &site_a.tunnel(), |directory| {
+            ours(configuration(&site_a, directory))
         })?;
         let data_plane_a = a.data_plane(&[])?;
-        a.wait_connected(PATIENCE)?;
-        wait_for("the second tunnel", PATIENCE, || Ok(a.state_of("a-c")? == "connected"))
-            .with_context(|| a.log_tail(20))?;
-        ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| a.log_tail(20))?;
         Ok(Cloud { topology, gateway_c, a, data_plane_a, b, c, capture })
+    }
+
+    fn connected(&self) -> Result<()> {
+        for tunnel in ["a-b", "a-c"] {
+            self.wait_state(tunnel, "connected")?;
+        }
+        ping_until_answered(&self.topology.host_a, HOST_B, PATIENCE).with_context(|| self.a.log_tail(20))
+    }
+
+    fn wait_state(&self, tunnel: &str, state: &str) -> Result<()> {
+        let what = format!("tunnel {tunnel} to be {state}");
+        wait_for(&what, PATIENCE, || Ok(self.a.state_of(tunnel)? == state))
+            .with_context(|| self.a.log_tail(20))
     }
 
     /// What a tunnel has sent.
@@ -167,6 +204,9 @@ fn the_standby_takes_over() -> Result<()> {
     let status = cloud.a.done(&["status"])?;
     ensure!(status.contains("cloud") && status.contains("a-c"), "{status}");
     ensure!(status.contains(&format!("{LAN_B} does not answer")), "{status}");
+    let log = cloud.a.done(&["gateway", "log"])?;
+    let told = "group \"cloud\" is carried otherwise: tunnel \"a-b\" 0 %, tunnel \"a-c\" 100 %";
+    ensure!(log.contains(told), "{log}");
 
     let stream = Stream::start(hosts.0, hosts.1, PACE)?;
     cloud.heal()?;
