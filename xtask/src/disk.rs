@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::image::{directory, inside};
+use crate::image::inside;
 use crate::shell::Step;
 
 /// The root file system's name, in every image: GRUB and fstab find it by that.
@@ -34,7 +34,8 @@ const BEHIND: u64 = 2048;
 
 /// What GRUB does before it reads its configuration.
 const EARLY: &str = "search --no-floppy --fs-uuid --set=root @ROOT@\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
+    "biosdisk",
     "normal",
     "configfile",
     "search",
@@ -49,14 +50,22 @@ const MODULES: [&str; 12] = [
     "sleep",
 ];
 
+/// Where Debian's packages have the programs of UEFI, and where they lie on the EFI system partition: the shim, with
+/// Microsoft's signature, starts GRUB, with Debian's, which looks for its configuration in the last place.
+const SIGNED: [(&str, &str); 2] = [
+    ("usr/lib/shim/shimx64.efi.signed", "::/EFI/BOOT/BOOTX64.EFI"),
+    ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "::/EFI/BOOT/grubx64.efi"),
+];
+const EFI_CONFIGURATION: &str = "::/EFI/debian/grub.cfg";
+
 /// GRUB, as it lies on the disk.
 pub(crate) struct Boot {
     /// The boot sector of BIOS.
     sector: Vec<u8>,
     /// What that loads.
     core: Vec<u8>,
-    /// The program of UEFI.
-    efi: Vec<u8>,
+    /// The files of UEFI, and where they go.
+    efi: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// The EFI system partition's name, as `blkid` writes it.
@@ -64,25 +73,27 @@ pub(crate) fn esp_uuid() -> String {
     format!("{:04X}-{:04X}", ESP_ID >> 16, ESP_ID & 0xFFFF)
 }
 
-/// Has the GRUB in `root` make its images for BIOS and UEFI.
+/// Has the GRUB in `root` make its image for BIOS, and takes the signed ones for UEFI.
 pub(crate) fn boot_images(root: &Path) -> Result<Boot> {
-    fs::write(root.join("tmp/early.cfg"), EARLY.replace("@ROOT@", ROOT_UUID))?;
-    let make = |format: &str, own: &[&str]| -> Result<Vec<u8>> {
-        let options =
-            ["grub-mkimage", "-O", format, "-p", "/boot/grub", "-c", "/tmp/early.cfg", "-o", "/tmp/grub"];
-        inside(root, "make GRUB's image", &[&options[..], &MODULES[..], own].concat())?;
-        Ok(fs::read(root.join("tmp/grub"))?)
-    };
+    let early = EARLY.replace("@ROOT@", ROOT_UUID);
+    fs::write(root.join("tmp/early.cfg"), &early)?;
+    let options =
+        ["grub-mkimage", "-O", "i386-pc", "-p", "/boot/grub", "-c", "/tmp/early.cfg", "-o", "/tmp/grub"];
+    inside(root, "make GRUB's image", &[&options[..], &MODULES[..]].concat())?;
+    let mut efi = vec![(EFI_CONFIGURATION, early.into_bytes())];
+    for (from, to) in SIGNED {
+        efi.push((to, fs::read(root.join(from)).with_context(|| from.to_owned())?));
+    }
     Ok(Boot {
         sector: fs::read(root.join("usr/lib/grub/i386-pc/boot.img"))?,
-        core: make("i386-pc", &["biosdisk"])?,
-        efi: make("x86_64-efi", &["efi_gop", "all_video", "fat"])?,
+        core: fs::read(root.join("tmp/grub"))?,
+        efi,
     })
 }
 
 /// Makes the disk `file` with the files below `root`.
 pub(crate) fn make(root: &Path, boot: &Boot, epoch: u64, file: &Path) -> Result<()> {
-    let (esp, system) = (directory().join("esp.img"), directory().join("root.img"));
+    let (esp, system) = (file.with_extension("esp"), file.with_extension("root"));
     system_partition(root, epoch, &system)?;
     efi_partition(&boot.efi, epoch, &esp)?;
     let _ = fs::remove_file(file);
@@ -139,7 +150,7 @@ fn for_bios(boot: &Boot) -> Result<(Vec<u8>, Vec<u8>)> {
     Ok((sector, core))
 }
 
-fn efi_partition(program: &[u8], epoch: u64, file: &Path) -> Result<()> {
+fn efi_partition(files: &[(&str, Vec<u8>)], epoch: u64, file: &Path) -> Result<()> {
     let _ = fs::remove_file(file);
     let tool = |name: &str| {
         let mut command = Command::new(name);
@@ -150,16 +161,18 @@ fn efi_partition(program: &[u8], epoch: u64, file: &Path) -> Result<()> {
     make.args(["--invariant", "-F", "32", "-n", "EFI", "-i", &format!("{ESP_ID:08x}"), "-C"]).arg(file);
     make.arg(((ROOT - ESP) / 2).to_string());
     Step::new("make the EFI system partition", make, "install dosfstools").quiet()?;
-    let source = directory().join("bootx64.efi");
-    fs::write(&source, program)?;
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(epoch);
-    File::options().write(true).open(&source)?.set_modified(time)?;
     let mut directories = tool("mmd");
-    directories.arg("-i").arg(file).args(["::/EFI", "::/EFI/BOOT"]);
+    directories.arg("-i").arg(file).args(["::/EFI", "::/EFI/BOOT", "::/EFI/debian"]);
     Step::new("make its directories", directories, "install mtools").quiet()?;
-    let mut copy = tool("mcopy");
-    copy.arg("-m").arg("-i").arg(file).arg(&source).arg("::/EFI/BOOT/BOOTX64.EFI");
-    Step::new("copy GRUB to it", copy, "install mtools").quiet()?;
+    let source = file.with_extension("part");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(epoch);
+    for (place, content) in files {
+        fs::write(&source, content)?;
+        File::options().write(true).open(&source)?.set_modified(time)?;
+        let mut copy = tool("mcopy");
+        copy.arg("-m").arg("-i").arg(file).arg(&source).arg(place);
+        Step::new("copy what UEFI starts to it", copy, "install mtools").quiet()?;
+    }
     fs::remove_file(source)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The guests of `cargo xtask image-test`: a copy of the image in qemu, with what cloud-init gives it, a wire to the other
+//! The guests of `cargo xtask image-test`: a copy of the image in qemu, with what cloud-init gives it, a wire to another
 //! guest, and a LAN with one host, which is a network namespace.
 
 use std::fs;
@@ -14,10 +14,30 @@ use crate::shell::{Step, note};
 
 /// Disks grow to this when they boot first.
 const DISK: &str = "6G";
-/// UEFI's firmware, from Debian's `ovmf`.
-const FIRMWARE: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
 /// How long a kernel may take under KVM until it says its name; without KVM it takes 20 s.
 const PROBE: Duration = Duration::from_secs(25);
+
+/// What a guest boots from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    Bios,
+    Uefi,
+    /// UEFI that starts nothing without a signature that Microsoft's keys vouch for.
+    SecureBoot,
+}
+
+impl Firmware {
+    /// Code and variables, from Debian's `ovmf`.
+    fn files(self) -> Option<[&'static str; 2]> {
+        match self {
+            Firmware::Bios => None,
+            Firmware::Uefi => Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]),
+            Firmware::SecureBoot => {
+                Some(["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"])
+            }
+        }
+    }
+}
 
 /// One side of the tunnel.
 #[derive(Clone, Copy)]
@@ -27,16 +47,26 @@ pub(crate) struct Side {
     number: u8,
     /// The first one waits for the other end of the wire.
     listens: bool,
-    uefi: bool,
+    pub(crate) firmware: Firmware,
 }
 
-/// Boots from BIOS.
-pub(crate) const A: Side = Side { name: "a", number: 1, listens: true, uefi: false };
-/// Boots from UEFI.
-pub(crate) const B: Side = Side { name: "b", number: 2, listens: false, uefi: true };
+pub(crate) const A: Side = Side { name: "a", number: 1, listens: true, firmware: Firmware::Bios };
+pub(crate) const B: Side = Side { name: "b", number: 2, listens: false, firmware: Firmware::Uefi };
+/// One that has no other side.
+pub(crate) const ALONE: Side = Side { firmware: Firmware::SecureBoot, ..A };
+
+/// How guests run.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    /// By the processor, or by qemu alone.
+    pub(crate) kvm: bool,
+    /// Processors of each.
+    pub(crate) processors: u8,
+}
 
 impl Side {
-    fn wan(self) -> String {
+    /// Its own address on the wire.
+    pub(crate) fn wan(self) -> String {
         format!("192.0.2.{}", self.number)
     }
 
@@ -58,23 +88,24 @@ impl Side {
         format!("52:54:00:ad:{:02x}:{port:02x}", self.number)
     }
 
-    fn user_data(self, other: Side, key: &str) -> String {
+    /// What cloud-init is told: who may come in and, where there is another side, the configuration of a tunnel to it.
+    fn user_data(self, other: Option<Side>, key: &str) -> String {
+        let mut text =
+            format!("#cloud-config\nhostname: site-{}\nssh_authorized_keys: [{key:?}]\n", self.name);
+        let Some(other) = other else { return text };
         let toml = format!(
-            "[gateway]\nname = \"site-{}\"\naddress = \"{}\"\nwan = \"wan\"\nlan = [\"lan\"]\n\n[api]\nmetrics = \
-             \"127.0.0.1:9360\"\n\n[[peer]]\nname = \"other\"\naddress = \"{}\"\n\n[[tunnel]]\nname = \"across\"\npeer = \
-             \"other\"\nlocal_subnets = [\"{}\"]\nremote_subnets = [\"{}\"]\npsk = \"a-key-that-only-this-test-uses\"\n",
+            "[gateway]\nname = \"site-{}\"\naddress = \"{}\"\nwan = \"wan\"\nlan = [\"lan\"]\n\n[[peer]]\nname = \
+             \"other\"\naddress = \"{}\"\n\n[[tunnel]]\nname = \"across\"\npeer = \"other\"\nlocal_subnets = \
+             [\"{}\"]\nremote_subnets = [\"{}\"]\npsk = \"a-key-that-only-this-test-uses\"\n",
             self.name,
             self.wan(),
             other.wan(),
             self.subnet(),
             other.subnet()
         );
-        let content: String = toml.lines().map(|line| format!("      {line}\n")).collect();
-        format!(
-            "#cloud-config\nhostname: site-{}\nssh_authorized_keys: [{key:?}]\nwrite_files:\n  - path: \
-             /etc/adit/adit.toml\n    permissions: \"0600\"\n    content: |\n{content}",
-            self.name
-        )
+        text += "write_files:\n  - path: /etc/adit/adit.toml\n    permissions: \"0600\"\n    content: |\n";
+        toml.lines().for_each(|line| text += &format!("      {line}\n"));
+        text
     }
 
     fn network(self) -> String {
@@ -97,22 +128,32 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Starts `side` on a copy of `image`, configured for a tunnel to `other`. `directory` holds the key to it.
-    pub(crate) fn start(run: &Run, image: &Path, side: Side, other: Side, kvm: bool) -> Result<Guest> {
+    /// Starts `side` on a copy of `image`, configured for a tunnel to `other` if there is one. The run's directory holds the
+    /// key to it.
+    pub(crate) fn start(
+        run: &Run,
+        image: &Path,
+        side: Side,
+        other: Option<Side>,
+        power: Power,
+    ) -> Result<Guest> {
         let directory = run.directory().to_owned();
         let lan = Namespace::create(run, &format!("h{}", side.name))?;
         lan.ip(&["tuntap", "add", "dev", "lan", "mode", "tap"])?;
         lan.ip(&["address", "add", &format!("{}/24", side.host()), "dev", "lan"])?;
         lan.ip(&["link", "set", "lan", "up"])?;
-        lan.ip(&["route", "add", &other.subnet(), "via", &side.gateway()])?;
+        if let Some(other) = other {
+            lan.ip(&["route", "add", &other.subnet(), "via", &side.gateway()])?;
+        }
         let seed = seed(&directory, side, other)?;
         let disk = directory.join(format!("{}.qcow2", side.name));
         let mut create = Command::new("qemu-img");
-        create.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(image.canonicalize()?);
+        create.args(["create", "-q", "-f", "qcow2", "-F", format(image), "-b"]).arg(image.canonicalize()?);
         create.arg(&disk).arg(DISK);
         Step::new("make a disk on top of the image", create, "install qemu-utils").quiet()?;
         let mut qemu = lan.command("qemu-system-x86_64");
-        qemu.args(machine(kvm)).args(["-smp", "1", "-m", "1024", "-display", "none", "-nodefaults"]);
+        qemu.args(machine(power.kvm)).args(["-m", "1024", "-display", "none", "-nodefaults"]);
+        qemu.args(["-smp", &power.processors.to_string()]);
         qemu.arg("-serial").arg(format!("file:{}", console(&directory, side).display()));
         qemu.args(["-device", "virtio-rng-pci"]);
         for (file, format) in [(&disk, "qcow2"), (&seed, "raw")] {
@@ -125,17 +166,19 @@ impl Guest {
         qemu.args(["-device", &format!("virtio-net-pci,netdev=wan,mac={}", side.mac(1))]);
         qemu.args(["-netdev", "tap,id=lan,ifname=lan,script=no,downscript=no"]);
         qemu.args(["-device", &format!("virtio-net-pci,netdev=lan,mac={}", side.mac(2))]);
-        if side.uefi {
-            let variables = directory.join("variables.fd");
-            fs::copy(FIRMWARE[1], &variables).with_context(|| format!("failed to copy {}", FIRMWARE[1]))?;
-            for (unit, file) in [(0, Path::new(FIRMWARE[0])), (1, &variables)] {
-                let readonly = if unit == 0 { "on" } else { "off" };
-                qemu.arg("-drive");
-                qemu.arg(format!(
-                    "if=pflash,format=raw,unit={unit},readonly={readonly},file={}",
-                    file.display()
-                ));
+        if let Some([code, variables]) = side.firmware.files() {
+            let own = directory.join(format!("{}.variables", side.name));
+            fs::copy(variables, &own).with_context(|| format!("failed to copy {variables}"))?;
+            for (unit, readonly, file) in [(0, "on", Path::new(code)), (1, "off", &own)] {
+                let file = file.display();
+                qemu.arg("-drive")
+                    .arg(format!("if=pflash,format=raw,unit={unit},readonly={readonly},file={file}"));
             }
+        }
+        if side.firmware == Firmware::SecureBoot {
+            // Nothing but the firmware itself may write what it believes.
+            qemu.args(["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            qemu.args(["-global", "ICH9-LPC.disable_s3=1"]);
         }
         let process = lan.spawn("qemu", &mut qemu)?;
         if side.listens {
@@ -220,6 +263,11 @@ impl Guest {
     }
 }
 
+/// An image's format, as qemu calls it.
+fn format(image: &Path) -> &'static str {
+    if image.extension().is_some_and(|extension| extension == "raw") { "raw" } else { "qcow2" }
+}
+
 /// What the machine is, with hardware's help or without.
 fn machine(kvm: bool) -> [&'static str; 6] {
     let (accelerator, processor) = if kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
@@ -244,7 +292,7 @@ pub(crate) fn has_kvm(run: &Run, image: &Path) -> Result<bool> {
         "-snapshot",
     ]);
     qemu.arg("-serial").arg(format!("file:{}", said.display()));
-    qemu.arg("-drive").arg(format!("if=virtio,format=qcow2,file={}", image.display()));
+    qemu.arg("-drive").arg(format!("if=virtio,format={},file={}", format(image), image.display()));
     let mut child =
         qemu.stdin(Stdio::null()).stderr(Stdio::null()).spawn().context("qemu could not be started")?;
     let until = Instant::now() + PROBE;
@@ -277,7 +325,7 @@ pub(crate) fn make_key(run: &Run) -> Result<()> {
 }
 
 /// What cloud-init finds: a file system named CIDATA.
-fn seed(directory: &Path, side: Side, other: Side) -> Result<PathBuf> {
+fn seed(directory: &Path, side: Side, other: Option<Side>) -> Result<PathBuf> {
     let key = fs::read_to_string(directory.join("key.pub"))?;
     let files = directory.join(format!("seed-{}", side.name));
     fs::create_dir_all(&files)?;
@@ -305,12 +353,13 @@ mod tests {
 
     #[test]
     fn each_side_is_configured_for_the_other() {
-        let text = A.user_data(B, "ssh-ed25519 AAAA");
+        let text = A.user_data(Some(B), "ssh-ed25519 AAAA");
         assert!(
             text.contains("      address = \"192.0.2.1\"\n") && text.contains("address = \"192.0.2.2\""),
             "{text}"
         );
         assert!(text.contains("remote_subnets = [\"10.2.0.0/24\"]"), "{text}");
+        assert!(!ALONE.user_data(None, "ssh-ed25519 AAAA").contains("adit.toml"));
         assert!(B.network().contains("addresses: [10.2.0.1/24]"), "{}", B.network());
     }
 }

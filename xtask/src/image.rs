@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -17,9 +18,16 @@ use crate::{disk, package, packages};
 const LARGEST: u64 = 600 << 20;
 
 /// What makes the disk, as Debian calls it.
-const TOOLS: [&str; 6] = ["mmdebstrap", "e2fsprogs", "dosfstools", "mtools", "fdisk", "qemu-utils"];
+const TOOLS: [&str; 8] =
+    ["mmdebstrap", "e2fsprogs", "dosfstools", "mtools", "fdisk", "qemu-utils", "curl", "diffutils"];
 
 const SUITE: &str = "bookworm";
+/// Where its packages come from: mirror and suite.
+const ARCHIVES: [(&str, &str); 3] = [
+    ("http://deb.debian.org/debian", "bookworm"),
+    ("http://deb.debian.org/debian", "bookworm-updates"),
+    ("http://deb.debian.org/debian-security", "bookworm-security"),
+];
 
 /// Files that Debian's packages bring and nobody reads on a gateway.
 const LEFT_OUT: [&str; 5] = [
@@ -33,8 +41,13 @@ const LEFT_OUT: [&str; 5] = [
 /// Services that wait for somebody to configure them.
 const IDLE: [&str; 3] = ["bird.service", "keepalived.service", "netplan-ovs-cleanup.service"];
 /// Services that Debian does not start by itself.
-const STARTED: [&str; 4] =
-    ["nftables.service", "systemd-networkd.service", "systemd-resolved.service", "adit-appliance.timer"];
+const STARTED: [&str; 5] = [
+    "nftables.service",
+    "systemd-networkd.service",
+    "systemd-resolved.service",
+    "adit-appliance.timer",
+    "adit-alarms.path",
+];
 
 /// What an installation leaves that no two machines may share, or that differs each time.
 const CLEARED: [&str; 12] = [
@@ -52,42 +65,33 @@ const CLEARED: [&str; 12] = [
     "tmp/*",
 ];
 
-/// What an image is called, below `target/image`.
-pub(crate) struct Image {
-    /// For hypervisors of the kind of qemu, and most clouds: compressed.
-    pub(crate) qcow2: PathBuf,
-    /// The disk octet by octet; most of it is a hole.
-    pub(crate) raw: PathBuf,
+/// Debian's packages, installed into a tar file.
+struct Base {
+    tar: PathBuf,
+    /// When Debian's mirror was last changed before that: nothing that a package holds is younger.
+    epoch: u64,
 }
 
-/// Builds the image, with no time and no name in it that is this machine's.
+/// Builds the image, with no time and no name in it that is this machine's; returns the compressed one. With `check`, Debian's
+/// packages are fetched and everything is built a second time, and has to be the same.
 ///
 /// # Errors
-/// Not root, a program that it takes is missing or failed, or the image is larger than [`LARGEST`].
-pub(crate) fn image() -> Result<Image> {
-    if !packages::is_debian() || !shell::is_root() {
-        bail!(
-            "the image is put together from Debian's packages, with files of many owners: run this as root, on Debian 12"
-        );
-    }
-    packages::install(&packages::not_installed(TOOLS.map(str::to_owned).to_vec())?)?;
+/// Not root, a program that it takes is missing or failed, the image is larger than [`LARGEST`], or the two differ.
+pub(crate) fn image(check: bool) -> Result<PathBuf> {
+    ready()?;
     let deb = package::package()?;
-    let epoch = package::epoch()?;
-    let base = base(epoch)?;
-    announce("install Adit and its files in a copy of the base");
-    let root = directory().join("root");
-    fill(&root, &base, &deb)?;
-    let boot = disk::boot_images(&root)?;
-    tidy(&root, epoch)?;
-    announce("make the disk");
-    let image = Image { qcow2: directory().join("adit.qcow2"), raw: directory().join("adit.raw") };
-    disk::make(&root, &boot, epoch, &image.raw)?;
-    fs::remove_dir_all(&root)?;
+    let raw = build(&directory(), &deb)?;
+    if check {
+        again(&deb, &raw)?;
+    }
+    fs::remove_dir_all(directory().join("root"))?;
+    let compressed = raw.with_extension("qcow2");
     let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-c", "-O", "qcow2"]).arg(&image.raw).arg(&image.qcow2);
+    convert.args(["convert", "-c", "-O", "qcow2"]).arg(&raw).arg(&compressed);
+    announce("compress the disk");
     Step::new("compress the disk", convert, "read qemu-img's message above").quiet()?;
-    let size = fs::metadata(&image.qcow2)?.len();
-    for file in [&image.raw, &image.qcow2] {
+    let size = fs::metadata(&compressed)?.len();
+    for file in [&raw, &compressed] {
         note(&format!("{}: SHA-256 {}", file.display(), package::sha256(file)?));
     }
     note(&format!("{} MiB compressed", size >> 20));
@@ -97,49 +101,150 @@ pub(crate) fn image() -> Result<Image> {
             LARGEST >> 20
         );
     }
-    Ok(image)
+    Ok(compressed)
+}
+
+/// The disk with the package `deb` as [`image`] makes it, but not compressed, which nobody who tries it needs.
+///
+/// # Errors
+/// As [`image`].
+pub(crate) fn disk(deb: &Path) -> Result<PathBuf> {
+    ready()?;
+    let raw = build(&directory(), deb)?;
+    fs::remove_dir_all(directory().join("root"))?;
+    Ok(raw)
+}
+
+/// Fetches what an image takes from the network, as far as it is not here.
+///
+/// # Errors
+/// It cannot be had, or nobody but root may make images.
+pub(crate) fn fetch() -> Result<()> {
+    ready()?;
+    base(&directory()).map(drop)
+}
+
+/// Sees that an image can be made on this machine, and that Debian's mirrors answer.
+///
+/// # Errors
+/// Nobody but root may, on Debian; or there is no network.
+pub(crate) fn can_be_made() -> Result<()> {
+    ready()?;
+    archive_time().map(drop)
 }
 
 /// Where images are made.
-pub(crate) fn directory() -> PathBuf {
+fn directory() -> PathBuf {
     shell::target().join("image")
 }
 
-/// Debian as a tar file, made unless one of the same list is there.
-fn base(epoch: u64) -> Result<PathBuf> {
+/// Sees that there is what makes an image.
+fn ready() -> Result<()> {
+    if !packages::is_debian() || !shell::is_root() {
+        bail!(
+            "the image is put together from Debian's packages, with files of many owners: run this as root, on Debian 12"
+        );
+    }
+    packages::install(&packages::not_installed(TOOLS.map(str::to_owned).to_vec())?)
+}
+
+/// Makes `adit.raw` and `adit.manifest` in the directory `at`, and leaves the files that are on the disk in `root` there.
+fn build(at: &Path, deb: &Path) -> Result<PathBuf> {
+    let base = base(at)?;
+    let epoch = package::epoch()?.max(base.epoch);
+    announce("install Adit and its files in a copy of the base");
+    let begun = Instant::now();
+    let root = at.join("root");
+    fill(&root, &base.tar, deb)?;
+    let boot = disk::boot_images(&root)?;
+    let installed =
+        inside(&root, "list the packages", &["dpkg-query", "-W", "-f", "${binary:Package} ${Version}\n"])?;
+    tidy(&root, epoch)?;
+    note(&format!("done in {:.1} s", begun.elapsed().as_secs_f64()));
+    announce("make the disk");
+    let begun = Instant::now();
+    let raw = at.join("adit.raw");
+    disk::make(&root, &boot, epoch, &raw)?;
+    let head = format!("SOURCE_DATE_EPOCH {epoch}\nadit.deb SHA-256 {}\n\n", package::sha256(deb)?);
+    fs::write(at.join("adit.manifest"), head + &installed)?;
+    note(&format!("done in {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(raw)
+}
+
+/// Builds once more beside the one that is there, and compares: the files first, for they say more than the disk does.
+fn again(deb: &Path, first: &Path) -> Result<()> {
+    let other = directory().join("again");
+    if other.exists() {
+        fs::remove_dir_all(&other)?;
+    }
+    let second = build(&other, deb)?;
+    let (one, two) = (package::sha256(first)?, package::sha256(&second)?);
+    if one != two {
+        let mut compare = Command::new("diff");
+        compare.args(["-rq", "--no-dereference"]).arg(directory().join("root")).arg(other.join("root"));
+        let said = String::from_utf8_lossy(&compare.output()?.stdout).into_owned();
+        bail!("two builds differ: {one} and {two}; the second is {}\n{said}", second.display());
+    }
+    note(&format!("a second build is the same, octet by octet: SHA-256 {one}"));
+    fs::remove_dir_all(&other)?;
+    Ok(())
+}
+
+/// Debian as a tar file in the directory `at`, made unless one of the same list is there.
+fn base(at: &Path) -> Result<Base> {
     let list = fs::read_to_string(shell::root().join("images/appliance/packages.txt"))?;
     let include = names(&list).join(",");
     let recipe = format!("{SUITE} {include} {}", LEFT_OUT.join(" "));
-    let (file, stamp) = (directory().join("base.tar"), directory().join("base.recipe"));
-    if file.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
+    let (tar, stamp) = (at.join("base.tar"), at.join("base.recipe"));
+    let known = fs::read_to_string(&stamp).unwrap_or_default();
+    if let Some((made, epoch)) = known.split_once('\n')
+        && made == recipe
+        && tar.exists()
+    {
         announce("Debian's packages are here");
         note(&format!(
             "{}; without it they are fetched anew, with what Debian has mended since",
-            file.display()
+            tar.display()
         ));
-        return Ok(file);
+        return Ok(Base { tar, epoch: epoch.trim().parse().with_context(|| stamp.display().to_string())? });
     }
-    fs::create_dir_all(directory())?;
-    let partial = directory().join("base.partial.tar");
+    fs::create_dir_all(at)?;
+    let epoch = archive_time()?;
+    let partial = at.join("base.partial.tar");
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\"", "--quiet"]);
     command.arg(format!("--include={include}"));
     for pattern in LEFT_OUT {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
-    command.arg(SUITE).arg(&partial).env("SOURCE_DATE_EPOCH", epoch.to_string()).env("TMPDIR", directory());
-    for source in [
-        "http://deb.debian.org/debian SUITE",
-        "http://deb.debian.org/debian SUITE-updates",
-        "http://deb.debian.org/debian-security SUITE-security",
-    ] {
-        command.arg(format!("deb {} main", source.replace("SUITE", SUITE)));
+    command.arg(SUITE).arg(&partial).env("SOURCE_DATE_EPOCH", epoch.to_string()).env("TMPDIR", at);
+    for (mirror, suite) in ARCHIVES {
+        command.arg(format!("deb {mirror} {suite} main"));
     }
     let remedy = "read mmdebstrap's message above; it needs Debian's mirror";
     Step::new("install Debian's packages into a directory (minutes, once)", command, remedy).shown()?;
-    fs::rename(partial, &file)?;
-    fs::write(stamp, recipe)?;
-    Ok(file)
+    fs::rename(partial, &tar)?;
+    fs::write(stamp, format!("{recipe}\n{epoch}\n"))?;
+    Ok(Base { tar, epoch })
+}
+
+/// When the archives were last changed, as they say themselves, in seconds since 1970.
+fn archive_time() -> Result<u64> {
+    let mut newest = 0;
+    for (mirror, suite) in ARCHIVES {
+        let mut fetch = Command::new("curl");
+        fetch.args(["--silent", "--show-error", "--fail", "--location", "--max-time", "60"]);
+        fetch.arg(format!("{mirror}/dists/{suite}/InRelease"));
+        let text =
+            Step::new("ask Debian's mirror for its date", fetch, "it takes curl and a network").quiet()?;
+        let date =
+            text.lines().find_map(|line| line.strip_prefix("Date: ")).context("InRelease has no date")?;
+        let mut read = Command::new("date");
+        read.args(["--utc", "+%s", "--date", date]);
+        let time: u64 = Step::new("read Debian's date", read, "install coreutils").quiet()?.trim().parse()?;
+        newest = newest.max(time);
+    }
+    Ok(newest)
 }
 
 /// The first word of every line that is no comment.

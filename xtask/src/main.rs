@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+#[cfg(test)]
+mod appliance_tests;
 mod bench;
 mod build;
 mod disk;
+mod first_boot;
 mod fuzz;
 mod guests;
 mod image;
@@ -86,12 +89,19 @@ enum Verb {
     /// Build the Debian package, with units, manual and completions
     Package,
     /// Build the appliance: a disk image that boots into a gateway
-    Image,
+    Image {
+        /// Build it twice, Debian's packages fetched anew for the second time, and see that both are the same
+        #[arg(long)]
+        check: bool,
+    },
     /// Boot two appliances in qemu, with a tunnel between them, and see that everything works
     ImageTest {
         /// This image, a qcow2, rather than one that is built now
         #[arg(long, value_name = "FILE")]
         image: Option<PathBuf>,
+        /// Only one, with nothing configured: what `cargo xtask test` boots
+        #[arg(long)]
+        one: bool,
     },
     /// Measure, side by side with others
     Bench {
@@ -138,8 +148,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Build { release } => build::build(release).map(|_| ()),
         Verb::Load { interfaces, bpf_dir } => load::load(&interfaces, &bpf_dir),
         Verb::Unload { bpf_dir } => load::unload(&bpf_dir),
-        Verb::Image => image::image().map(|_| ()),
-        Verb::ImageTest { image } => image_test::image_test(image.as_deref()),
+        Verb::Image { check } => image::image(check).map(|_| ()),
+        Verb::ImageTest { image, one: false } => image_test::image_test(image.as_deref()),
+        Verb::ImageTest { image, one: true } => first_boot::first_boot(image.as_deref()),
         Verb::Package => package::package().map(|_| ()),
         Verb::Demo { json } => lab::demo(json),
         Verb::Lab(Lab::Up { name }) => lab::up(&name),

@@ -20,7 +20,8 @@ const FILES: [(&str, &str); 8] = [
     ("modules-load.conf", "usr/lib/modules-load.d/adit.conf"),
     ("adit.env", "etc/adit/adit.env"),
     ("adit.toml", "usr/share/adit/adit.toml"),
-    ("alarms.yml", "usr/share/adit/alarms.yml"),
+    // What Adit has within it, to copy.
+    ("../../gateway/control/src/alarm/usual.toml", "usr/share/adit/alarms.toml"),
 ];
 
 /// What dpkg runs, below `images/package`.

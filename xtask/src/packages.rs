@@ -18,7 +18,7 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 }
 
 /// What the lab, the demo and the build call by name.
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 16] = [
     tool("ip", "iproute2"),
     tool("nsenter", "util-linux"),
     tool("ping", "iputils-ping"),
@@ -33,6 +33,8 @@ const TOOLS: [Tool; 14] = [
     tool("swanctl", "strongswan-swanctl"),
     tool("charon-systemd", "charon-systemd"),
     tool("ipsec", "strongswan-starter"),
+    tool("bird", "bird2"),
+    tool("python3", "python3"),
 ];
 
 /// Debian packages without a program of their own: the C library's headers, and strongSwan's plugins.
@@ -117,10 +119,11 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     command.args(packages);
     let remedy = "read apt's message above; a name it cannot locate needs bookworm and bookworm-security in apt's sources";
     Step::new(format!("install the Debian packages {names}"), command, remedy).shown()?;
-    for (package, service) in [("charon-systemd", "strongswan"), ("strongswan-starter", "strongswan-starter")]
+    for (package, service) in
+        [("charon-systemd", "strongswan"), ("strongswan-starter", "strongswan-starter"), ("bird2", "bird")]
     {
         if packages.iter().any(|installed| installed == package) {
-            stop_system_charon(service);
+            stop_service(service);
         }
     }
     Ok(())
@@ -132,8 +135,9 @@ fn apt(arguments: &[&str]) -> Command {
     command
 }
 
-/// Debian starts a system-wide charon when one is first installed; it would hold UDP 500 and 4500 of the machine.
-fn stop_system_charon(service: &str) {
+/// Debian starts a system-wide charon, and BIRD, when one is first installed; they would hold UDP 500 and 4500 of the
+/// machine, and TCP 179.
+fn stop_service(service: &str) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }

@@ -1,0 +1,59 @@
+//! What the appliance's own script does with what Adit answers.
+
+use std::{path::Path, process::Command};
+
+/// Runs the script's `main` with `adit` answering as `answer` says, as an expression of Python; what it then told `nft`, and
+/// what it wrote for the console.
+fn run(answer: &str) -> (String, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/appliance/root/usr/lib/adit/appliance");
+    let dir = std::env::temp_dir().join(format!("adit-appliance-{}", std::process::id()));
+    let test = format!(
+        r#"
+import runpy
+script = runpy.run_path({script:?})
+of = script["main"].__globals__
+of["ISSUE"] = {issue:?}
+def said(*words, told=None):
+    if words[0] == "adit":
+        return {answer}
+    if words[0] == "nft":
+        print(" ".join(words[1:]), told or "")
+    return "[]"
+of["said"] = said
+script["main"]()
+"#,
+        issue = dir.join("issue.d/adit.issue"),
+    );
+    let output = Command::new("python3").args(["-c", &test]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let console = std::fs::read_to_string(dir.join("issue.d/adit.issue")).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    (String::from_utf8(output.stdout).unwrap(), console)
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_keeps_its_lan() {
+    let gateway = r#"'[{"name": "a", "wan": "eth0", "lan": ["eth0", "eth1", "eth2"]}]'"#;
+    let (rules, console) = run(gateway);
+    assert_eq!(
+        rules, "-f - flush set inet adit lan\nadd element inet adit lan { \"eth1\", \"eth2\" }\n\n",
+        "one transaction"
+    );
+    assert!(console.contains("Gateway a."), "{console}");
+    let (rules, console) = run("None");
+    assert!(rules.is_empty() && console.contains("does not answer") && !console.contains("gateway create"));
+    let (rules, console) = run("'[]'");
+    assert!(rules.starts_with("-f - flush") && !rules.contains("add") && console.contains("gateway create"));
+}
+
+/// What comes out of a tunnel is another's: nothing of this machine but what it is told of here is for him.
+#[test]
+fn who_comes_through_a_tunnel_reaches_no_api_and_no_metrics() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/appliance/root/etc/nftables.conf");
+    let rules = std::fs::read_to_string(rules).unwrap();
+    let of_tunnels: Vec<_> = rules.lines().map(str::trim).filter(|line| line.contains("adit0")).collect();
+    assert!(
+        matches!(&of_tunnels[..], [bgp] if bgp.starts_with("iifname adit0 tcp dport 179 accept")),
+        "{of_tunnels:?}"
+    );
+}
