@@ -1,4 +1,4 @@
-//! What the appliance's own script does with what Adit answers.
+//! What the appliance's own scripts do with what they are answered.
 
 use std::{path::Path, process::Command};
 
@@ -44,6 +44,34 @@ fn a_gateway_that_does_not_answer_keeps_its_lan() {
     assert!(rules.is_empty() && console.contains("does not answer") && !console.contains("gateway create"));
     let (rules, console) = run("'[]'");
     assert!(rules.starts_with("-f - flush") && !rules.contains("add") && console.contains("gateway create"));
+}
+
+/// A SIGHUP that comes before Prometheus listens to it ends it.
+#[test]
+fn prometheus_is_told_of_rules_when_it_is_ready_and_not_at_all_when_it_does_not_run() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/appliance/root/usr/lib/adit/reread-rules");
+    let told = |runs: &str, ready: &str| {
+        let test = format!(
+            r#"
+import runpy, subprocess, time
+script = runpy.run_path({script:?})
+of = script["main"].__globals__
+runs, ready = iter({runs}), iter({ready})
+of["runs"], of["ready"] = lambda: next(runs), lambda: next(ready)
+time.sleep = lambda seconds: print("waits")
+subprocess.run = lambda words, check: print(*words)
+script["main"]()
+"#
+        );
+        let output = Command::new("python3").args(["-c", &test]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    const RELOAD: &str = "systemctl try-reload-or-restart prometheus.service\n";
+    assert_eq!(told("[True]", "[True]"), RELOAD);
+    assert_eq!(told("[True, True, True]", "[False, False, True]"), format!("waits\nwaits\n{RELOAD}"));
+    assert_eq!(told("[False]", "[]"), "");
+    assert_eq!(told("[True, False]", "[False]"), "waits\n", "it starts again, and reads them by itself");
 }
 
 /// What comes out of a tunnel is another's: nothing of this machine but what it is told of here is for him.

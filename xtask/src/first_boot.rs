@@ -45,6 +45,7 @@ pub(crate) fn of(image: &Path) -> Result<()> {
     let mut guest = Guest::start(&run, image, guests::ALONE, None, power)?;
     image_test::up(&mut guest, started)?;
     unconfigured(&guest)?;
+    reread(&guest)?;
     configured(&guest)?;
     announce(&format!("the first boot is as it should be ({:.0} s)", begun.elapsed().as_secs_f64()));
     drop(guest);
@@ -68,6 +69,22 @@ fn unconfigured(guest: &Guest) -> Result<()> {
 fn timeless(line: &str) -> (&str, &str) {
     let Some((before, rest)) = line.split_once(", up ") else { return (line, "") };
     (before, rest.split_once(": ").map_or("", |(_, after)| after))
+}
+
+/// A Prometheus that has just started is not ended by being told of other rules, and one that is ended so comes back.
+fn reread(guest: &Guest) -> Result<()> {
+    let restarts = "systemctl show --property NRestarts --value prometheus";
+    guest.says("sudo systemctl restart prometheus && sudo systemctl start adit-alarms && systemctl is-active prometheus")?;
+    let count = guest.says(restarts)?;
+    ensure!(count.trim() == "0", "Prometheus was ended by being told of other rules, {} times", count.trim());
+    // Tried again where the signal came too late to end it.
+    let ended = "sudo systemctl restart prometheus && sudo systemctl kill --signal=HUP prometheus && sleep 2";
+    wait_for("Prometheus to be ended, and back", PATIENCE, || {
+        let after = guest.says(&format!("{ended} && systemctl is-active prometheus && {restarts}"));
+        Ok(after.is_ok_and(|after| after.lines().eq(["active", "1"])))
+    })?;
+    note("Prometheus reads rules again when it listens, and comes back when it did not");
+    Ok(())
 }
 
 /// One command makes it a gateway, with the LAN let in, the ports in XDP, and Prometheus looking.
