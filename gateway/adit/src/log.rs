@@ -25,14 +25,15 @@ async fn show(
     shown: &mut Shown,
 ) -> anyhow::Result<()> {
     let mut is_first = true;
+    let mut tunnel = tunnel.map(str::to_owned);
     loop {
         // Before the log is read: what comes between the two is in both, rather than in none.
-        let events = match (follow, tunnel) {
+        let events = match (follow, &tunnel) {
             (false, _) => None,
             (true, Some(name)) => Some(client.events(Some(name)).await?),
             (true, None) => Some(client.gateway_events().await?),
         };
-        let entries = kept(client, tunnel).await?;
+        let entries = kept(client, tunnel.as_deref()).await?;
         match last.filter(|_| is_first) {
             Some(last) => shown.begin_with(&entries, last)?,
             None => shown.go_on_with(&entries, is_first)?,
@@ -42,6 +43,7 @@ async fn show(
         while let Some(event) = events.next().await? {
             match event {
                 Event::Log { entry, .. } | Event::Gateway { entry } => shown.entry(&entry)?,
+                Event::Renamed { to, .. } => tunnel = Some(to),
                 Event::Removed { tunnel } => bail!("tunnel {tunnel:?} is no longer configured"),
                 Event::State { .. } => {}
                 // The log still has them, or most.

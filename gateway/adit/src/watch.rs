@@ -314,6 +314,7 @@ impl Known {
         let line = match event {
             Event::Log { tunnel, entry } => format!("{}  {tunnel}: {}", utc(entry.at), entry.text),
             Event::Gateway { entry } => format!("{}  {}", utc(entry.at), entry.text),
+            Event::Renamed { tunnel, to } => format!("{}  {tunnel}: is {to} now", utc(time)),
             Event::Removed { tunnel } => format!("{}  {tunnel}: no longer configured", utc(time)),
             Event::Lost { count } => format!("{}  {count} events were too many to be told", utc(time)),
             // The log says it in words.

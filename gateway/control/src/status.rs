@@ -460,6 +460,13 @@ pub enum Event {
         /// The entry.
         entry: LogEntry,
     },
+    /// A tunnel has another name from now on.
+    Renamed {
+        /// The name that it had.
+        tunnel: String,
+        /// The name that it has.
+        to: String,
+    },
     /// A tunnel is no longer configured.
     Removed {
         /// The name that it had.
@@ -476,9 +483,10 @@ impl Event {
     /// The tunnel that it is about, if it is about one.
     pub fn tunnel(&self) -> Option<&str> {
         match self {
-            Event::State { tunnel, .. } | Event::Log { tunnel, .. } | Event::Removed { tunnel } => {
-                Some(tunnel)
-            }
+            Event::State { tunnel, .. }
+            | Event::Log { tunnel, .. }
+            | Event::Renamed { tunnel, .. }
+            | Event::Removed { tunnel } => Some(tunnel),
             Event::Gateway { .. } | Event::Lost { .. } => None,
         }
     }

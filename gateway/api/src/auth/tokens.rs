@@ -260,6 +260,14 @@ impl Tokens {
         Ok((token, shown))
     }
 
+    /// A token by its number or its name.
+    pub(crate) fn find(&self, which: &str) -> Option<Token> {
+        let kept = self.kept();
+        // A name that is the number of another does not stand for that.
+        let by_id = kept.iter().find(|k| k.token.id == which);
+        by_id.or_else(|| kept.iter().find(|k| k.token.name == which)).map(|k| k.token.clone())
+    }
+
     /// Deletes a token by its number or its name, and whichever were made with it; whether there was one. From then on they
     /// open nothing. As [`Tokens::create`], it is done or not, whoever still waits for it.
     ///
@@ -272,13 +280,7 @@ impl Tokens {
 
     async fn delete_now(&self, which: &str) -> Result<bool, TokenError> {
         let _one = self.changing.lock().await;
-        let found = {
-            let kept = self.kept();
-            // A name that is the number of another does not stand for that.
-            let by_id = kept.iter().find(|k| k.token.id == which);
-            by_id.or_else(|| kept.iter().find(|k| k.token.name == which)).map(|k| k.token.id.clone())
-        };
-        let Some(id) = found else { return Ok(false) };
+        let Some(Token { id, .. }) = self.find(which) else { return Ok(false) };
         let gone = self.store.delete_token(&id).await?;
         self.kept().retain(|k| !gone.contains(&k.token.id));
         self.deletions.send_modify(|count| *count += 1);

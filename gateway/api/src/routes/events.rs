@@ -34,7 +34,7 @@ const ALIVE: Duration = Duration::from_secs(15);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// Only those of this tunnel, by its id or its name.
+    /// Only those of this tunnel, by its id or its name, whatever it is called later.
     tunnel: Option<String>,
     /// Only those of the gateway itself, or together with `tunnel` those too.
     #[serde(default)]
@@ -53,7 +53,7 @@ pub(super) async fn follow(
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let events = gateway.control.events();
     // Events have its name.
-    let tunnel = match &query.tunnel {
+    let mut tunnel = match &query.tunnel {
         Some(which) => Some(gateway.control.store().get::<Tunnel>(which).await?.meta.name),
         None => None,
     };
@@ -78,6 +78,12 @@ pub(super) async fn follow(
                 Event::Gateway { .. } => query.gateway,
                 of_tunnel => tunnel.is_some() && of_tunnel.tunnel() == tunnel.as_deref(),
             };
+            if let Event::Renamed { to, .. } = &event
+                && wanted
+                && tunnel.is_some()
+            {
+                tunnel = Some(to.clone());
+            }
             let data = wanted.then(|| sse::Event::default().json_data(&event).ok()).flatten();
             std::future::ready(data.map(Ok))
         })

@@ -1,16 +1,18 @@
 //! Lists: what of them is wanted, in which order, and how much at a time.
 
 use crate::problem::Problem;
-use adit_control::resource::{Meta, Resource};
+use adit_control::{
+    resource::Resource,
+    store::{Order, Select, Store},
+};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::cmp::Ordering;
 use utoipa::{IntoParams, ToSchema};
 
 /// Resources of a page at most.
-const MOST: usize = 1000;
+const MOST: u32 = 1000;
 /// Resources of a page, unless another number is asked for.
-const USUAL: usize = 100;
+const USUAL: u32 = 100;
 
 /// What of a list is wanted.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -26,7 +28,7 @@ pub(super) struct ListQuery {
     sort: Option<Sort>,
     /// How many at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    limit: Option<u32>,
     /// How many are skipped before.
     #[param(minimum = 0, maximum = 4294967295u32)]
     offset: Option<u32>,
@@ -50,14 +52,14 @@ enum Sort {
 }
 
 impl Sort {
-    fn compare(self, a: &Meta, b: &Meta) -> Ordering {
+    fn order(self) -> (Order, bool) {
         match self {
-            Sort::Name => a.name.cmp(&b.name),
-            Sort::NameDown => b.name.cmp(&a.name),
-            Sort::Created => a.created_at.cmp(&b.created_at),
-            Sort::CreatedDown => b.created_at.cmp(&a.created_at),
-            Sort::Updated => a.updated_at.cmp(&b.updated_at),
-            Sort::UpdatedDown => b.updated_at.cmp(&a.updated_at),
+            Sort::Name => (Order::Name, false),
+            Sort::NameDown => (Order::Name, true),
+            Sort::Created => (Order::Created, false),
+            Sort::CreatedDown => (Order::Created, true),
+            Sort::Updated => (Order::Updated, false),
+            Sort::UpdatedDown => (Order::Updated, true),
         }
     }
 }
@@ -72,29 +74,37 @@ pub struct Page<R> {
 }
 
 impl ListQuery {
-    /// What is wanted of `all`.
+    /// What is wanted of the resources in `store`.
     ///
     /// # Errors
-    /// 400 where the page has no size, or too large a one.
-    pub(super) fn page<R: Resource>(&self, mut all: Vec<R>) -> Result<Page<R>, Problem> {
+    /// 400 where the page has no size, or too large a one; what the store says.
+    pub(super) async fn page<R: Resource>(self, store: &Store) -> Result<Page<R>, Problem> {
         let limit = self.limit.unwrap_or(USUAL);
         if !(1..=MOST).contains(&limit) {
             return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit: 1 to {MOST}, not {limit}")));
         }
-        if let Some(label) = &self.label {
-            let (key, value) = label.split_once('=').map_or((label.as_str(), None), |(k, v)| (k, Some(v)));
-            let fits = |found: &String| value.is_none_or(|wanted| found == wanted);
-            all.retain(|r| r.meta().labels.get(key).is_some_and(fits));
-        }
-        if let Some(text) = self.search.as_deref().map(str::to_lowercase) {
-            all.retain(|r| serde_json::to_value(r).is_ok_and(|value| holds(&value, &text)));
-        }
-        if let Some(sort) = self.sort {
-            all.sort_by(|a, b| sort.compare(a.meta(), b.meta()));
-        }
-        let total = all.len();
-        let items = all.into_iter().skip(self.offset.unwrap_or(0) as usize).take(limit).collect();
-        Ok(Page { items, total })
+        let offset = self.offset.unwrap_or(0);
+        let label = self.label.map(|label| match label.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (label, None),
+        });
+        let (order, down) = self.sort.map_or_else(Default::default, Sort::order);
+        let Some(text) = self.search.map(|text| text.to_lowercase()) else {
+            let cut = Some((offset, limit));
+            let (items, total) = store.select(Select { label, order, down, cut }).await?;
+            return Ok(Page { items, total });
+        };
+        let (all, _) = store.select::<R>(Select { label, order, down, cut: None }).await?;
+        // Thousands are looked through.
+        let found = tokio::task::spawn_blocking(move || {
+            let has = |r: &R| serde_json::to_value(r).is_ok_and(|value| holds(&value, &text));
+            let mut found: Vec<R> = all.into_iter().filter(has).collect();
+            let total = found.len();
+            found.drain(..total.min(offset as usize));
+            found.truncate(limit as usize);
+            Page { items: found, total }
+        });
+        found.await.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
     }
 }
 
@@ -112,43 +122,49 @@ fn holds(value: &serde_json::Value, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_control::resource::{Peer, PeerSpec};
+    use adit_control::{resource::Peer, store};
+    use serde_json::json;
 
-    fn peers() -> Vec<Peer> {
-        let names = ["berlin", "Aachen", "ulm"];
-        let peer = |(i, name): (usize, &str)| {
-            let labels = [("site".to_owned(), i.to_string())].into();
-            let meta = Meta { name: name.to_owned(), labels, ..Meta::default() };
-            Peer::new(meta, PeerSpec { address: format!("192.0.2.{i}"), asn: None })
-        };
-        names.into_iter().enumerate().map(peer).collect()
-    }
-
-    fn names(query: &str) -> (Vec<String>, usize) {
-        let uri = format!("/?{query}").parse().unwrap();
-        let axum::extract::Query(query) = axum::extract::Query::<ListQuery>::try_from_uri(&uri).unwrap();
-        let page = query.page(peers()).unwrap();
-        (page.items.into_iter().map(|p| p.meta.name).collect(), page.total)
-    }
-
-    #[test]
-    fn a_list_is_narrowed_ordered_and_cut() {
+    #[tokio::test]
+    async fn a_list_is_narrowed_ordered_and_cut() {
+        let dir = std::env::temp_dir().join(format!("adit-listing-{}", std::process::id()));
+        let store = Store::open(&dir, None).unwrap();
+        for (i, name) in ["berlin", "Aachen", "ulm"].into_iter().enumerate() {
+            let given = json!({"name": name, "address": format!("192.0.2.{i}"), "labels": {"site": i.to_string(), "a'.\"b": ""}});
+            let given = given.as_object().unwrap().clone();
+            store.create::<Peer>(given, store::nobody()).await.unwrap();
+        }
         for (query, wanted, total) in [
             ("", &["berlin", "Aachen", "ulm"][..], 3),
             ("sort=name", &["Aachen", "berlin", "ulm"], 3),
             ("sort=-name&limit=1", &["ulm"], 3),
+            ("sort=-created_at", &["ulm", "Aachen", "berlin"], 3),
+            ("sort=updated_at&offset=1", &["Aachen", "ulm"], 3),
             ("limit=2&offset=2", &["ulm"], 3),
+            ("offset=4294967295", &[], 3),
             ("search=AACH", &["Aachen"], 1),
             ("search=192.0.2.2", &["ulm"], 1),
+            ("search=192.0.2&sort=name&offset=1&limit=1", &["berlin"], 3),
+            ("search=192.0.2&offset=7", &[], 3),
             ("label=site", &["berlin", "Aachen", "ulm"], 3),
+            ("label=site&limit=1&offset=1", &["Aachen"], 3),
             ("label=site%3D0", &["berlin"], 1),
+            ("label=a'.%22b", &["berlin", "Aachen", "ulm"], 3),
+            ("label=a'.%22b%3D", &["berlin", "Aachen", "ulm"], 3),
+            ("label=site%3D0&search=aachen", &[], 0),
             ("label=other", &[], 0),
         ] {
-            assert_eq!(names(query), (wanted.iter().map(|n| (*n).to_owned()).collect(), total), "{query}");
+            let uri = format!("/?{query}").parse().unwrap();
+            let axum::extract::Query(asked) = axum::extract::Query::<ListQuery>::try_from_uri(&uri).unwrap();
+            let page = asked.page::<Peer>(&store).await.unwrap();
+            let names: Vec<_> = page.items.iter().map(|p| p.meta.name.as_str()).collect();
+            assert_eq!((&names[..], page.total), (wanted, total), "{query}");
         }
         for limit in [0, 1001] {
             let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
-            assert_eq!(query.page(peers()).unwrap_err().status, 400);
+            assert_eq!(query.page::<Peer>(&store).await.unwrap_err().status, 400);
         }
+        drop(store);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -68,13 +68,6 @@ pub struct DoomedOne {
     pub revision: Option<u64>,
 }
 
-async fn list<R: Resource>(gateway: &Gateway, query: ListQuery) -> Result<Json<Page<R>>, Problem> {
-    let all = gateway.control.store().list::<R>().await?;
-    // Thousands are looked through for a text.
-    let page = tokio::task::spawn_blocking(move || query.page(all)).await;
-    page.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?.map(Json)
-}
-
 async fn get<R: Resource>(gateway: &Gateway, name: &str) -> Result<Response, Problem> {
     let resource = gateway.control.store().get::<R>(name).await?;
     Ok((tagged(&resource), Json(resource)).into_response())
@@ -154,7 +147,7 @@ macro_rules! kind {
                 State(gateway): State<Gateway>,
                 Asked(query): Asked<ListQuery>,
             ) -> Result<Json<Page<$resource>>, Problem> {
-                super::list(&gateway, query).await
+                query.page(gateway.control.store()).await.map(Json)
             }
 
             /// Create one: with those of its fields that are not to have their default.

@@ -90,7 +90,7 @@ pub(super) async fn create(
 }
 
 /// Delete a token by its number or its name, and whichever were made with it. From then on they open nothing, and a stream of
-/// events that they opened ends.
+/// events that they opened ends. A token deletes none that has a scope more than itself.
 #[utoipa::path(delete, path = "/v1/tokens/{name}",
     params(("name" = String, Path, description = "Its number or its name.")),
     responses((status = 204),
@@ -99,12 +99,17 @@ pub(super) async fn create(
             description = "It is still there: no room on the disk.")))]
 pub(super) async fn delete(
     State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
     Named(which): Named,
 ) -> Result<impl IntoResponse, Problem> {
-    if gateway.tokens.delete(&which).await.map_err(failed)? {
-        return Ok((StatusCode::NO_CONTENT, Extension(Noted(format!("token {which:?} deleted")))));
+    let none = || Problem::new(StatusCode::NOT_FOUND, format!("there is no token {which:?}"));
+    let token = gateway.tokens.find(&which).ok_or_else(none)?;
+    // Whoever may do a little could shut everybody else out.
+    token.scopes.iter().try_for_each(|scope| caller.needs(*scope))?;
+    match gateway.tokens.delete(&token.id).await.map_err(failed)? {
+        true => Ok((StatusCode::NO_CONTENT, Extension(Noted(format!("token {which:?} deleted"))))),
+        false => Err(none()),
     }
-    Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no token {which:?}")))
 }
 
 fn failed(e: TokenError) -> Problem {

@@ -7,6 +7,7 @@ use crate::{
 use adit_control::{
     Action,
     peer_config::{Request, Vendor},
+    resource::Kind,
     status::{Event, State},
 };
 use rustls::{
@@ -150,6 +151,16 @@ async fn keys_take_a_scope_of_their_own() {
     let new = NewToken { name: "more".into(), scopes: vec![Scope::RevealSecrets], lifetime: None };
     let Err(ClientError::Refused(problem)) = writer.create_token(&new).await else { panic!() };
     assert_eq!(problem.status, 403);
+    // Nor takes it from others; itself it may end.
+    for others in ["read+write", "read+reveal-secrets"] {
+        let Err(ClientError::Refused(problem)) = writer.delete_token(others).await else {
+            panic!("{others}")
+        };
+        assert_eq!(problem.status, 403);
+    }
+    writer.delete_token("write").await.unwrap();
+    let left: Vec<_> = gateway.client().tokens().await.unwrap().into_iter().map(|t| t.name).collect();
+    assert_eq!(left, ["read+write", "read+reveal-secrets"]);
     gateway.stop().await;
 }
 
@@ -287,6 +298,12 @@ async fn a_stream_of_events_is_of_a_tunnel_by_its_id_and_ends_with_the_token() {
     let mut local = gateway.client().events(None).await.unwrap();
     gateway.client().act("a-b", Action::Down).await.unwrap();
     while !matches!(by_id.next().await.unwrap(), Some(Event::State { tunnel, .. }) if tunnel == "a-b") {}
+    let name = [("name".to_owned(), "other".into())].into_iter().collect();
+    gateway.client().edit(Kind::Tunnel, "a-b", &name).await.unwrap();
+    let renamed = Event::Renamed { tunnel: "a-b".into(), to: "other".into() };
+    while by_id.next().await.unwrap().as_ref() != Some(&renamed) {}
+    gateway.client().act("other", Action::Up).await.unwrap();
+    while !matches!(by_id.next().await.unwrap(), Some(Event::State { tunnel, .. }) if tunnel == "other") {}
     gateway.client().delete_token("read").await.unwrap();
     while by_id.next().await.unwrap().is_some() {}
     assert!(local.next().await.unwrap().is_some());

@@ -162,6 +162,7 @@ impl Daemon {
                 ("api.metrics", running.api.metrics != api.metrics),
                 ("api.listen", running.api.listen != api.listen),
                 ("api.certificate, api.key", running.api.certificate != api.certificate),
+                ("api.capture_keys", running.api.capture_keys != api.capture_keys),
             ];
             changed.extend(fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
         }

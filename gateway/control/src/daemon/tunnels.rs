@@ -88,6 +88,11 @@ impl Tunnels {
         if self.names.get(&tunnel.config().name) == Some(&id) {
             self.names.remove(&tunnel.config().name);
         }
+        if tunnel.config().name != config.name && self.events.receiver_count() > 0 {
+            let (tunnel, to) = (tunnel.config().name.clone(), config.name.clone());
+            // Nobody may be there any more.
+            let _ = self.events.send(Event::Renamed { tunnel, to });
+        }
         let before = (tunnel.check_due(), tunnel.is_withdrawn());
         tunnel.rename(config);
         note_check(&mut self.checks, before.0, tunnel);
@@ -238,8 +243,13 @@ mod tests {
         assert_eq!(told.pop(), Some(Event::State { tunnel: "t1".into(), state: State::Connected }));
         let is_said = |event: &Event| matches!(event, Event::Log { tunnel, entry } if tunnel == "t1" && entry.text == "connecting → connected");
         assert!(told.iter().any(is_said), "{told:?}");
+        let mut renamed = tunnel(1).config().clone();
+        tunnels.rename(TunnelId(1), &renamed);
+        renamed.name = "other".into();
+        tunnels.rename(TunnelId(1), &renamed);
+        assert_eq!(events.try_recv().unwrap(), Event::Renamed { tunnel: "t1".into(), to: "other".into() });
         tunnels.remove(TunnelId(1));
-        assert_eq!(events.try_recv().unwrap(), Event::Removed { tunnel: "t1".into() });
+        assert_eq!(events.try_recv().unwrap(), Event::Removed { tunnel: "other".into() });
     }
 
     /// `count` tunnels that are all to negotiate now.

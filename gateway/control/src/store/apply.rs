@@ -247,6 +247,10 @@ impl Writing<'_> {
         };
         if document.is_own {
             self.change.api = Some(config.api);
+        } else if config.api != config::Api::default() {
+            let file = document.name.display();
+            let words = "[api] is not applied: the file that `adit control --config` names says it";
+            plan.warnings.push(format!("{file}: {words}"));
         }
 
         let stays =

@@ -37,6 +37,19 @@ async fn what_is_exported_is_what_is_there() {
 }
 
 #[tokio::test]
+async fn what_the_process_itself_does_is_not_for_a_document_to_say_and_it_is_told() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let text = format!("{FILE}[api]\nlisten = \"127.0.0.1:8443\"\n");
+    let (plan, change) = store.apply(document(&text), nobody()).await.unwrap();
+    assert_eq!((plan.changes.len(), plan.warnings.len(), &change.api), (3, 1, &None));
+    assert!(plan.warnings[0].contains("[api] is not applied"), "{:?}", plan.warnings);
+    let own = Document { is_own: true, ..document(&text) };
+    let (plan, change) = store.apply(own, nobody()).await.unwrap();
+    assert!(plan.warnings.is_empty() && change.api.as_ref().is_some_and(|api| api.listen.is_some()));
+}
+
+#[tokio::test]
 async fn what_would_be_done_is_said_field_by_field_and_not_done() {
     let dir = Dir::new();
     let store = dir.open();

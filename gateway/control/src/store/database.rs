@@ -29,7 +29,7 @@ const LOCK: &str = "adit.lock";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What is sealed with the key to know it again.
 const CHECK: &[u8] = b"the key of this database";
-const COLUMNS: &str = "id, name, created_at, updated_at, revision, given, shown, secret";
+pub(super) const COLUMNS: &str = "id, name, created_at, updated_at, revision, given, shown, secret";
 /// Letters and digits that nobody takes for others.
 const ID_ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -171,12 +171,6 @@ impl Database {
         |source| StoreError::Database { path: self.path.clone(), source }
     }
 
-    /// All of a kind, in their order.
-    pub(super) fn list<R: Resource>(&self) -> Result<Vec<R>, StoreError> {
-        let rows = rows(&self.connection, R::KIND).map_err(self.failed())?;
-        rows.iter().map(Row::resource).collect()
-    }
-
     /// One, by its id or its name.
     pub(super) fn get<R: Resource>(&self, name: &str) -> Result<R, StoreError> {
         self.row(R::KIND, name)?.resource()
@@ -263,7 +257,7 @@ pub(super) fn now(transaction: &Transaction<'_>) -> rusqlite::Result<String> {
 }
 
 impl Row {
-    fn read(kind: Kind, row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    pub(super) fn read(kind: Kind, row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         let given: String = row.get(5)?;
         let given: Given = serde_json::from_str(&given).map_err(|e| {
             rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(e))

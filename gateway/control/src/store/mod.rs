@@ -31,6 +31,7 @@ mod migration_tests;
 #[cfg(test)]
 mod model_tests;
 mod schema;
+mod select;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -39,6 +40,7 @@ mod write;
 pub use apply::{Differs, Document, Plan, Planned, Verb};
 pub use database::Given;
 pub use error::{OpenError, StoreError};
+pub use select::{Order, Select};
 pub use tokens::KeptToken;
 pub use write::Edit;
 
@@ -182,7 +184,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Unreadable`].
     pub async fn list<R: Resource>(&self) -> Result<Vec<R>, StoreError> {
-        run(&self.reader, |database| database.list()).await
+        self.select(Select::default()).await.map(|(all, _)| all)
+    }
+
+    /// A part of those of a kind, and how many there are in all that are as wanted.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn select<R: Resource>(&self, wanted: Select) -> Result<(Vec<R>, usize), StoreError> {
+        run(&self.reader, move |database| database.select(&wanted)).await
     }
 
     /// One, by its id or its name.
