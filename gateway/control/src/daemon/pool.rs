@@ -6,7 +6,10 @@
 use adit_ike::{Job, JobResult};
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -22,6 +25,8 @@ pub(super) struct Pool {
 struct Shared {
     queues: Mutex<Queues<Job>>,
     ready: Condvar,
+    /// Whether it was said that the threads do not yield to others.
+    said: AtomicBool,
 }
 
 struct Queues<T> {
@@ -44,7 +49,8 @@ impl Pool {
     pub(super) fn start(done: impl Fn(JobResult) -> bool + Clone + Send + 'static) -> std::io::Result<Self> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let queues = Queues { known: VecDeque::new(), strangers: VecDeque::new(), closed: false };
-        let shared = Arc::new(Shared { queues: Mutex::new(queues), ready: Condvar::new() });
+        let (queues, ready) = (Mutex::new(queues), Condvar::new());
+        let shared = Arc::new(Shared { queues, ready, said: AtomicBool::new(false) });
         let pool = Pool { shared, threads };
         for number in 0..threads {
             let (shared, done) = (pool.shared.clone(), done.clone());
@@ -78,6 +84,15 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// Says once for all threads where one cannot yield: then Diffie-Hellman competes with the data plane.
+    fn yields(&self, yields: rustix::io::Result<()>) {
+        if let Err(e) = yields
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("the threads for Diffie-Hellman do not yield to the rest of the machine: {e}");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queues<Job>> {
         // The queues are whole between any two statements.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,9 +100,7 @@ impl Shared {
 }
 
 fn work(shared: &Shared, done: impl Fn(JobResult) -> bool) {
-    if let Err(e) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!("a thread for Diffie-Hellman keeps its priority: {e}");
-    }
+    shared.yields(rustix::process::setpriority_process(None, NICE));
     loop {
         let mut queues = shared.lock();
         let job = loop {
@@ -112,7 +125,14 @@ mod tests {
     use adit_ike::{Endpoint, EndpointConfig};
     use getrandom::SysRng;
     use rand_core::UnwrapErr;
-    use std::{sync::mpsc, time::Instant};
+    use std::{
+        sync::{atomic::AtomicUsize, mpsc},
+        time::Instant,
+    };
+    use tracing::{
+        Level, Metadata, Subscriber,
+        span::{Attributes, Id, Record},
+    };
 
     #[test]
     fn strangers_wait_for_all_who_are_known() {
@@ -122,6 +142,38 @@ mod tests {
         queues.known.push_back(3);
         let rest: Vec<_> = std::iter::from_fn(|| queues.next()).collect();
         assert_eq!(rest, [2, 3, 9]);
+    }
+
+    /// Counts what is warned of.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= Level::WARN
+        }
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn threads_that_do_not_yield_are_warned_of_once() {
+        let warned = Arc::new(AtomicUsize::new(0));
+        let pool = Pool::start(|_| true).unwrap();
+        tracing::subscriber::with_default(Warnings(warned.clone()), || {
+            pool.shared.said.store(false, Ordering::Relaxed);
+            pool.shared.yields(Ok(()));
+            assert_eq!(warned.load(Ordering::Relaxed), 0);
+            (0..3).for_each(|_| pool.shared.yields(Err(rustix::io::Errno::PERM)));
+        });
+        assert_eq!(warned.load(Ordering::Relaxed), 1);
     }
 
     #[test]
