@@ -11,7 +11,7 @@ mod aws;
 mod changes;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_tests::adit::{Adit, configuration};
 use adit_tests::capture::Capture;
@@ -304,22 +304,22 @@ fn a_health_check_switches_routes() -> Result<()> {
     let topology = Topology::two_sites(Run::begin()?)?;
     let sites = [Site::a(&topology), Site::b(&topology)];
     let capture = Capture::start(&topology.router, TO_A)?;
-    let pair = Pair::with(&topology, &sites, HOST_B.into(), |site, text| match site {
+    let mut pair = Pair::with(&topology, &sites, HOST_B.into(), |site, text| match site {
         "a" => format!(
             "{text}[tunnel.health_check]\ndestination = \"{HOST_B}\"\nsource = \"{NOBODY_A}\"\ninterval = 1\n\
              retries = 2\nswitch_route = true\n"
         ),
         _ => text,
     })?;
-    let health = || pair.a.metrics()?.expect("adit_tunnel_health", &[("tunnel", pair.a.tunnel())]);
+    let health = |pair: &Pair| pair.a.metrics()?.expect("adit_tunnel_health", &[("tunnel", pair.a.tunnel())]);
     let round_trip = || pair.a.metrics().map(|m| m.get("adit_tunnel_health_check_round_trip_seconds", &[]));
     wait_for("an answer to the health check", PATIENCE, || Ok(round_trip()?.is_some()))
         .with_context(|| pair.words())?;
-    ensure!(health()? == 1.0, "{}", pair.words());
+    ensure!(health(&pair)? == 1.0, "{}", pair.words());
     ping_until_answered(&topology.gateway_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
 
     topology.host_b.sysctl(&["net.ipv4.icmp_echo_ignore_all=1"])?;
-    wait_for("health 0", TURN, || Ok(health()? == 0.0)).with_context(|| pair.words())?;
+    wait_for("health 0", TURN, || Ok(health(&pair)? == 0.0)).with_context(|| pair.words())?;
     ensure!(pair.a.state()? == "connected", "{}", pair.words());
     let status = pair.a.done(&["status"])?;
     ensure!(status.contains(&format!("{HOST_B} does not answer 2 echo requests in a row")), "{status}");
@@ -328,16 +328,34 @@ fn a_health_check_switches_routes() -> Result<()> {
     wait_for("the route to go", TURN, || Ok(topology.gateway_a.ip(&["route", "get", beside]).is_err()))?;
     ensure!(ping(&topology.gateway_a, HOST_B, 1, 56)?.received == 0, "nobody answers");
 
+    let logs = |pair: &Pair, all: [&str; 2]| {
+        let log = pair.a.done(&["tunnel", "log", pair.a.tunnel()])?;
+        all.iter().try_for_each(|words| {
+            ensure!(log.contains(words), "{words:?} is missing in {log}");
+            Ok(())
+        })
+    };
+    logs(&pair, ["health 0: ", "routes are withdrawn"])?;
+    // Who starts again believes what was known before.
+    pair.a.process().signal(libc::SIGKILL)?;
+    pair.a.process().wait(TURN)?;
+    pair.a.start_again()?;
+    pair.a.wait_connected(PATIENCE)?;
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        let route = topology.gateway_a.ip(&["route", "get", beside]);
+        ensure!(route.is_err(), "a route at a start with health 0: {route:?}\n{}", pair.words());
+        ensure!(health(&pair)? == 0.0, "{}", pair.words());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
     topology.host_b.sysctl(&["net.ipv4.icmp_echo_ignore_all=0"])?;
-    wait_for("health 1", TURN, || Ok(health()? == 1.0)).with_context(|| pair.words())?;
+    wait_for("health 1", TURN, || Ok(health(&pair)? == 1.0)).with_context(|| pair.words())?;
     wait_for("the route to come back", TURN, || {
         Ok(topology.gateway_a.ip(&["route", "get", beside]).is_ok_and(|route| route.contains("adit0")))
     })?;
     ping(&topology.gateway_a, HOST_B, 3, 56)?.expect_all().with_context(|| pair.words())?;
-    let log = pair.a.done(&["tunnel", "log", pair.a.tunnel()])?;
-    for words in ["health 0: ", "routes are withdrawn", "answers again, 2 in a row", "routes are back"] {
-        ensure!(log.contains(words), "{words:?} is missing in {log}");
-    }
+    logs(&pair, ["answers again, 2 in a row", "routes are back"])?;
     capture.finish()?.tally()?.expect_no_plaintext("the router").with_context(|| pair.words())?;
     pair.end(topology)
 }

@@ -7,6 +7,7 @@ use super::{data_plane::DataPlane, run::Daemon, tunnels::Tunnels};
 use crate::{
     config::{self, Subnet},
     kept::{Keeper, Kept},
+    routes::Wanted,
     sadb::Totals,
     spd::CompileError,
     status::Rekeys,
@@ -86,6 +87,23 @@ impl Legacy {
         });
         let tunnels = tunnels.collect::<Result<_, _>>()?;
         Ok((legacy, tunnels))
+    }
+
+    /// What is to be routed. Until the data plane is met, tunnels that are about to go on have their routes as if they did.
+    pub(super) fn wanted<'a>(
+        &self,
+        gateway: &config::Gateway,
+        tunnels: impl Iterator<Item = &'a Tunnel>,
+    ) -> Wanted {
+        let goes_on =
+            |kept: &Kept| !kept.held && !kept.silent && kept.ike.is_some() && !kept.pairs.is_empty();
+        Wanted::of(
+            gateway,
+            tunnels.map(|tunnel| {
+                let goes_on = self.same.get(&tunnel.id()).is_some_and(goes_on);
+                (tunnel.config(), tunnel.is_withdrawn() && !goes_on)
+            }),
+        )
     }
 }
 
@@ -193,6 +211,8 @@ impl Daemon {
             }
         }
         self.all_have_begun();
+        // Some may not have gone on.
+        self.route();
         Ok(())
     }
 
@@ -262,4 +282,60 @@ fn resume(
     data_plane.sadb.begin(id);
     tunnels.with(id, |t| t.resume(now, &restored));
     Outcome::GoesOn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, sadb::KeptPair};
+    use std::path::Path;
+
+    fn config(switch_route: bool) -> Config {
+        let text = format!(
+            "{}[tunnel.health_check]\ndestination = \"10.2.0.1\"\nsource = \"10.1.0.1\"\nswitch_route = {switch_route}\n",
+            include_str!("../config/tests/good.toml")
+        );
+        Config::parse(Path::new("t"), &text).unwrap()
+    }
+
+    /// What an earlier process leaves of a tunnel that was up.
+    fn kept(config: &config::Tunnel) -> Kept {
+        Kept {
+            id: 7,
+            name: config.name.clone(),
+            fingerprint: config.fingerprint(),
+            held: false,
+            silent: false,
+            rekeys: (1, 1),
+            totals: Totals::default(),
+            groups: Groups::new(TunnelId(7), config, &mut Slots::default()).unwrap().kept(),
+            pairs: vec![KeptPair::default()],
+            ike: Some(vec![1].into()),
+        }
+    }
+
+    #[test]
+    fn routes_are_withdrawn_from_the_start_where_nothing_is_known_to_answer() {
+        let is_routed = |switch_route, left: Option<fn(&mut Kept)>| {
+            let Config { gateway, tunnels, .. } = config(switch_route);
+            let found = left.map(|change| {
+                let mut kept = kept(&tunnels[0]);
+                change(&mut kept);
+                kept
+            });
+            let found = found.into_iter().collect();
+            let (legacy, tunnels) = Legacy::tunnels(found, tunnels, &mut Slots::default(), &mut 0).unwrap();
+            let wanted = legacy.wanted(&gateway, tunnels.iter());
+            assert_ne!(wanted.remote.is_empty(), wanted.withdrawn.is_empty());
+            !wanted.remote.is_empty()
+        };
+        assert!(is_routed(true, Some(|_| ())), "it goes on");
+        assert!(!is_routed(true, None), "it has never been up");
+        assert!(!is_routed(true, Some(|kept| kept.silent = true)));
+        assert!(!is_routed(true, Some(|kept| kept.held = true)));
+        assert!(!is_routed(true, Some(|kept| kept.ike = None)));
+        assert!(!is_routed(true, Some(|kept| kept.pairs.clear())));
+        assert!(!is_routed(true, Some(|kept| kept.fingerprint = [0; 32])), "it is another by now");
+        assert!(is_routed(false, None));
+    }
 }

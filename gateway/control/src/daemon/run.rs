@@ -131,7 +131,7 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`super::Control::start`].
-    pub(super) async fn new(options: Options, others: &Handle) -> Result<Self, ControlError> {
+    pub(super) async fn new(mut options: Options, others: &Handle) -> Result<Self, ControlError> {
         let ike = options.config.gateway.ike.clone();
         // A full channel leaves datagrams in the sockets' own buffers, where the kernel drops what is too much.
         let (received, datagrams) = mpsc::channel(1024);
@@ -141,16 +141,24 @@ impl Daemon {
         let results = done.clone();
         let pool = Pool::start(move |result| results.send(Done::Job(result)).is_ok());
         let pool = pool.map_err(ControlError::Threads)?;
-        let configured = options.config.tunnels.iter().map(|tunnel| (tunnel, false));
         let gateway = watch::Sender::new(options.config.gateway.clone());
-        let (wanted, wanted_receiver) = watch::channel(Wanted::of(&options.config.gateway, configured));
+        let (keeper, found) = resume::open(&options.state_dir);
+        // Each tunnel has its own from here on.
+        let configured = std::mem::take(&mut options.config.tunnels);
+        let (mut slots, mut next_id) = (Slots::default(), 0);
+        let (mut legacy, configured) = Legacy::tunnels(found, configured, &mut slots, &mut next_id)?;
+        let totals = std::mem::take(&mut legacy.totals);
+        let order = configured.iter().map(Tunnel::id).collect();
+        let (wanted, wanted_receiver) =
+            watch::channel(legacy.wanted(&options.config.gateway, configured.iter()));
         let (heard, echoes) = mpsc::channel(1024);
         let (bird, bird_goal) = watch::channel(Goal::default());
         let (tells, reports) = mpsc::channel(16);
         others.spawn(bird::keep(bird_goal, tells));
         let interfaces = Interfaces::default();
         let routes = others.spawn(routes::keep(wanted_receiver, interfaces.clone()));
-        let tunnels = Tunnels::default();
+        let mut tunnels = Tunnels::default();
+        configured.into_iter().for_each(|tunnel| tunnels.insert(tunnel));
         let log = GatewayLog::new(tunnels.events());
         let mut daemon = Daemon {
             // Without randomness no key may be made: SysRng fails only where the kernel has no getrandom(2).
@@ -160,8 +168,8 @@ impl Daemon {
             sockets,
             tunnels,
             pool,
-            slots: Slots::default(),
-            order: Vec::new(),
+            slots,
+            order,
             groups: ConnectionGroups::default(),
             carried: HashMap::new(),
             data_plane: None,
@@ -183,11 +191,11 @@ impl Daemon {
             beginning: BTreeSet::new(),
             creating: HashSet::new(),
             pace: Pace::default(),
-            totals: HashMap::new(),
-            keeper: None,
-            legacy: Legacy::default(),
+            totals,
+            keeper,
+            legacy,
             spent_spis: HashSet::new(),
-            next_id: 0,
+            next_id,
             interfaces,
             routes,
             started: SystemTime::now(),
@@ -197,15 +205,6 @@ impl Daemon {
             finished,
             options,
         };
-        let (keeper, found) = resume::open(&daemon.options.state_dir);
-        daemon.keeper = keeper;
-        // Each tunnel has its own from here on.
-        let configured = std::mem::take(&mut daemon.options.config.tunnels);
-        let (legacy, tunnels) = Legacy::tunnels(found, configured, &mut daemon.slots, &mut daemon.next_id)?;
-        daemon.legacy = legacy;
-        daemon.totals = std::mem::take(&mut daemon.legacy.totals);
-        daemon.order = tunnels.iter().map(Tunnel::id).collect();
-        tunnels.into_iter().for_each(|tunnel| daemon.tunnels.insert(tunnel));
         daemon.groups = daemon.next_groups(&daemon.options.config.groups)?;
         // Whatever an earlier process left BIRD with: what is learned and does not fit is left out.
         spd::plan(&daemon.configured_policies(), &Tables::default())?;
@@ -446,8 +445,7 @@ impl Daemon {
     /// Has the routes follow the tunnels.
     pub(super) fn route(&mut self) {
         let tunnels = self.order.iter().filter_map(|id| self.tunnels.get(*id));
-        let tunnels = tunnels.map(|tunnel| (tunnel.config(), tunnel.is_withdrawn()));
-        let routed = Wanted::of(&self.options.config.gateway, tunnels);
+        let routed = self.legacy.wanted(&self.options.config.gateway, tunnels);
         self.wanted.send_if_modified(|wanted| {
             let differs = *wanted != routed;
             *wanted = routed;
