@@ -269,8 +269,10 @@ fn reason(t: &TunnelStatus, now: Timestamp) -> Option<String> {
     if let Some(error) = &t.last_error {
         let phase = error.phase.map_or(String::new(), |n| format!("phase {n}"));
         let exchange = error.exchange.as_ref().map_or(String::new(), |e| format!(" in {e}"));
+        let with = error.peer.map_or(String::new(), |peer| format!(" with {peer}"));
         let whose = if error.ours { "" } else { ", begun by the peer" };
-        let place = if phase.is_empty() { String::new() } else { format!("{phase}{exchange}{whose}, ") };
+        let place =
+            if phase.is_empty() { String::new() } else { format!("{phase}{exchange}{with}{whose}, ") };
         return Some(format!("{}: {place}{} ago: {}", t.name, ago(now, error.at), error.cause));
     }
     if let Some(check) = t.health_check.as_ref().filter(|check| !check.answers) {

@@ -292,6 +292,10 @@ pub struct Failure {
     pub phase: Option<u8>,
     /// In which exchange, where there was one.
     pub exchange: Option<String>,
+    /// The address of the peer that it was with, where one was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub peer: Option<IpAddr>,
     /// Whether we began what went wrong.
     pub ours: bool,
     /// Why, for people.

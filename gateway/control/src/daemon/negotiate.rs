@@ -1,8 +1,8 @@
 //! Between the IKE endpoint and the rest: what it says is done, what it wants is brought.
 
 use super::run::Daemon;
-use crate::{config::PeerAddress, sadb::SadbError};
-use adit_ike::{ChildSa, DownReason, Event, Phase, TrafficSelector, TunnelId};
+use crate::{config::PeerAddress, sadb::SadbError, tunnel::Failed};
+use adit_ike::{ChildSa, DownReason, Event, TrafficSelector, TunnelId};
 use adit_maps::event::{Event as MapEvent, kind};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -89,8 +89,9 @@ impl Daemon {
                 let of = tunnel.filter(|id| self.tunnels.get(*id).is_some());
                 match of {
                     Some(id) => drop(self.tunnels.with(id, |t| {
-                        let advice = Some(cause.advice(phase));
-                        t.failed(now, phase, Some(exchange.to_string()), initiator, &cause, advice);
+                        let (exchange, peer) = (Some(exchange.to_string()), Some(peer.ip().to_canonical()));
+                        let failed = Failed { phase, exchange, peer, ours: initiator };
+                        t.failed(now, failed, &cause, Some(cause.advice(phase)));
                     })),
                     None => {
                         let who = peer.ip().to_canonical();
@@ -206,7 +207,7 @@ impl Daemon {
                 let flow = tunnel.connecting_to(ip);
                 endpoint.acquire(now, id, ip, flow);
             }
-            Err(cause) => tunnel.failed(now, Phase::One, None, true, &cause, None),
+            Err(cause) => tunnel.failed(now, Failed::early(), &cause, None),
         });
     }
 

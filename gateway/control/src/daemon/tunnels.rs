@@ -94,7 +94,11 @@ impl Tunnels {
             let _ = self.events.send(Event::Renamed { tunnel, to });
         }
         let before = (tunnel.check_due(), tunnel.is_withdrawn());
+        let told = (tunnel.state(), tunnel.log().count());
         tunnel.rename(config);
+        if self.events.receiver_count() > 0 {
+            tell(&self.events, tunnel, told);
+        }
         note_check(&mut self.checks, before.0, tunnel);
         self.rerouted |= before.1 != tunnel.is_withdrawn();
         self.names.insert(config.name.clone(), id);
@@ -204,14 +208,26 @@ mod tests {
         super::attempts::{AT_ONCE, PATIENCE},
         *,
     };
-    use crate::{config::Config, tunnel::Groups};
-    use adit_ike::Phase;
+    use crate::{
+        config::{Config, HealthCheck},
+        tunnel::{Failed, Groups},
+    };
     use std::{path::Path, time::Duration};
 
     fn tunnel(id: u32) -> Tunnel {
         let text = include_str!("../config/tests/good.toml").replace("a-b", &format!("t{id}"));
         let config = Config::parse(Path::new("t"), &text).unwrap().tunnels.remove(0);
         Tunnel::new(TunnelId(id), config, Groups::default())
+    }
+
+    fn check() -> HealthCheck {
+        HealthCheck {
+            destination: [10, 2, 0, 1].into(),
+            source: [10, 1, 0, 1].into(),
+            interval: Duration::from_secs(1),
+            retries: 1,
+            switch_route: false,
+        }
     }
 
     #[test]
@@ -248,6 +264,11 @@ mod tests {
         renamed.name = "other".into();
         tunnels.rename(TunnelId(1), &renamed);
         assert_eq!(events.try_recv().unwrap(), Event::Renamed { tunnel: "t1".into(), to: "other".into() });
+        renamed.health_check = Some(check());
+        tunnels.rename(TunnelId(1), &renamed);
+        let told = events.try_recv().unwrap();
+        let is_said = |event: &Event| matches!(event, Event::Log { tunnel, entry } if tunnel == "other" && entry.text == "the health check begins anew");
+        assert!(is_said(&told), "{told:?}");
         tunnels.remove(TunnelId(1));
         assert_eq!(events.try_recv().unwrap(), Event::Removed { tunnel: "other".into() });
     }
@@ -275,10 +296,11 @@ mod tests {
         // One ends well, one goes, one fails and comes again later.
         tunnels.with(TunnelId(3), |t| t.child_up(&crate::sadb::tests::child(256)));
         tunnels.remove(TunnelId(4));
-        tunnels.with(TunnelId(5), |t| t.failed(now, Phase::One, None, true, &"refused", None));
+        tunnels.with(TunnelId(5), |t| t.failed(now, Failed::early(), &"refused", None));
         assert!(all_due(&mut tunnels, now).into_iter().eq(at_once..at_once + 3));
         // What the peer began in vain leaves our own attempt under way.
-        tunnels.with(TunnelId(6), |t| t.failed(now, Phase::One, None, false, &"refused", None));
+        let theirs = Failed { ours: false, ..Failed::early() };
+        tunnels.with(TunnelId(6), |t| t.failed(now, theirs, &"refused", None));
         assert_eq!(all_due(&mut tunnels, now), [0; 0]);
     }
 

@@ -188,6 +188,9 @@ fn negotiation(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Finding> {
         State::Idle if tunnel.last_error.is_none() => findings.push(
             note("idle", "waits for the first packet to its remote subnets").field("start", "on-demand"),
         ),
+        State::Connecting if config.start == Start::Respond => findings.push(
+            note("connecting", "was up; waits for the peer, which is to begin again").field("start", "respond"),
+        ),
         State::Connecting if tunnel.last_error.is_none() => {
             findings.push(note("connecting", "negotiates; nothing has failed yet"));
         }
@@ -198,11 +201,10 @@ fn negotiation(tunnel: &TunnelStatus, inspected: &Inspected) -> Vec<Finding> {
 
 fn of_failure(state: State, failure: &Failure) -> Finding {
     let severity = if state == State::Connected { Severity::Warning } else { Severity::Error };
-    let place = match (failure.phase, &failure.exchange) {
-        (Some(phase), Some(exchange)) => format!("phase {phase} failed in {exchange}: "),
-        (Some(phase), None) => format!("phase {phase} failed: "),
-        (None, _) => String::new(),
-    };
+    let exchange = failure.exchange.as_ref().map_or(String::new(), |exchange| format!(" in {exchange}"));
+    let with = failure.peer.map_or(String::new(), |peer| format!(" with {peer}"));
+    let place =
+        failure.phase.map_or(String::new(), |phase| format!("phase {phase} failed{exchange}{with}: "));
     let mut finding = Finding::new(severity, "other", format!("{place}{}", failure.cause));
     if let Some(mismatch) = &failure.mismatch {
         finding.about.clone_from(&mismatch.about);

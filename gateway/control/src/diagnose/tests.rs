@@ -103,6 +103,7 @@ fn a_mismatch_names_the_field_and_both_values() {
         at: 1,
         phase: Some(1),
         exchange: Some("IKE_SA_INIT".into()),
+        peer: Some([198, 51, 100, 1].into()),
         ours: true,
         cause: "different versions of IKE".into(),
         mismatch: Some(Box::new(mismatch)),
@@ -112,7 +113,10 @@ fn a_mismatch_names_the_field_and_both_values() {
     assert_eq!((finding.severity, finding.about.as_str()), (Severity::Error, "version"));
     assert!(finding.remedy.as_ref().unwrap().contains("ike.version"), "{finding:?}");
     assert_eq!((finding.ours[0].as_str(), finding.theirs.as_ref().unwrap()[0].as_str()), ("IKEv2", "IKEv1"));
-    assert!(finding.cause.starts_with("phase 1 failed in IKE_SA_INIT: different"), "{finding:?}");
+    assert!(
+        finding.cause.starts_with("phase 1 failed in IKE_SA_INIT with 198.51.100.1: different"),
+        "{finding:?}"
+    );
 }
 
 #[test]
@@ -206,4 +210,14 @@ fn a_tunnel_that_waits_says_for_what() {
         let idle = diagnosis.findings.iter().find(|f| f.about == "idle").unwrap();
         assert_eq!((idle.fields[0].as_str(), idle.ours[0].as_str()), ("start", about));
     }
+}
+
+#[test]
+fn a_responder_that_was_up_waits_for_its_peer_again() {
+    let (mut tunnel, status, inspected) = up();
+    (tunnel.state, tunnel.children) = (State::Connecting, Vec::new());
+    let config = config::Tunnel { start: Start::Respond, ..inspected.config.clone() };
+    let diagnosis = diagnose(&tunnel, &status, &Inspected { config, ..inspected }, &Machine::default());
+    let connecting = diagnosis.findings.iter().find(|f| f.about == "connecting").unwrap();
+    assert!(connecting.cause.contains("waits for the peer"), "{connecting:?}");
 }

@@ -3,12 +3,15 @@
 //! ```text
 //!             begin: immediate                 child up
 //! disabled  ───────────────────▶ connecting ──────────────▶ connected
-//!             begin: on-demand,      ▲  │ fourth failure        │ peer dead, closed, expired
-//!             respond                │  ▼                       ▼
-//!            idle ───────────────────┘ phase1-failed,      connecting, or idle
-//!                     acquire          phase2-failed       by dpd.action and start
+//!             begin: on-demand,      ▲  │ fourth failure        │ peer dead: connecting
+//!             respond                │  ▼                       │ else, by start:
+//!            idle ───────────────────┘ phase1-failed,           ▼ connecting, or idle
+//!                     acquire          phase2-failed
 //!                                      every 12 s again
 //! ```
+//!
+//! What begins a tunnel that was up and has lost its peer follows from `dpd.action` and `start`: time, traffic, the peer,
+//! or somebody by hand.
 
 use crate::config::{DpdAction, Start};
 use adit_ike::{DownReason, Phase};
@@ -22,7 +25,7 @@ use std::{
 /// Waits before the first, second and third retry.
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
-/// The wait before every further one.
+/// From the beginning of a further attempt to that of the next, unless it takes longer.
 const STEADY: Duration = Duration::from_secs(12);
 
 /// The wait after a tunnel that was up went down for a reason that might come back at once.
@@ -34,7 +37,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// A negotiation is under way or about to be.
+    /// A negotiation is under way or about to be, or the tunnel was up and has lost its peer.
     Connecting,
     /// Packets can pass.
     Connected,
@@ -44,7 +47,7 @@ pub enum State {
     /// The Child SA cannot be agreed on; tried again all the same.
     #[serde(rename = "phase2-failed")]
     Phase2Failed,
-    /// Waits for traffic, or for the peer.
+    /// Waits for its first traffic, or for a peer that has not begun yet or has closed it.
     Idle,
     /// Switched off.
     Disabled,
@@ -93,8 +96,8 @@ pub struct Machine {
     failures: usize,
     /// When to negotiate.
     due: Option<Instant>,
-    /// Whether a negotiation that we began has neither failed nor succeeded yet.
-    attempting: bool,
+    /// When a negotiation began that is ours and has neither failed nor succeeded yet.
+    attempt: Option<Instant>,
     /// Whether traffic begins a negotiation.
     trap: bool,
 }
@@ -108,7 +111,7 @@ impl Machine {
             (true, _) => State::Idle,
         };
         let children = BTreeSet::new();
-        Machine { start, dpd_action, state, children, failures: 0, due: None, attempting: false, trap: false }
+        Machine { start, dpd_action, state, children, failures: 0, due: None, attempt: None, trap: false }
     }
 
     /// The connection status.
@@ -123,7 +126,12 @@ impl Machine {
 
     /// Whether a negotiation that we began has neither failed nor succeeded yet.
     pub fn is_attempting(&self) -> bool {
-        self.attempting
+        self.attempt.is_some()
+    }
+
+    /// Whether it does nothing before traffic wants it.
+    pub fn awaits_traffic(&self) -> bool {
+        self.trap || (self.state == State::Idle && self.start == Start::OnDemand)
     }
 
     /// From now on the tunnel is to be up, as its configuration says.
@@ -139,31 +147,31 @@ impl Machine {
     /// begin. Whether it does.
     pub fn wake(&mut self, now: Instant) -> bool {
         let wakes = self.start != Start::Respond
-            && !self.attempting
+            && self.attempt.is_none()
             && !matches!(self.state, State::Connected | State::Disabled);
         if wakes {
-            (self.state, self.due, self.failures) = (State::Connecting, Some(now), 0);
+            (self.state, self.due, self.failures, self.trap) = (State::Connecting, Some(now), 0, false);
         }
         wakes
     }
 
     /// From now on it is to be down until it is made anew.
     pub fn hold(&mut self) {
-        (self.state, self.due, self.attempting, self.trap) = (State::Disabled, None, false, false);
+        (self.state, self.due, self.attempt, self.trap) = (State::Disabled, None, None, false);
     }
 
     /// Whether it is time to negotiate.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let due = self.due.is_some_and(|at| at <= now);
         if due {
-            (self.due, self.attempting) = (None, true);
+            (self.due, self.attempt) = (None, Some(now));
         }
         due
     }
 
     /// Traffic found no SA.
     pub fn acquire(&mut self, now: Instant) {
-        if self.trap && self.state == State::Idle {
+        if std::mem::take(&mut self.trap) {
             (self.state, self.due) = (State::Connecting, Some(now));
         }
     }
@@ -174,7 +182,8 @@ impl Machine {
         if self.state == State::Disabled {
             return;
         }
-        (self.state, self.failures, self.due, self.attempting) = (State::Connected, 0, None, false);
+        (self.state, self.failures, self.due) = (State::Connected, 0, None);
+        (self.attempt, self.trap) = (None, false);
     }
 
     /// A Child SA is gone. The IKE SA's end, which follows where it was the last, decides what comes next.
@@ -191,27 +200,37 @@ impl Machine {
             return;
         }
         self.children.clear();
+        let was_up = matches!(self.state, State::Connected | State::Connecting);
+        if self.start == Start::Respond {
+            // What the peer began in vain leaves the status that says so.
+            if was_up {
+                let closed = reason == DownReason::ClosedByPeer;
+                self.state = if closed { State::Idle } else { State::Connecting };
+            }
+            return;
+        }
         // What is left of a negotiation that failed goes down after it: the retry is planned already, or under way.
-        let retried = self.due.is_some() || self.attempting;
+        let retried = self.due.is_some() || self.attempt.is_some();
         if matches!(reason, DownReason::ClosedByUs | DownReason::NoChild) && retried {
             return;
         }
-        let (again, trap) = match (self.start, reason, self.dpd_action) {
-            (Start::Respond, ..) => (None, false),
-            (_, DownReason::PeerDead, DpdAction::Restart) => (Some(now), false),
-            (_, DownReason::PeerDead, DpdAction::Hold) => (None, true),
-            (Start::Immediate, DownReason::PeerDead, DpdAction::Clear) => (None, false),
-            (Start::Immediate, DownReason::Expired, _) => (Some(now), false),
-            (Start::Immediate, ..) => (Some(now + AGAIN), false),
-            (Start::OnDemand, ..) => (None, true),
+        let lost = reason == DownReason::PeerDead;
+        let (again, trap) = match (self.start, self.dpd_action) {
+            (_, DpdAction::Restart) if lost => (Some(now), false),
+            (_, DpdAction::Hold) if lost => (None, true),
+            (Start::Immediate, DpdAction::Clear) if lost => (None, false),
+            (Start::Immediate, _) if reason == DownReason::Expired => (Some(now), false),
+            (Start::Immediate, _) => (Some(now + AGAIN), false),
+            (Start::OnDemand | Start::Respond, _) => (None, true),
         };
-        self.state = if again.is_some() { State::Connecting } else { State::Idle };
+        self.state = if lost || again.is_some() { State::Connecting } else { State::Idle };
         (self.due, self.trap) = (again, trap);
     }
 
     /// What was negotiated, by whichever side, is of no use here; the caller closes it.
     pub fn not_installed(&mut self, now: Instant) {
-        self.attempting = self.children.is_empty();
+        let began = self.attempt.unwrap_or(now);
+        self.attempt = self.children.is_empty().then_some(began);
         self.failed(now, Phase::Two, true);
     }
 
@@ -225,17 +244,19 @@ impl Machine {
             Phase::Two => State::Phase2Failed,
         };
         if self.start == Start::Respond {
-            self.state = failed;
+            (self.state, self.attempt) = (failed, None);
             return;
         }
         // Both ends may be trying: the failure of the peer's attempt is none of ours.
-        if !ours || !std::mem::take(&mut self.attempting) {
+        if !ours {
             return;
         }
+        let Some(began) = self.attempt.take() else { return };
         let wait = BACK_OFF.get(self.failures).copied();
         self.failures += 1;
         self.state = if wait.is_some() { State::Connecting } else { failed };
-        self.due = Some(now + wait.unwrap_or(STEADY));
+        let again = wait.map_or(now.max(began + STEADY), |wait| now + wait);
+        (self.due, self.trap) = (Some(again), false);
     }
 }
 
@@ -280,6 +301,32 @@ mod tests {
     }
 
     #[test]
+    fn further_attempts_are_twelve_seconds_from_beginning_to_beginning() {
+        let (mut m, mut now) = machine(Start::Immediate, DpdAction::Restart);
+        for _ in 0..3 {
+            m.handle_timeout(now);
+            m.failed(now, Phase::One, true);
+            now = m.due().unwrap();
+        }
+        for (takes, wait) in [(0, 12_000), (5_000, 7_000), (11_999, 1), (12_000, 0), (15_500, 0)] {
+            assert!(m.handle_timeout(now));
+            let failed = now + Duration::from_millis(takes);
+            m.failed(failed, Phase::One, true);
+            assert_eq!(
+                (m.state(), m.due()),
+                (State::Phase1Failed, Some(failed + Duration::from_millis(wait)))
+            );
+            now = m.due().unwrap();
+        }
+        // The back-off is a rest after an attempt, however long that took.
+        let (mut m, now) = machine(Start::Immediate, DpdAction::Restart);
+        m.handle_timeout(now);
+        let failed = now + Duration::from_millis(15_500);
+        m.failed(failed, Phase::One, true);
+        assert_eq!(m.due(), Some(failed + SECOND));
+    }
+
+    #[test]
     fn traffic_begins_an_on_demand_tunnel_once() {
         let (mut m, now) = machine(Start::OnDemand, DpdAction::Restart);
         assert_eq!((m.state(), m.due()), (State::Idle, None));
@@ -290,10 +337,14 @@ mod tests {
         m.child_up(1);
         m.acquire(now);
         assert_eq!((m.state(), m.due()), (State::Connected, None));
+        m.child_down(1);
+        m.acquire(now);
+        assert_eq!(m.due(), None, "the IKE SA is on its way out");
         m.ike_down(now, DownReason::Expired);
         assert_eq!((m.state(), m.due()), (State::Idle, None));
+        assert!(m.awaits_traffic());
         m.acquire(now);
-        assert!(m.handle_timeout(now));
+        assert!(m.handle_timeout(now) && !m.awaits_traffic());
     }
 
     #[test]
@@ -306,22 +357,59 @@ mod tests {
         m.child_up(1);
         m.ike_down(now, DownReason::PeerDead);
         m.acquire(now);
-        assert_eq!((m.state(), m.due()), (State::Idle, None));
+        assert_eq!((m.state(), m.due()), (State::Connecting, None));
+        m.not_installed(now);
+        assert!(!m.is_attempting());
+    }
+
+    #[test]
+    fn a_responder_that_was_up_says_whether_it_lost_its_peer() {
+        for action in [DpdAction::Restart, DpdAction::Clear, DpdAction::Hold] {
+            for (reason, state) in [
+                (DownReason::PeerDead, State::Connecting),
+                (DownReason::Expired, State::Connecting),
+                (DownReason::Broken, State::Connecting),
+                (DownReason::ClosedByUs, State::Connecting),
+                (DownReason::ClosedByPeer, State::Idle),
+            ] {
+                // The last Child SA goes with the IKE SA, or before it.
+                for first in [false, true] {
+                    let (mut m, now) = machine(Start::Respond, action);
+                    assert_eq!(m.state(), State::Idle);
+                    m.child_up(1);
+                    if first {
+                        m.child_down(1);
+                    }
+                    m.ike_down(now, reason);
+                    m.acquire(now);
+                    assert_eq!((m.state(), m.due(), m.awaits_traffic()), (state, None, false), "{reason}");
+                }
+            }
+        }
+        let (mut m, now) = machine(Start::Respond, DpdAction::Restart);
+        m.failed(now, Phase::Two, false);
+        m.ike_down(now, DownReason::ClosedByPeer);
+        assert_eq!(m.state(), State::Phase2Failed, "it was not up");
     }
 
     #[test]
     fn a_dead_peer_is_met_as_configured() {
-        for (action, state, due, trap) in [
-            (DpdAction::Restart, State::Connecting, true, false),
-            (DpdAction::Clear, State::Idle, false, false),
-            (DpdAction::Hold, State::Idle, false, true),
+        for (start, action, due, trap) in [
+            (Start::Immediate, DpdAction::Restart, true, false),
+            (Start::Immediate, DpdAction::Clear, false, false),
+            (Start::Immediate, DpdAction::Hold, false, true),
+            (Start::OnDemand, DpdAction::Restart, true, false),
+            (Start::OnDemand, DpdAction::Clear, false, true),
+            (Start::OnDemand, DpdAction::Hold, false, true),
         ] {
-            let (mut m, now) = machine(Start::Immediate, action);
+            let (mut m, now) = machine(start, action);
             m.child_up(1);
             m.ike_down(now, DownReason::PeerDead);
-            assert_eq!((m.state(), m.due().is_some()), (state, due));
+            assert_eq!((m.state(), m.due().is_some()), (State::Connecting, due), "{start:?} {action:?}");
+            assert_eq!(m.awaits_traffic(), trap);
             m.acquire(now);
-            assert_eq!(m.due().is_some(), due || trap);
+            assert_eq!((m.due().is_some(), m.awaits_traffic()), (due || trap, false));
+            assert!(m.wake(now), "by hand it begins whatever the action");
         }
     }
 

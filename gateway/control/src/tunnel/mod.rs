@@ -2,11 +2,15 @@
 
 mod bgp;
 mod connection_group;
+mod failure;
 mod groups;
 mod health;
 mod machine;
+#[cfg(test)]
+mod tests;
 
 pub use connection_group::{ConnectionGroup, ConnectionGroups, Fitness, carriers};
+pub use failure::Failed;
 pub use groups::{Groups, KeptGroups, Served, Slots, Unserved};
 pub use health::{Health, PATIENCE, Turn};
 pub use machine::{Machine, State};
@@ -19,13 +23,13 @@ use crate::{
     sadb::{Limits, SadbError, Totals},
     spd::Policy,
     status::{
-        ChildStatus, Failure, HEALTH, HealthStatus, Mismatch, Rekeys, ResourceStatus, Timestamp, Traffic,
-        TunnelStatus, timestamp,
+        ChildStatus, Failure, HealthStatus, Rekeys, ResourceStatus, Timestamp, Traffic, TunnelStatus,
+        timestamp,
     },
 };
 use adit_ike::{
-    Advice, ChildSa, DownReason, Group, Mode, Nat, Path, Phase, Protocol, Restored, RestoredChild,
-    TrafficSelector, TunnelConfig, TunnelId, Version,
+    Advice, ChildSa, DownReason, Group, Mode, Nat, Path, Protocol, Restored, RestoredChild, TrafficSelector,
+    TunnelConfig, TunnelId, Version,
 };
 use adit_maps::sa::DropCause;
 use std::{
@@ -181,6 +185,8 @@ impl Tunnel {
             self.config.health_check = config.health_check;
             self.groups.check(config.health_check.as_ref());
             self.health = config.health_check.map(|check| Box::new(Health::new(check)));
+            self.unsent = None;
+            self.last_error.take_if(|e| e.is_of_health());
             let words =
                 if self.health.is_some() { "the health check begins anew" } else { "no health check" };
             self.note(words);
@@ -272,8 +278,8 @@ impl Tunnel {
     /// Whether its routes are withdrawn: its health check wants that, and it is not healthy. Not while it waits for a packet
     /// to be begun: by those routes one gets to where it is asked for.
     pub fn is_withdrawn(&self) -> bool {
-        let waits = self.state() == State::Idle && self.config.start != config::Start::Respond;
-        self.config.health_check.is_some_and(|check| check.switch_route) && !self.is_healthy() && !waits
+        let switches = self.config.health_check.is_some_and(|check| check.switch_route);
+        switches && !self.is_healthy() && !self.machine.awaits_traffic()
     }
 
     /// When [`Tunnel::check`] has something to do.
@@ -395,16 +401,7 @@ impl Tunnel {
                 let requests = if n == 1 { "echo request" } else { "echo requests in a row" };
                 let cause = format!("{to} does not answer {n} {requests} from {from}{why}");
                 self.note(format!("health 0: {cause}{withdrawn}"));
-                self.last_error = Some(Failure {
-                    mismatch: Some(Box::new(Mismatch {
-                        about: HEALTH.to_owned(),
-                        fields: vec!["health_check.destination".to_owned()],
-                        ours: vec![to.to_string()],
-                        theirs: None,
-                        first_difference: None,
-                    })),
-                    ..failure(None, None, true, cause)
-                });
+                self.last_error = Some(failure::of_health(to, cause));
             }
             Some(Turn::Answers(took)) => {
                 let ms = took.as_secs_f64() * 1e3;
@@ -464,13 +461,26 @@ impl Tunnel {
     /// From now on the tunnel is to be up, as its configuration says.
     pub fn begin(&mut self, now: Instant) {
         self.machine.begin(now);
-        match (self.state(), self.config.start) {
-            (State::Disabled, _) if self.held => self.note("stays down: it was taken down by hand"),
-            (State::Disabled, _) => self.note("disabled"),
-            (State::Idle, config::Start::OnDemand) => self.note("waits for traffic"),
-            (State::Idle, _) => self.note("waits for the peer"),
-            _ => {}
+        match self.state() {
+            State::Disabled if self.held => self.note("stays down: it was taken down by hand"),
+            State::Disabled => self.note("disabled"),
+            _ => self.note_what_it_waits_for(),
         }
+    }
+
+    /// Says in the log what is to come before it negotiates, where that is not time.
+    fn note_what_it_waits_for(&mut self) {
+        let waits = matches!(self.state(), State::Idle | State::Connecting);
+        if !waits || self.due().is_some() || self.is_attempting() {
+            return;
+        }
+        self.note(match self.config.start {
+            _ if self.machine.awaits_traffic() => "waits for traffic",
+            config::Start::Respond => "waits for the peer",
+            config::Start::Immediate | config::Start::OnDemand => {
+                "waits for the peer, or to be wanted up by hand"
+            }
+        });
     }
 
     /// Whether it is time to negotiate.
@@ -542,7 +552,7 @@ impl Tunnel {
         let answer = match (self.state(), woken) {
             (State::Connected, _) => "is up",
             (_, true) => "negotiates",
-            (State::Connecting, _) => "is negotiating",
+            _ if self.is_attempting() => "is negotiating",
             _ => "waits for the peer, which is to begin",
         };
         Ok((answer, held))
@@ -654,33 +664,22 @@ impl Tunnel {
         }
         self.losses += u64::from(reason == DownReason::PeerDead);
         if matches!(reason, DownReason::PeerDead | DownReason::Broken) {
-            self.last_error = Some(failure(None, None, true, reason));
+            self.last_error = Some(failure::failure(self.remote, reason));
         }
         self.step(|m| m.ike_down(now, reason));
+        if reason != DownReason::Replaced {
+            self.note_what_it_waits_for();
+        }
     }
 
-    /// A negotiation failed; `ours` is one that we began. `advice` is there where it is a matter between the two sides.
-    pub fn failed(
-        &mut self,
-        now: Instant,
-        phase: Phase,
-        exchange: Option<String>,
-        ours: bool,
-        cause: &dyn Display,
-        advice: Option<Advice>,
-    ) {
-        let number = match phase {
-            Phase::One => 1,
-            Phase::Two => 2,
-        };
-        let place = exchange.as_deref().map_or(String::new(), |e| format!(" in {e}"));
-        let whose = if ours { "" } else { ", begun by the peer" };
-        self.note(format!("phase {number} failed{place}{whose}: {cause}"));
+    /// A negotiation failed. `advice` is there where it is a matter between the two sides.
+    pub fn failed(&mut self, now: Instant, failed: Failed, cause: &dyn Display, advice: Option<Advice>) {
+        self.note(format!("{}: {cause}", failed.words()));
+        let (phase, ours) = (failed.phase, failed.ours);
         // What became of our own attempt says more than what became of the peer's.
         let kept = !ours && self.last_error.as_ref().is_some_and(|e| e.ours);
         if self.children.is_empty() && !kept {
-            let mismatch = advice.map(|advice| Box::new(mismatch(advice)));
-            self.last_error = Some(Failure { mismatch, ..failure(Some(number), exchange, ours, cause) });
+            self.last_error = Some(failed.kept(cause, advice));
         }
         self.step(|m| m.failed(now, phase, ours));
     }
@@ -688,7 +687,7 @@ impl Tunnel {
     /// What was negotiated cannot be installed.
     pub fn not_installed(&mut self, now: Instant, cause: &dyn Display) {
         self.note(format!("Child SA not installed: {cause}"));
-        self.last_error = Some(failure(Some(2), None, true, cause));
+        self.last_error = Some(Failure { phase: Some(2), ..failure::failure(self.remote, cause) });
         self.step(|m| m.not_installed(now));
     }
 
@@ -793,23 +792,6 @@ pub fn policies<'a>(
     pairs.extend(bounds.into_iter().map(|(l, r)| ((l, r), vec![Policy::discard(l.prefix(), r.prefix())])));
     pairs.sort_by_key(|((local, remote), _)| (Reverse(remote.prefix().len), Reverse(local.prefix().len)));
     checks.into_iter().chain(pairs.into_iter().flat_map(|(_, policies)| policies)).collect()
-}
-
-fn failure(phase: Option<u8>, exchange: Option<String>, ours: bool, cause: impl Display) -> Failure {
-    let cause = log::line(&cause.to_string());
-    Failure { at: timestamp(SystemTime::now()), phase, exchange, ours, cause, mismatch: None }
-}
-
-/// What the IKE endpoint advises; what peers sent must not write lines of its own.
-fn mismatch(advice: Advice) -> Mismatch {
-    let lines = |values: Vec<String>| values.iter().map(|value| log::line(value)).collect();
-    Mismatch {
-        about: advice.matter.label().to_owned(),
-        fields: advice.fields.into_iter().map(str::to_owned).collect(),
-        ours: lines(advice.ours),
-        theirs: advice.theirs.map(lines),
-        first_difference: advice.first_difference.as_deref().map(log::line),
-    }
 }
 
 fn suite_of(child: &ChildSa) -> String {
