@@ -1,11 +1,20 @@
 //! Another file of Adit, or part of one: its peers, tunnels, groups and alarm templates, as they are written there.
 
-use super::{ImportError, Imported};
-use crate::config::{Config, ConfigError};
-use toml_edit::{DocumentMut, Item};
+use super::{
+    ImportError, Imported,
+    draft::{NO_KEY, NO_PPK, no_key},
+};
+use crate::config::{ConfigError, Keys, Objects, read_document};
+use adit_ike::Psk;
+use toml_edit::{DocumentMut, Item, TableLike, value};
 use zeroize::Zeroizing;
 
-/// The peers, tunnels, groups and alarm templates, which tunnels may name, with their comments; what else is in the file is this gateway's own affair.
+/// Stands for each missing key as long as the file is checked.
+const ANY_KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// The peers, tunnels, groups and alarm templates, which tunnels may name, with their comments; what else is in the file is this
+/// gateway's own affair. A word that is no key stands for each that is missing, as in what `adit export` writes, or that was
+/// hidden, as in what `adit tunnel config` writes.
 ///
 /// # Errors
 /// The file is not what Adit takes: the first that is wrong with it.
@@ -27,8 +36,9 @@ pub(super) fn read(text: &str) -> Result<Imported, ImportError> {
         true => Zeroizing::new(text.to_owned()),
         false => Zeroizing::new(format!("{text}{gateway}")),
     };
-    match Config::parse("import".as_ref(), &whole) {
-        Ok(config) if config.tunnels.is_empty() => {
+    let keys = Keys { psk: &|_| Some(Psk::new(ANY_KEY)), ppk: &|_| Some(Zeroizing::new(ANY_KEY.to_owned())) };
+    match read_document("import".as_ref(), &whole, &Objects::default(), &keys) {
+        Ok((config, _)) if config.tunnels.is_empty() => {
             return Err(ImportError::new(1, "there is no [[tunnel]] in it"));
         }
         Ok(_) => {}
@@ -52,5 +62,24 @@ pub(super) fn read(text: &str) -> Result<Imported, ImportError> {
         .filter(|name| !ours.contains(&name.as_str()))
         .collect();
     others.iter().for_each(|name| drop(document.remove(name)));
+    let tables = document.get_mut("tunnel").and_then(Item::as_array_of_tables_mut);
+    for tunnel in tables.into_iter().flat_map(|tables| tables.iter_mut()) {
+        mark(tunnel, "psk", NO_KEY);
+        let ppk = tunnel.get_mut("ike").and_then(Item::as_table_like_mut).and_then(|ike| ike.get_mut("ppk"));
+        ppk.and_then(Item::as_table_like_mut).into_iter().for_each(|ppk| mark(ppk, "key", NO_PPK));
+    }
     Ok(Imported { text: Zeroizing::new(document.to_string()), tunnels })
+}
+
+/// Has a word that is no key stand where there is none, or only the word that hides it.
+fn mark(table: &mut dyn TableLike, field: &str, hidden: &str) {
+    match table.get_mut(field) {
+        None => drop(table.insert(field, value(no_key(hidden)))),
+        Some(Item::Value(there)) if there.as_str() == Some(hidden) => {
+            let comment = there.decor().clone();
+            *there = no_key(hidden).into();
+            *there.decor_mut() = comment;
+        }
+        Some(_) => {}
+    }
 }

@@ -13,7 +13,9 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Stands for a key that the text does not have.
-const NO_KEY: &str = "PUT-THE-PRE-SHARED-KEY-HERE";
+pub(super) const NO_KEY: &str = "PUT-THE-PRE-SHARED-KEY-HERE";
+/// Stands for a post-quantum pre-shared key that the text does not have.
+pub(super) const NO_PPK: &str = "PUT-THE-POST-QUANTUM-KEY-HERE";
 /// Stands for networks that the text does not name.
 const NO_NETWORKS: &str = "PUT-THE-NETWORKS-BEHIND-THE-OTHER-SIDE-HERE";
 
@@ -270,8 +272,7 @@ fn one(draft: &Draft) -> Zeroizing<String> {
     }
     match &draft.psk {
         Some(psk) => field("psk", &*Zeroizing::new(quoted(psk))),
-        // Nobody takes it for a key: there is a space in it.
-        None => field("psk", &quoted(&NO_KEY.replace('-', " "))),
+        None => field("psk", &quoted(&no_key(NO_KEY))),
     }
     match draft.start {
         _ if draft.address == "any" => {}
@@ -355,6 +356,11 @@ fn one(draft: &Draft) -> Zeroizing<String> {
         hold_time.iter().for_each(|s| field("hold_time", &(*s).clamp(3, 3600)));
     }
     text
+}
+
+/// A word for a key that is missing, which nobody takes for one: there is a space in it.
+pub(super) fn no_key(word: &str) -> String {
+    word.replace('-', " ")
 }
 
 fn numbers(groups: &[Group]) -> String {

@@ -54,7 +54,9 @@ impl Format {
             Format::Aws => "the configuration that AWS lets download for vendor Generic",
             Format::Strongswan => "strongSwan's swanctl.conf, or its ipsec.conf with --secrets",
             Format::Alibaba => "the peer configuration of an IPsec connection of Alibaba Cloud (JSON)",
-            Format::Adit => "another file of Adit, or what `adit tunnel config --for adit` writes",
+            Format::Adit => {
+                "another file of Adit, or what `adit export` or `adit tunnel config --for adit` writes"
+            }
         }
     }
 }

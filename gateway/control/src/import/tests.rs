@@ -141,6 +141,21 @@ fn another_adits_file_keeps_its_tunnels_and_not_its_gateway() {
     assert_eq!((wrong.line, wrong.message.contains("remote_subnets")), (14, true));
 }
 
+#[test]
+fn a_key_that_is_hidden_is_none() {
+    let text = "[[peer]]\nname = \"b\"\naddress = \"198.51.100.1\"\n[[tunnel]]\nname = \"t\"\npeer = \"b\"\n\
+                local_subnets = [\"10.1.0.0/16\"]\nremote_subnets = [\"10.2.0.0/16\"]\n\
+                psk = \"PUT-THE-PRE-SHARED-KEY-HERE\" # ours\n[tunnel.ike]\nppk = { id = \"x\", key = \"PUT-THE-POST-QUANTUM-KEY-HERE\" }\n";
+    let read = import(Format::Adit, text, Extra::default()).unwrap().text;
+    for part in
+        ["psk = \"PUT THE PRE SHARED KEY HERE\" # ours\n", "key = \"PUT THE POST QUANTUM KEY HERE\" }"]
+    {
+        assert!(read.contains(part), "{part}: {}", *read);
+    }
+    let refused = Config::parse("here".as_ref(), &format!("{GATEWAY}{}", *read)).unwrap_err().to_string();
+    assert!(refused.contains("psk: ") && refused.contains("ppk.key: "), "{refused}");
+}
+
 /// What is written for strongSwan or another Adit, read again: the same tunnel from the other side.
 #[test]
 fn what_is_written_for_the_other_side_is_read_from_there() {

@@ -1,5 +1,9 @@
 use super::{tests::*, *};
-use crate::resource::{Gateway, Peer, Tunnel};
+use crate::{
+    config::Config,
+    import::{Extra, Format, import},
+    resource::{Gateway, Peer, Tunnel},
+};
 
 const FILE: &str = include_str!("../config/tests/good.toml");
 
@@ -11,6 +15,36 @@ fn document(text: &str) -> Document {
 async fn apply(store: &Store, text: &str) -> Vec<String> {
     let (plan, _) = store.apply(document(text), nobody()).await.unwrap();
     plan.changes.iter().map(|p| format!("{:?} {} {}", p.action, p.kind, p.name)).collect()
+}
+
+#[tokio::test]
+async fn what_is_exported_is_imported_with_its_keys_or_with_words_in_their_place() {
+    let dir = Dir::new();
+    let store = dir.open();
+    apply(&store, FILE).await;
+    let more = "[[tunnel]]\nname = \"u\"\npeer = \"b\"\nrouting_mode = \"route\"\nroutes = \"10.3.0.0/16\"\n\
+                ike = { ppk = { id = \"u\", key = \"abc\" } }\n";
+    apply(&store, &format!("{FILE}{more}")).await;
+    let gateway = "[gateway]\nname = \"here\"\naddress = \"203.0.113.12\"\nwan = \"w\"\nlan = [\"l\"]\n";
+    let whole = |text: &str| Config::parse("here".as_ref(), &format!("{gateway}{text}"));
+    let words = [("PUT THE PRE SHARED KEY HERE", SECRET), ("PUT THE POST QUANTUM KEY HERE", "abc")];
+    for (with_psk, marks) in [(true, [0, 0]), (false, [2, 1])] {
+        let exported = store.export(with_psk).await.unwrap();
+        let imported = import(Format::Adit, &exported, Extra::default()).unwrap();
+        assert_eq!(imported.tunnels, ["a-b", "u"]);
+        assert_eq!(words.map(|(word, _)| imported.text.matches(word).count()), marks, "{}", *imported.text);
+        assert_eq!(whole(&imported.text).is_ok(), with_psk);
+        let filled = words.iter().fold(imported.text.to_string(), |t, (word, key)| t.replace(word, key));
+        let read = whole(&filled).unwrap();
+        let [first, second] = &read.tunnels[..] else { panic!("{filled}") };
+        assert_eq!(first.psk.reveal(), SECRET.as_bytes());
+        assert_eq!(second.ppk.as_ref().map(|ppk| ppk.key.reveal()), Some(&b"abc"[..]));
+        // Lines are those of the file, whether it has keys or not.
+        let wrong = exported.replace("10.3.0.0/16", "10.3.0.0/33");
+        let line = wrong.lines().position(|line| line.contains("/33")).unwrap() + 1;
+        let refused = import(Format::Adit, &wrong, Extra::default()).unwrap_err();
+        assert!(refused.line == line && refused.message.contains("routes"), "{refused}");
+    }
 }
 
 #[tokio::test]
