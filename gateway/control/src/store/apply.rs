@@ -35,7 +35,7 @@ pub struct Document {
     pub text: Zeroizing<String>,
     /// What messages call it.
     pub name: PathBuf,
-    /// Whether peers and tunnels that are not in it are deleted.
+    /// Whether peers, tunnels, groups and alarm templates that are not in it are deleted.
     pub prune: bool,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
