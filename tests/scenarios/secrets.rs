@@ -24,11 +24,14 @@ const PPK: &str = "a-shared-quantum-safe-key-0123456789";
 const OTHER: &str = "another-key-with-32-characters-02";
 
 /// What is asked of a gateway by command.
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 25] = [
     &["status"],
     &["status", "-o", "json"],
+    &["status", "-o", "csv"],
+    &["status", "-o", "yaml"],
     &["metrics"],
     &["tunnel", "show", "a-b", "-o", "json"],
+    &["tunnel", "show", "a-b", "-o", "yaml"],
     &["tunnel", "settings", "a-b"],
     &["tunnel", "settings", "a-b", "-o", "json"],
     &["tunnel", "list", "-o", "json"],
@@ -37,6 +40,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["tunnel", "log", "a-b", "-o", "json"],
     &["tunnel", "diagnose", "a-b"],
     &["tunnel", "diagnose", "a-b", "-o", "json"],
+    &["tunnel", "diagnose", "a-b", "-o", "csv"],
     &["tunnel", "config", "a-b", "--for", "strongswan"],
     &["tunnel", "config", "a-b", "--for", "adit"],
     &["peer", "list", "-o", "json"],
@@ -44,6 +48,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["gateway", "log", "-o", "json"],
     &["token", "list", "-o", "json"],
     &["export"],
+    &["tunnel", "edit", "a-b", "remark=Berlin, main", "-o", "yaml"],
     &["tunnel", "edit", "a-b", "psk=short key"],
 ];
 

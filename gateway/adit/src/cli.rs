@@ -45,15 +45,15 @@ pub(crate) enum Command {
     /// Run control alone: IKE, policies, routes, API. It waits for the data plane, whenever that comes. SIGTERM and SIGINT
     /// leave every SA to the next control, which goes on with them; `adit tunnel down` closes a tunnel.
     Control(Gateway),
-    /// Run the data plane alone: it reads the interfaces from the file and goes on with every SA in the maps.
+    /// Run the data plane alone: it goes on with every SA in the maps. Its interfaces are those of the file of `--config`, as it
+    /// begins; without one those that control has put into the database in `--data-dir`, which it follows within a second.
     Dataplane(Gateway),
     /// Show what is up, what is not, and why.
     Status {
         #[command(flatten)]
         access: Access,
-        /// How to show it.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
+        #[command(flatten)]
+        shown: Shown,
         /// The same as `-o json`.
         #[arg(long, conflicts_with = "output")]
         json: bool,
@@ -258,9 +258,8 @@ pub(crate) enum TunnelCommand {
         name: String,
         #[command(flatten)]
         access: Access,
-        /// How to show it.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Take it up: negotiate at once, also where it is on demand or was taken down.
     Up {
@@ -361,9 +360,8 @@ pub(crate) enum TunnelCommand {
         name: String,
         #[command(flatten)]
         access: Access,
-        /// How to show it.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Watch tunnels: state and rates as they are now, what happens as it happens. q ends it, arrows scroll, n, s, i and o sort
     /// by name, state, what comes in and what goes out. Without a terminal, or with --json, a line a tunnel and second.
@@ -507,7 +505,7 @@ impl Access {
     }
 }
 
-/// How to show something.
+/// How to show what goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people.
@@ -574,9 +572,13 @@ mod tests {
             "adit dataplane",
             "adit status -o json --socket /tmp/s",
             "adit status --json",
+            "adit status -o yaml",
+            "adit status -o csv --out tunnels.csv",
             "adit tunnel up a-b",
             "adit tunnel show a-b -o json",
             "adit tunnel diagnose a-b -o json",
+            "adit tunnel diagnose a-b -o yaml",
+            "adit tunnel show a-b -o yaml",
             "adit tunnel down a-b --socket /tmp/s",
             "adit tunnel rekey a-b",
             "adit tunnel rekey --ike a-b",
@@ -619,6 +621,8 @@ mod tests {
             "adit tunnel settings a-b",
             "adit tunnel create a-b peer=b local_subnets=10.1.0.0/16 remote_subnets=10.2.0.0/16 psk=@key",
             "adit tunnel edit a-b ike.lifetime=3600 --file more.json",
+            "adit tunnel edit a-b ike.lifetime=3600 -o json",
+            "adit peer create b address=198.51.100.1 -o yaml",
             "adit tunnel delete a-b a-c",
             "adit man /tmp/man",
         ] {

@@ -32,13 +32,16 @@ mod token;
 mod watch;
 
 use adit_api::{Client, ClientError};
-use adit_control::{Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind};
+use adit_control::{
+    Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind, status::Status,
+};
 use adit_maps::user::{self as maps, Directory};
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use cli::{AlarmCommand, Arguments, Command, Format, GatewayCommand, TunnelCommand};
+use cli::{AlarmCommand, Arguments, Command, GatewayCommand, TunnelCommand};
 use logging::Logging;
 use screen::Screen;
+use serde_json::Value;
 use std::{fmt, io::Write, path::Path, process::ExitCode, time::SystemTime};
 
 const FAILED: u8 = 1;
@@ -148,16 +151,18 @@ fn execute(command: Command) -> anyhow::Result<()> {
             adit_control::kept::clear(&state_dir).with_context(|| state_dir.display().to_string())?;
             print(&format!("nothing of Adit is left in {} or on an interface", bpf_dir.display()))
         }
-        Command::Status { access, output, json } => {
-            let output = if json { Format::Json } else { output };
-            let status = ask(access, Client::status)?;
-            print(&match output {
-                Format::Json => serde_json::to_string_pretty(&status)?,
-                Format::Table => match Screen::of_stdout() {
-                    Some(screen) => table::status_on(&status, SystemTime::now(), screen),
-                    None => table::status(&status, SystemTime::now()),
-                },
-            })
+        Command::Status { access, shown, json } => {
+            let shown = if json { shown.as_json() } else { shown };
+            let table = |status: &Status| match Screen::of_stdout().filter(|_| shown.goes_to_stdout()) {
+                Some(screen) => table::status_on(status, SystemTime::now(), screen),
+                None => table::status(status, SystemTime::now()),
+            };
+            shown.show_one(
+                "tunnels",
+                || ask(access, Client::status),
+                |status| listed(status, "tunnels"),
+                table,
+            )
         }
         Command::Metrics { access } => print(ask(access, Client::metrics)?.trim_end()),
         Command::Reload { access } => {
@@ -203,19 +208,15 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
         TunnelCommand::Settings(one) => return resources::show(Kind::Tunnel, one),
         TunnelCommand::Resource(verb) => return resources::act(Kind::Tunnel, verb),
         TunnelCommand::Log { name, log } => return log::run(Some(&name), log),
-        TunnelCommand::Show { name, access, output } => {
-            let tunnel = ask(access, async |client| client.tunnel(&name).await)?;
-            return print(&match output {
-                Format::Json => serde_json::to_string_pretty(&tunnel)?,
-                Format::Table => table::tunnel(&tunnel, SystemTime::now()),
-            });
+        TunnelCommand::Show { name, access, shown } => {
+            let tunnel = || ask(access, async |client| client.tunnel(&name).await);
+            let row = |tunnel: &Value| vec![tunnel.clone()];
+            return shown.show_one("tunnels", tunnel, row, |tunnel| table::tunnel(tunnel, SystemTime::now()));
         }
-        TunnelCommand::Diagnose { name, access, output } => {
-            let diagnosis = ask(access, async |client| client.diagnose(&name).await)?;
-            return print(&match output {
-                Format::Json => serde_json::to_string_pretty(&diagnosis)?,
-                Format::Table => diagnose::text(&diagnosis),
-            });
+        TunnelCommand::Diagnose { name, access, shown } => {
+            let diagnosis = || ask(access, async |client| client.diagnose(&name).await);
+            let findings = |diagnosis: &Value| listed(diagnosis, "findings");
+            return shown.show_one("findings", diagnosis, findings, diagnose::text);
         }
         TunnelCommand::Capture { name, inner, outer, both: _, write, keys, access } => {
             let sides: &[&str] = match (inner, outer) {
@@ -248,6 +249,11 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
         }
     };
     print(&ask(access, async |client| client.act(&name, action).await)?)
+}
+
+/// What something lists.
+fn listed(value: &Value, field: &str) -> Vec<Value> {
+    value[field].as_array().cloned().unwrap_or_default()
 }
 
 /// Writes a page of the manual for each command, and says how many.

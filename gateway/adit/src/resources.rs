@@ -1,5 +1,6 @@
 //! `adit gateway`, `adit peer`, `adit tunnel`, `adit group`, `adit alarm`: `list`, `show`, `create`, `edit` and `delete` of what is configured.
 
+mod given;
 mod render;
 mod sheet;
 
@@ -93,15 +94,28 @@ pub(crate) struct Several {
 pub(crate) struct Fields {
     /// Its name; its id does as well where it exists.
     name: String,
-    /// Fields, as in `ike.version=ikev1`, `remote_subnets=10.2.0.0/16,10.3.0.0/16`. `@FILE` is what is in a file, for a psk;
-    /// `null` is the default; a value may be JSON.
+    /// Fields, as in `ike.version=ikev1`, `remote_subnets=10.2.0.0/16,10.3.0.0/16`. Where a text belongs the value is that
+    /// text, where a list belongs a list with commas or of JSON, where an object belongs JSON. `@FILE` is what is in a file,
+    /// for a psk; `null` is the default. Double quotes, as in JSON, make a text of whatever is in them: `psk='"@b"'`.
     #[arg(value_name = "FIELD=VALUE")]
     fields: Vec<String>,
     /// Further fields as an object of JSON, from a file; `-` is stdin.
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
+    /// Show what it is then, with all its fields, rather than say that it is done.
+    #[arg(short, long, value_enum)]
+    output: Option<Whole>,
     #[command(flatten)]
     access: Access,
+}
+
+/// How to show something with all its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Whole {
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
 }
 
 /// How to show resources.
@@ -144,18 +158,18 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
             give(&render::list(&found, kind, list.output)?, list.out.as_deref())
         }
         Verb::Create(fields) => {
-            let mut given = fields.given()?;
+            let mut given = fields.given(kind)?;
             given.insert("name".into(), Value::String(fields.name));
             let made = ask(fields.access, async |client| client.create(kind, &given).await)?;
-            told(&made, kind, "created")
+            told(&made, kind, "created", fields.output)
         }
         Verb::Edit(fields) => {
-            let given = fields.given()?;
+            let given = fields.given(kind)?;
             if given.is_empty() {
                 return Err(wrong_usage("nothing is to change: give FIELD=VALUE or --file"));
             }
             let made = ask(fields.access, async |client| client.edit(kind, &fields.name, &given).await)?;
-            told(&made, kind, "changed")
+            told(&made, kind, "changed", fields.output)
         }
         Verb::Delete(several) => {
             ask(several.access, async |client| client.delete(kind, &several.names).await)?;
@@ -164,10 +178,10 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
     }
 }
 
-/// Where to show several of something, and how.
+/// Where to show something, and how.
 #[derive(Debug, Args)]
 pub(crate) struct Shown {
-    /// How to show them.
+    /// How to show it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Write it to this file rather than to stdout.
@@ -188,6 +202,31 @@ impl Shown {
         let found = found()?;
         let values = found.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
         give(&render::rows(&values, title, self.output, || table(&found))?, file)
+    }
+
+    /// Shows what `found` finds where that is one thing: people see the `table` of it, a spreadsheet has its `rows`.
+    pub(crate) fn show_one<T: Serialize>(
+        &self,
+        title: &str,
+        found: impl FnOnce() -> anyhow::Result<T>,
+        rows: impl FnOnce(&Value) -> Vec<Value>,
+        table: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let file = self.out.as_deref();
+        has_somewhere_to_go(self.output, file)?;
+        let found = found()?;
+        let value = serde_json::to_value(&found)?;
+        give(&render::whole(&value, &rows(&value), title, self.output, || table(&found))?, file)
+    }
+
+    /// The same as JSON.
+    pub(crate) fn as_json(self) -> Self {
+        Shown { output: Output::Json, ..self }
+    }
+
+    /// Whether a table is for whoever sits at this terminal.
+    pub(crate) fn goes_to_stdout(&self) -> bool {
+        self.out.is_none()
     }
 }
 
@@ -211,13 +250,20 @@ pub(crate) fn give(octets: &[u8], file: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-fn told(made: &Value, kind: Kind, done: &str) -> anyhow::Result<()> {
+fn told(made: &Value, kind: Kind, done: &str, output: Option<Whole>) -> anyhow::Result<()> {
     for warning in made["warnings"].as_array().into_iter().flatten() {
         let part = |field: &str| warning[field].as_str().unwrap_or_default().to_owned();
         eprintln!("warning: {}: {} {}", part("field"), part("value"), part("why"));
     }
-    let part = |field: &str| made[field].as_str().unwrap_or_default();
-    print(&format!("{kind} {:?} {done}: {}", part("name"), part("id")))
+    let output = match output {
+        Some(Whole::Json) => Output::Json,
+        Some(Whole::Yaml) => Output::Yaml,
+        None => {
+            let part = |field: &str| made[field].as_str().unwrap_or_default();
+            return print(&format!("{kind} {:?} {done}: {}", part("name"), part("id")));
+        }
+    };
+    give(&render::one(made, kind, output)?, None)
 }
 
 /// Every page of a list.
@@ -239,7 +285,7 @@ async fn all(
 
 impl Fields {
     /// What is given of the fields.
-    fn given(&self) -> anyhow::Result<Map<String, Value>> {
+    fn given(&self, kind: Kind) -> anyhow::Result<Map<String, Value>> {
         let mut given = match self.file.as_deref() {
             None => Map::new(),
             Some(file) => {
@@ -247,11 +293,12 @@ impl Fields {
                 serde_json::from_str(&text).with_context(|| format!("{file} is no object of JSON"))?
             }
         };
+        let schema = kind.body();
         for field in &self.fields {
             let Some((path, value)) = field.split_once('=') else {
                 return Err(wrong_usage(format!("{field:?} is no FIELD=VALUE")));
             };
-            set(&mut given, path, self::value(value)?)?;
+            given::put(&mut given, path, value, &schema)?;
         }
         Ok(given)
     }
@@ -264,64 +311,4 @@ fn text_of(file: &str) -> anyhow::Result<String> {
         return Ok(text);
     }
     fs::read_to_string(Path::new(file)).with_context(|| file.to_owned())
-}
-
-/// JSON where it is some, a list where there are commas, what a file holds, or a word.
-fn value(text: &str) -> anyhow::Result<Value> {
-    if let Some(file) = text.strip_prefix('@') {
-        return Ok(Value::String(text_of(file)?.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    Ok(match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(_) if text.contains(',') => {
-            let item = |item: &str| -> Value { serde_json::from_str(item).unwrap_or_else(|_| item.into()) };
-            text.split(',').map(|part| item(part.trim())).collect()
-        }
-        Err(_) => text.to_owned().into(),
-    })
-}
-
-fn set(given: &mut Map<String, Value>, path: &str, value: Value) -> anyhow::Result<()> {
-    match path.split_once('.') {
-        None => {
-            given.insert(path.to_owned(), value);
-            Ok(())
-        }
-        Some((first, rest)) => {
-            let inner = given.entry(first).or_insert_with(|| Map::new().into());
-            let whole = || wrong_usage(format!("{first} is given as a whole already"));
-            set(inner.as_object_mut().ok_or_else(whole)?, rest, value)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn fields_are_given_in_words() {
-        let mut given = Map::new();
-        for field in [
-            "ike.version=ikev1",
-            "ike.dh=14,19",
-            "mtu=1400",
-            "enabled=false",
-            "remote_subnets=10.2.0.0/16,fd00::/64",
-            "remark=\"1\"",
-            "labels.site=berlin",
-            "routes=null",
-        ] {
-            let (path, text) = field.split_once('=').unwrap();
-            set(&mut given, path, value(text).unwrap()).unwrap();
-        }
-        let wanted = json!({
-            "ike": {"version": "ikev1", "dh": [14, 19]}, "mtu": 1400, "enabled": false,
-            "remote_subnets": ["10.2.0.0/16", "fd00::/64"], "remark": "1", "labels": {"site": "berlin"}, "routes": null,
-        });
-        assert_eq!(Value::Object(given.clone()), wanted);
-        assert!(set(&mut given, "mtu.x", Value::Null).is_err());
-        assert!(value("@/nonexistent").is_err());
-    }
 }

@@ -29,13 +29,23 @@ pub(super) fn rows(
 
 /// One.
 pub(super) fn one(found: &Value, kind: Kind, output: Output) -> anyhow::Result<Vec<u8>> {
-    let text = match output {
-        Output::Table => shown(std::slice::from_ref(found), kind),
-        Output::Json => serde_json::to_string_pretty(found)?,
-        Output::Yaml => block(found, 0),
-        Output::Csv | Output::Xlsx => return list(std::slice::from_ref(found), kind, output),
-    };
-    Ok(ended(&text))
+    let rows = std::slice::from_ref(found);
+    whole(found, rows, &format!("{kind}s"), output, || shown(rows, kind))
+}
+
+/// Something that is one, as the `found` of [`rows`] where rows are what is wanted of it.
+pub(super) fn whole(
+    one: &Value,
+    found: &[Value],
+    title: &str,
+    output: Output,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<Vec<u8>> {
+    match output {
+        Output::Json => Ok(ended(&serde_json::to_string_pretty(one)?)),
+        Output::Yaml => Ok(ended(&block(one, 0))),
+        Output::Table | Output::Csv | Output::Xlsx => rows(found, title, output, table),
+    }
 }
 
 /// A text with one line break at its end.
@@ -205,6 +215,23 @@ mod tests {
         let two = [json!({"a": 1, "b": {"c": 2}}), json!({"a": 3})];
         let listed = super::tests::text(list(&two, Kind::Tunnel, Output::Yaml));
         assert_eq!(listed, "- a: 1\n  b:\n    c: 2\n- a: 3\n");
+    }
+
+    #[test]
+    fn what_is_one_is_whole_but_for_spreadsheets() {
+        let status = json!({"gateway": {"name": "a"}, "tunnels": [{"name": "x"}, {"name": "y"}]});
+        let shown = |output| {
+            let rows = status["tunnels"].as_array().unwrap();
+            text(whole(&status, rows, "tunnels", output, || "a table".to_owned()))
+        };
+        assert_eq!(shown(Output::Table), "a table\n");
+        assert_eq!(serde_json::from_str::<Value>(&shown(Output::Json)).unwrap(), status);
+        assert!(
+            shown(Output::Yaml).starts_with("gateway:\n  name: \"a\"\ntunnels:\n"),
+            "{}",
+            shown(Output::Yaml)
+        );
+        assert_eq!(shown(Output::Csv), "name\r\nx\r\ny\n");
     }
 
     #[test]

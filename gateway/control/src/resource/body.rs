@@ -4,7 +4,7 @@
 //! A body is what a resource is made of, or replaced by. A patch has the same fields, none of them needed, and takes null
 //! for the default of each that has one (RFC 7396).
 
-use super::Meta;
+use super::{Kind, Meta};
 use crate::{
     alarm::{Comparison, FIGURES, Severity},
     config::{GroupMode, MAX_ANNOUNCED, MAX_MEMBERS, MAX_RULES, SUMMARY, Xdp},
@@ -56,6 +56,20 @@ bodies! {
     TunnelBody, TunnelPatch: tunnel;
     GroupBody, GroupPatch: connection_group;
     AlarmBody, AlarmPatch: alarm_template;
+}
+
+impl Kind {
+    /// What is given of one, as a schema: that of its body in the OpenAPI document.
+    pub fn body(self) -> Value {
+        let schema = match self {
+            Kind::Gateway => gateway(),
+            Kind::Peer => peer(),
+            Kind::Tunnel => tunnel(),
+            Kind::Group => connection_group(),
+            Kind::Alarm => alarm_template(),
+        };
+        serde_json::to_value(schema).expect("a schema has no keys but texts")
+    }
 }
 
 fn gateway() -> Object {
