@@ -10,13 +10,13 @@ use adit_maps::{LAYOUT_VERSION, MAGIC, Stamp};
 use adit_tests::adit::{Adit, configuration};
 use adit_tests::capture::{Capture, Kind};
 use adit_tests::interop::case::{Case, End, Role, Shows, TUNNEL, Version};
-use adit_tests::namespace::{Process, wait_for};
+use adit_tests::namespace::{Namespace, Process, wait_for};
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
 use adit_tests::site::Site;
 use adit_tests::stream::Stream;
 use adit_tests::strongswan::{Place, StrongSwan};
-use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, TO_A, Topology};
+use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, SIDE_A6, SIDE_B6, TO_A, Topology, router_of};
 use adit_tests::traffic::ping_until_answered;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -46,6 +46,8 @@ fn main() -> std::process::ExitCode {
             data_plane_goes_on(libc::SIGTERM)
         }),
         Scenario::new("maps_of_another_layout_are_refused_in_words", other_layout),
+        Scenario::new("unloading_leaves_no_route_and_no_rule", || leaves_nothing("auto")),
+        Scenario::new("unloading_leaves_no_route_and_no_rule_without_xdp", || leaves_nothing("none")),
         Scenario::new("a_backup_brings_the_tunnel_back_on_a_machine_that_has_nothing_else", restored),
     ])
 }
@@ -300,6 +302,87 @@ fn unloaded(topology: &Topology, gateway: &Adit, more: &[&str]) -> Result<(bool,
     let output = command.arg("unload").arg("--bpf-dir").arg(gateway.bpf_dir()).args(more).output()?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     Ok((output.status.success(), said))
+}
+
+/// A gateway with both families and a second tunnel by routes, and what BIRD would have learned: unloaded once nothing runs, and
+/// not before.
+fn leaves_nothing(xdp: &str) -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    topology.add_ipv6()?;
+    let gateway = &topology.gateway_a;
+    let via = router_of(topology.address_a).to_string();
+    gateway.ip(&["route", "add", "10.99.0.0/16", "via", &via, "table", "173", "proto", "bird"])?;
+    // Another's.
+    gateway.ip(&["route", "add", "10.98.0.0/16", "via", &via, "table", "173", "proto", "static"])?;
+    gateway.ip(&["rule", "add", "from", "10.98.0.0/16", "priority", "173", "blackhole"])?;
+    let site = Site::a(&topology);
+    let mut control = Adit::start_control(gateway, &site.tunnel(), |directory| {
+        let both = |v4: &str, v6: &str| format!("[\"{v4}\", \"{v6}\"]");
+        let text = configuration(&site, directory)
+            .replace("\n[api]", &format!("xdp = \"{xdp}\"\n\n[api]"))
+            .replace(&format!("[\"{}\"]", site.local_subnet), &both(&site.local_subnet, SIDE_A6.subnet))
+            .replace(&format!("[\"{}\"]", site.remote_subnet), &both(&site.remote_subnet, SIDE_B6.subnet));
+        let routes = both("10.77.0.0/16", "2001:db8:77::/48");
+        let second = "name = \"second\"\npeer = \"b\"\nrouting_mode = \"route\"\nenabled = false";
+        format!("{text}\n[[tunnel]]\n{second}\npsk = \"{}\"\nroutes = {routes}\n", site.psk)
+    })?;
+    let mut data_plane = control.data_plane(&[])?;
+    let wanted: [&[&str]; 3] = [
+        &["10.2.0.0/24 dev adit0", "unreachable 10.77.0.0/16"],
+        &["2001:db8:2::/64 dev adit0", "unreachable 2001:db8:77::/48"],
+        &["from 2001:db8:2::/64 to 2001:db8:1::/64 iif wan"],
+    ];
+    let wanted = if xdp == "none" { wanted.concat() } else { wanted[..2].concat() };
+    let mut there = String::new();
+    wait_for("the routes and rules", PATIENCE, || {
+        there = ours(gateway)?;
+        Ok(wanted.iter().all(|line| there.contains(line)))
+    })
+    .with_context(|| format!("{there}{}", control.log_tail(10)))?;
+    ensure!(there.contains("10.99.0.0/16"), "{there}");
+    for stops in [false, true] {
+        if stops {
+            data_plane.signal(libc::SIGTERM)?;
+            data_plane.wait(PATIENCE)?;
+        }
+        let (done, said) = unloaded(&topology, &control, &[])?;
+        ensure!(!done && said.contains("control runs"), "it is unloaded under a control that runs: {said}");
+        ensure!(ours(gateway)? == there, "an unloading that was refused removes:\n{there}");
+    }
+    control.process().stop()?;
+    ensure!(ours(gateway)? == there, "what control leaves:\n{}", ours(gateway)?);
+    for _ in 0..2 {
+        let (done, said) = unloaded(&topology, &control, &[])?;
+        ensure!(done, "{said}");
+        let left = ours(gateway)?;
+        ensure!(left.is_empty(), "left:\n{left}");
+    }
+    for (what, others) in [("route", "10.98.0.0/16 via"), ("rule", "from 10.98.0.0/16 blackhole")] {
+        let shown = gateway.ip(match what {
+            "route" => &["route", "show", "table", "all"],
+            _ => &["rule"],
+        })?;
+        ensure!(shown.contains(others), "another's {what} is gone:\n{shown}");
+    }
+    drop(control);
+    topology.end()
+}
+
+/// Adit's routes and rules of every table, and those that BIRD has learned for it, a line each.
+fn ours(gateway: &Namespace) -> Result<String> {
+    let mut lines = String::new();
+    for family in ["-4", "-6"] {
+        for words in [&["route", "show", "table", "all"][..], &["rule"]] {
+            let all = gateway.ip(&[&[family], words].concat())?;
+            let is_ours = |line: &&str| line.contains("proto 173") || line.contains("proto bird");
+            // So it says while nobody has the device open.
+            let plain = |line: &str| line.replace(" linkdown", "");
+            all.lines()
+                .filter(is_ours)
+                .for_each(|line| lines.push_str(&format!("{}\n", plain(line).trim_end())));
+        }
+    }
+    Ok(lines)
 }
 
 /// Both backups of docs/appliance.md: the exported document with the keys, and the database with a document without them.

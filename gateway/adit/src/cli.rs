@@ -147,7 +147,8 @@ pub(crate) enum Command {
         #[arg(short, long, default_value = CONFIG, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Take the XDP program, its maps and the TUN device away. From then on nothing is protected and nothing dropped.
+    /// Take the XDP program, its maps, the TUN device and every route and rule of Adit's away, while neither control nor the data
+    /// plane runs. From then on nothing is protected and nothing dropped.
     Unload {
         /// Where the maps are pinned.
         #[arg(long, default_value = BPF_DIR, value_name = "DIR")]

@@ -10,7 +10,7 @@
 //! | `adit tunnel config`, `adit tunnel import` | write the configuration of the other side, read one of others |
 //! | `adit check` | says what is wrong with a configuration file |
 //! | `adit completion`, `adit man` | the completion of a shell, the manual |
-//! | `adit unload` | takes the XDP program, its maps and the TUN device away |
+//! | `adit unload` | takes the XDP program, its maps, the TUN device, routes and rules away |
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong configuration, 3 no gateway answers, 4 it does not let us, 5 there is
 //! no such thing.
@@ -33,16 +33,22 @@ mod watch;
 
 use adit_api::{Client, ClientError};
 use adit_control::{
-    Action, Config, ConfigError, Rekey, peer_config::Request, resource::Kind, status::Status,
+    Action, Config, ConfigError, Rekey, kept, peer_config::Request, resource::Kind, routes, status::Status,
 };
 use adit_maps::user::{self as maps, Directory};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
 use cli::{AlarmCommand, Arguments, Command, GatewayCommand, TunnelCommand};
 use logging::Logging;
 use screen::Screen;
 use serde_json::Value;
-use std::{fmt, io::Write, path::Path, process::ExitCode, time::SystemTime};
+use std::{
+    fmt,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 const FAILED: u8 = 1;
 /// Exit code of a wrong configuration, the same that wrong usage has.
@@ -145,12 +151,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             Err(maps::Error::Absent(_)) => print(&format!("no maps are in {}", bpf_dir.display())),
             Err(e) => Err(e.into()),
         },
-        Command::Unload { bpf_dir, state_dir, check: false } => {
-            adit_dataplane::unload(&bpf_dir, adit_dataplane::DEFAULT_TUN)?;
-            let state_dir = cli::state_dir(state_dir.as_ref(), &bpf_dir);
-            adit_control::kept::clear(&state_dir).with_context(|| state_dir.display().to_string())?;
-            print(&format!("nothing of Adit is left in {} or on an interface", bpf_dir.display()))
-        }
+        Command::Unload { bpf_dir, state_dir, check: false } => unload(&bpf_dir, state_dir.as_ref()),
         Command::Status { access, shown, json } => {
             let shown = if json { shown.as_json() } else { shown };
             let table = |status: &Status| match Screen::of_stdout().filter(|_| shown.goes_to_stdout()) {
@@ -254,6 +255,22 @@ fn tunnel(command: TunnelCommand) -> anyhow::Result<()> {
 /// What something lists.
 fn listed(value: &Value, field: &str) -> Vec<Value> {
     value[field].as_array().cloned().unwrap_or_default()
+}
+
+/// Takes everything of a gateway away that stays when its processes end. Neither of them may run.
+fn unload(bpf_dir: &Path, state_dir: Option<&PathBuf>) -> anyhow::Result<()> {
+    let state_dir = cli::state_dir(state_dir, bpf_dir);
+    let of_state = || state_dir.display().to_string();
+    if kept::is_in_use(&state_dir).with_context(of_state)? {
+        bail!("control runs, and keeps SAs in {}: stop it first", state_dir.display());
+    }
+    adit_dataplane::unload(bpf_dir, adit_dataplane::DEFAULT_TUN)?;
+    // Last of all: until then they keep what is protected from leaving in clear.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let removed = runtime.block_on(routes::remove()).map_err(anyhow::Error::msg);
+    kept::clear(&state_dir).with_context(of_state)?;
+    removed?;
+    print(&format!("nothing of Adit is left in {}, on an interface or among the routes", bpf_dir.display()))
 }
 
 /// Writes a page of the manual for each command, and says how many.

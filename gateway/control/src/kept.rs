@@ -12,7 +12,7 @@ use crate::{
 };
 use adit_ike::codec::{Damaged, Field, Reader, Writer};
 use rustix::{
-    fs::{FsWord, statfs},
+    fs::{FlockOperation, FsWord, flock, statfs},
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::geteuid,
     time::{ClockId, clock_gettime},
@@ -20,7 +20,7 @@ use rustix::{
 use std::{
     collections::HashMap,
     ffi::{CString, OsString},
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     hash::{DefaultHasher, Hasher},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -133,6 +133,8 @@ pub struct Keeper {
     written: HashMap<u32, u64>,
     /// Whether a write has failed, and was said.
     failed: bool,
+    /// Open as long as somebody keeps there, for [`is_in_use`].
+    _held: File,
 }
 
 impl Keeper {
@@ -151,6 +153,8 @@ impl Keeper {
             mount_memory(path).map_err(|source| KeepError::Disk { path: path.to_owned(), source })?;
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(directory)?;
+        let held = File::open(path).map_err(directory)?;
+        flock(&held, FlockOperation::LockShared).map_err(|e| directory(e.into()))?;
         let now = clock_gettime(ClockId::Monotonic);
         let since = Duration::new(
             u64::try_from(now.tv_sec).unwrap_or_default(),
@@ -158,7 +162,7 @@ impl Keeper {
         );
         let origin = Instant::now().checked_sub(since);
         let origin = origin.expect("an Instant is CLOCK_MONOTONIC, which counts from zero");
-        Ok(Keeper { path: path.to_owned(), origin, written: HashMap::new(), failed: false })
+        Ok(Keeper { path: path.to_owned(), origin, written: HashMap::new(), failed: false, _held: held })
     }
 
     /// What times are counted from.
@@ -265,6 +269,22 @@ impl Keeper {
 /// Where SAs are kept unless somebody says otherwise: beside the directory of the maps.
 pub fn beside(bpf_dir: &Path) -> PathBuf {
     bpf_dir.with_file_name("sas")
+}
+
+/// Whether a [`Keeper`] has the directory open, of whatever process: then a `control` runs.
+///
+/// # Errors
+/// The directory is there, and cannot be opened.
+pub fn is_in_use(path: &Path) -> io::Result<bool> {
+    let directory = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Removes the directory and what is in it, as when the maps that it belongs to are gone.
@@ -377,6 +397,19 @@ mod tests {
         clear(&path).unwrap();
         assert!(!path.exists());
         clear(&path).unwrap();
+    }
+
+    #[test]
+    fn it_is_in_use_as_long_as_somebody_keeps_there() {
+        let Some(path) = directory("in-use") else { return };
+        assert!(!is_in_use(&path).unwrap());
+        let (one, other) = (Keeper::open(&path).unwrap(), Keeper::open(&path).unwrap());
+        drop(one);
+        assert!(is_in_use(&path).unwrap());
+        drop(other);
+        assert!(!is_in_use(&path).unwrap());
+        clear(&path).unwrap();
+        assert!(!is_in_use(&path).unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! `rules` stand beside them.
 
 use crate::{
+    bird,
     config::{Gateway, Subnet, Tunnel},
     links,
     rules::{self, Blocked},
@@ -27,7 +28,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 /// rtm_protocol of our routes, as in `ip route show proto 173`.
 pub const PROTOCOL: u8 = 173;
@@ -49,6 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long until the next try after a failure.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Of how many routes and rules that stay it is said which they are.
+const LISTED: usize = 8;
 
 /// What is to be routed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -215,10 +223,90 @@ pub async fn keep(mut wanted: watch::Receiver<Wanted>, interfaces: Interfaces) -
                     // A burst of changes is looked at once, also when it does not end.
                     let _ = timeout(SETTLE, settled).await;
                 }
-                () = tokio::time::sleep(wait.min(Duration::from_secs(3600))) => {}
+                () = sleep(wait.min(Duration::from_secs(3600))) => {}
             }
         }
         drop(connection);
+    }
+}
+
+/// Removes every route and every rule of ours from every table, those among them that BIRD has learned for us: nothing
+/// keeps traffic to the remote subnets from leaving in clear any more. That there are none is no error.
+///
+/// # Errors
+/// What could not be removed, or is there again because a `control` keeps it, in words.
+pub async fn remove() -> Result<(), String> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|e| format!("cannot ask the kernel for its routes: {e}"))?;
+    let _connection = Ended(tokio::spawn(connection));
+    match timeout(PATIENCE, remove_all(&handle)).await {
+        Ok(removed) => removed,
+        Err(_) => Err("the kernel does not answer, and routes may be left".to_owned()),
+    }
+}
+
+async fn remove_all(handle: &Handle) -> Result<(), String> {
+    let failed = |what: &'static str| move |e: rtnetlink::Error| format!("cannot list {what}: {e}");
+    let (routes, rules) =
+        (all(handle).await.map_err(failed("routes"))?, rules::all(handle).await.map_err(failed("rules"))?);
+    if routes.is_empty() && rules.is_empty() {
+        return Ok(());
+    }
+    // By what they are, why they stay. What another actor removed in the meantime is as good as removed, and not found below.
+    let mut refused = BTreeMap::new();
+    for some in routes.chunks(AT_ONCE) {
+        let asked = some.iter().map(|route| handle.route().del(route.clone()).execute());
+        for (route, answer) in some.iter().zip(join_all(asked).await) {
+            refused.extend(answer.err().map(|e| (words(route), e.to_string())));
+        }
+    }
+    for some in rules.chunks(AT_ONCE) {
+        let asked = some.iter().map(|rule| handle.rule().del(rule.clone()).execute());
+        for (rule, answer) in some.iter().zip(join_all(asked).await) {
+            refused.extend(answer.err().map(|e| (rules::words(rule), e.to_string())));
+        }
+    }
+    // By then whoever keeps them has put them back.
+    sleep(3 * SETTLE).await;
+    let mut left: Vec<String> = all(handle).await.map_err(failed("routes"))?.iter().map(words).collect();
+    left.extend(rules::all(handle).await.map_err(failed("rules"))?.iter().map(rules::words));
+    let Some(first) = left.first() else { return Ok(()) };
+    let why = refused.get(first).map_or("it is put back: stop the control that runs", String::as_str);
+    let more = match left.len() - 1 {
+        0 => String::new(),
+        more => format!("; so do {more} more: {}", left[1..left.len().min(LISTED)].join(", ")),
+    };
+    Err(format!("{first} stays: {why}{more}"))
+}
+
+/// Routes of ours in every table, and BIRD's in the table that it has for us.
+async fn all(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+    let mut found = Vec::new();
+    for family in
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+    {
+        let mut routes = handle.route().get(family).execute();
+        while let Some(route) = routes.try_next().await? {
+            let is_learned =
+                route.header.table == bird::TABLE && route.header.protocol == RouteProtocol::Bird;
+            if route.header.protocol == RouteProtocol::Other(PROTOCOL) || is_learned {
+                found.push(route);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A route in words: to where, and how.
+fn words(route: &RouteMessage) -> String {
+    let table = match route.header.table {
+        bird::TABLE => format!(" of table {}", bird::TABLE),
+        _ => String::new(),
+    };
+    match read(route.clone()) {
+        Some(Found { subnet, way: Way::Nowhere, .. }) => format!("route {subnet} nowhere{table}"),
+        Some(Found { subnet, .. }) => format!("route {subnet}{table}"),
+        None => format!("route{table}"),
     }
 }
 

@@ -88,6 +88,40 @@ pub(crate) async fn reconcile(handle: &Handle, wanted: &BTreeSet<Blocked>) -> Re
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
+/// All rules that carry our protocol number, whatever they say.
+pub(crate) async fn all(handle: &Handle) -> Result<Vec<RuleMessage>, rtnetlink::Error> {
+    let mut found = Vec::new();
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let mut rules = handle.rule().get(version).execute();
+        loop {
+            match rules.try_next().await {
+                Ok(Some(message)) if is_ours(&message) => found.push(message),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // A kernel without this version, or without rules: there is none of ours.
+                Err(rtnetlink::Error::NetlinkError(e)) if UNKNOWN.contains(&-e.raw_code()) => break,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What a kernel answers that knows nothing of what it is asked for.
+const UNKNOWN: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+
+fn is_ours(message: &RuleMessage) -> bool {
+    message.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+}
+
+/// A rule in words: from where, to where.
+pub(crate) fn words(message: &RuleMessage) -> String {
+    match read(message) {
+        Some(Blocked { interface, from, to }) => format!("rule for {interface} from {from} to {to}"),
+        None => "rule".to_owned(),
+    }
+}
+
 async fn ours(handle: &Handle, version: IpVersion) -> Result<Vec<(Blocked, RuleMessage)>, rtnetlink::Error> {
     let mut rules = handle.rule().get(version).execute();
     let mut found = Vec::new();
@@ -103,19 +137,19 @@ fn read(message: &RuleMessage) -> Option<Blocked> {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let (mut from, mut to, mut interface, mut is_ours) = (any, any, None, false);
+    let (mut from, mut to, mut interface) = (any, any, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Source(address) => from = *address,
             RuleAttribute::Destination(address) => to = *address,
             RuleAttribute::Iifname(name) => interface = Some(name.clone()),
-            RuleAttribute::Protocol(protocol) => is_ours = *protocol == RouteProtocol::Other(PROTOCOL),
             _ => {}
         }
     }
     let subnet = |address: IpAddr, length: u8| format!("{address}/{length}").parse().ok();
     Some(Blocked {
-        interface: interface.filter(|_| is_ours && message.header.action == RuleAction::Blackhole)?,
+        interface: interface
+            .filter(|_| is_ours(message) && message.header.action == RuleAction::Blackhole)?,
         from: subnet(from, message.header.src_len)?,
         to: subnet(to, message.header.dst_len)?,
     })
