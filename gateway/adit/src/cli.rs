@@ -39,14 +39,15 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole gateway: data plane and control. SIGHUP reloads the configuration, SIGTERM and SIGINT close every
-    /// tunnel and stop.
+    /// Run the whole gateway: data plane and control. SIGHUP has the file of --config, if there is one, applied again; SIGTERM
+    /// and SIGINT close every tunnel and stop.
     Run(Gateway),
     /// Run control alone: IKE, policies, routes, API. It waits for the data plane, whenever that comes. SIGTERM and SIGINT
     /// leave every SA to the next control, which goes on with them; `adit tunnel down` closes a tunnel.
     Control(Gateway),
     /// Run the data plane alone: it goes on with every SA in the maps. Its interfaces are those of the file of `--config`, as it
-    /// begins; without one those that control has put into the database in `--data-dir`, which it follows within a second.
+    /// begins; without one, or where that names no resource, those that control has put into the database in `--data-dir`, which
+    /// it follows within a second.
     Dataplane(Gateway),
     /// Show what is up, what is not, and why.
     Status {
@@ -63,7 +64,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         access: Access,
     },
-    /// Have a running gateway read its configuration again. Tunnels that are the same go on untouched.
+    /// Have a running gateway apply the file of its --config again: what that does not name is deleted, if it names any
+    /// resource. Without one there is nothing to read. Tunnels that are the same go on untouched.
     Reload {
         #[command(flatten)]
         access: Access,
@@ -398,7 +400,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
     /// A configuration file, applied at the start and at every reload: what it does not name is deleted, and `[api]` is taken
-    /// from it. Without one the database of `--data-dir` is as it was left.
+    /// from it. Without one, and with one that names no resource, the database of `--data-dir` is as it was left.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where the maps are pinned: a directory in a bpffs, or one to mount a bpffs at.

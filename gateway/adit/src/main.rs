@@ -169,6 +169,9 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Reload { access } => {
             let done = ask(access, Client::reload)?;
             done.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            if let Some(note) = &done.note {
+                print(note)?;
+            }
             let list = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(", ") };
             print(&format!(
                 "added: {}\nchanged: {}\nremoved: {}\nunchanged: {}",
@@ -286,6 +289,10 @@ fn check(file: &Path) -> anyhow::Result<()> {
     for line in config.warnings_for(file).lines() {
         eprintln!("warning: {line}");
     }
+    if !config.names_resources() {
+        let words = "names no resource: its [api] counts, and what is stored stays as it is";
+        return print(&format!("{}: {words}", file.display()));
+    }
     let count = config.tunnels.len();
     let tunnels = if count == 1 { "tunnel" } else { "tunnels" };
     print(&format!("{}: gateway {:?}, {count} {tunnels}", file.display(), config.gateway.name))
@@ -324,6 +331,8 @@ mod tests {
         assert_eq!(of(&["tunnel", "edit", "x"]), 2);
         assert_eq!(of(&["status", "--url", "ftp://x", "--token-file", "/dev/null"]), 2);
         assert_eq!(of(&["tunnel", "capture", "x", "-w", "/dev/null", "--socket", "/nonexistent"]), 3);
+        let check = Arguments::parse_from(["adit", "check", "--config", "/dev/null"]).command;
+        execute(check).expect("a file that names no resource is all right");
         let good = concat!(env!("CARGO_MANIFEST_DIR"), "/../control/src/config/tests/good.toml");
         assert_eq!(of(&["tunnel", "config", "none", "--for", "adit", "--config", good]), 5);
         for (status, wanted) in

@@ -172,7 +172,8 @@ pub(crate) fn act(kind: Kind, verb: Verb) -> anyhow::Result<()> {
             told(&made, kind, "changed", fields.output)
         }
         Verb::Delete(several) => {
-            ask(several.access, async |client| client.delete(kind, &several.names).await)?;
+            let deleted = ask(several.access, async |client| client.delete(kind, &several.names).await)?;
+            warn(&serde_json::to_value(&deleted)?);
             several.names.iter().try_for_each(|name| print(&format!("{kind} {name:?} deleted")))
         }
     }
@@ -250,11 +251,19 @@ pub(crate) fn give(octets: &[u8], file: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-fn told(made: &Value, kind: Kind, done: &str, output: Option<Whole>) -> anyhow::Result<()> {
-    for warning in made["warnings"].as_array().into_iter().flatten() {
+/// Says what an answer warns of.
+fn warn(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
         let part = |field: &str| warning[field].as_str().unwrap_or_default().to_owned();
-        eprintln!("warning: {}: {} {}", part("field"), part("value"), part("why"));
+        let field = Some(part("field")).filter(|field| !field.is_empty()).map(|field| format!("{field}:"));
+        let words = [field.unwrap_or_default(), part("value"), part("why")];
+        let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        eprintln!("warning: {}", words.join(" "));
     }
+}
+
+fn told(made: &Value, kind: Kind, done: &str, output: Option<Whole>) -> anyhow::Result<()> {
+    warn(made);
     let output = match output {
         Some(Whole::Json) => Output::Json,
         Some(Whole::Yaml) => Output::Yaml,

@@ -6,7 +6,7 @@ use adit_control::{
     Config, Control, ControlError, Options, alarm,
     config::{Api, Gateway, Xdp},
     memory, own_document,
-    store::{Store, StoreError, gateway_of},
+    store::{Adopted, Store, StoreError, gateway_of, nobody},
 };
 use adit_dataplane::{Backend, Dataplane, PortConfig, XdpMode};
 use adit_maps::port::role;
@@ -34,19 +34,19 @@ pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool)
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let (config, store) = match control {
-            true => stored(arguments).await.map(|(config, store)| (config, Some(store)))?,
-            false => (looked_up(arguments)?, None),
+        let (config, stored, follows) = match control {
+            true => stored(arguments).await.map(|(config, stored)| (config, Some(stored), false))?,
+            false => looked_up(arguments).map(|(config, follows)| (config, None, follows))?,
         };
-        let mut workers = data_plane.then(|| Workers::new(arguments, config.api.clone()));
+        let mut workers = data_plane.then(|| Workers::new(arguments, config.api.clone(), follows));
         if let Some(workers) = &mut workers {
             workers.follow(&config.gateway)?;
         }
         if !config.gateway.is_there() {
             tracing::info!("there is no gateway in {} yet", arguments.data_dir.display());
         }
-        let result = match store {
-            Some(store) => run_control(config, store, arguments, workers.as_mut(), &mut signals).await,
+        let result = match stored {
+            Some(stored) => run_control(config, stored, arguments, workers.as_mut(), &mut signals).await,
             None => watch(workers.as_mut(), None, &mut signals).await,
         };
         let stopped = workers.map_or(Ok(()), |mut workers| workers.stop());
@@ -55,50 +55,54 @@ pub(crate) fn gateway(arguments: &cli::Gateway, control: bool, data_plane: bool)
     })
 }
 
+/// The store, and what the file has made of it, if there is one.
+struct Stored {
+    store: Store,
+    adopted: Option<Adopted>,
+}
+
 /// What the store says, after it has been made what the file says, if there is one.
-async fn stored(arguments: &cli::Gateway) -> anyhow::Result<(Config, Store)> {
+async fn stored(arguments: &cli::Gateway) -> anyhow::Result<(Config, Stored)> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let store = Store::open(&arguments.data_dir, credentials.as_deref())?;
-    let mut api = Api::default();
+    let mut adopted = None;
     if let Some(file) = &arguments.config {
-        let (plan, own) = store.adopt(own_document(file).await?).await.map_err(|e| match e {
+        let done = store.adopt(own_document(file).await?, nobody()).await.map_err(|e| match e {
             StoreError::Document(e) => anyhow::Error::from(e),
             e => e.into(),
         })?;
-        plan.warnings.iter().for_each(|line| tracing::warn!("{line}"));
-        api = own.unwrap_or(api);
+        done.plan.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        adopted = Some(done);
     }
-    let config = store.config(api.clone()).await?.unwrap_or_else(|| nothing_yet(api));
-    Ok((config, store))
+    let api = adopted.as_ref().map_or_else(Api::default, |adopted| adopted.own.api.clone());
+    let config = store.config(api.clone()).await?.unwrap_or_else(|| Config::of_no_resource(api));
+    Ok((config, Stored { store, adopted }))
 }
 
-/// What a data plane alone has to know.
-fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<Config> {
+/// What a data plane alone has to know, and whether it is the database, which may change, that says what the gateway is.
+fn looked_up(arguments: &cli::Gateway) -> anyhow::Result<(Config, bool)> {
+    let mut api = Api::default();
     if let Some(file) = &arguments.config {
-        let Config { gateway, api, .. } = Config::check(file)?;
-        // With 10,000 tunnels that is 100 MiB, of which nothing is needed again.
-        memory::give_back();
-        return Ok(Config { gateway, ..nothing_yet(api) });
+        let config = Config::check(file)?;
+        if config.names_resources() {
+            let Config { gateway, api, .. } = config;
+            // With 10,000 tunnels that is 100 MiB, of which nothing is needed again.
+            memory::give_back();
+            return Ok((Config { gateway, ..Config::of_no_resource(api) }, false));
+        }
+        tracing::info!("{} is read: {}", file.display(), Adopted::NO_RESOURCE);
+        api = config.api;
     }
     let gateway = gateway_of(&arguments.data_dir)?.unwrap_or_else(Gateway::none);
-    Ok(Config { gateway, ..nothing_yet(Api::default()) })
-}
-
-fn nothing_yet(api: Api) -> Config {
-    Config {
-        gateway: Gateway::none(),
-        api,
-        tunnels: Vec::new(),
-        groups: Vec::new(),
-        alarms: Vec::new(),
-        warnings: Vec::new(),
-    }
+    Ok((Config { gateway, ..Config::of_no_resource(api) }, true))
 }
 
 /// The data plane of this process, as long as there is a gateway to have one.
 struct Workers<'a> {
     arguments: &'a cli::Gateway,
     api: Api,
+    /// Whether it looks by itself what the gateway is, in the database.
+    follows: bool,
     /// For what it was started last, whether that went well or not.
     of: Gateway,
     running: Option<Dataplane>,
@@ -107,8 +111,8 @@ struct Workers<'a> {
 }
 
 impl<'a> Workers<'a> {
-    fn new(arguments: &'a cli::Gateway, api: Api) -> Self {
-        Workers { arguments, api, of: Gateway::none(), running: None, again: None }
+    fn new(arguments: &'a cli::Gateway, api: Api, follows: bool) -> Self {
+        Workers { arguments, api, follows, of: Gateway::none(), running: None, again: None }
     }
 
     /// Has it run for what the gateway is now: with other interfaces, another one takes its place and goes on with every SA.
@@ -144,14 +148,14 @@ impl<'a> Workers<'a> {
     ///
     /// # Errors
     /// One of its workers has ended.
-    fn look(&mut self, alone: bool) -> anyhow::Result<()> {
+    fn look(&mut self) -> anyhow::Result<()> {
         let dead = |w: &Dataplane| w.report().workers.into_iter().find(|w| !w.running);
         if let Some(dead) = self.running.as_ref().and_then(dead) {
             anyhow::bail!("worker {} of the data plane has ended", dead.id);
         }
         let is_due = self.again.as_ref().is_some_and(|(at, _)| *at <= Instant::now());
         let mut gateway = self.of.clone();
-        if alone && self.arguments.config.is_none() {
+        if self.follows {
             // Control may be writing; then the next look finds it.
             gateway =
                 gateway_of(&self.arguments.data_dir).map_or(gateway, |g| g.unwrap_or_else(Gateway::none));
@@ -207,7 +211,7 @@ fn start_data_plane(gateway: &Gateway, api: &Api, arguments: &cli::Gateway) -> a
 
 async fn run_control(
     config: Config,
-    store: Store,
+    Stored { store, adopted }: Stored,
     arguments: &cli::Gateway,
     workers: Option<&mut Workers<'_>>,
     signals: &mut Signals,
@@ -215,7 +219,7 @@ async fn run_control(
     let alone = workers.is_none();
     let api = config.api.clone();
     let options = Options {
-        file: arguments.config.clone(),
+        adopted,
         store,
         config,
         bpf_dir: arguments.bpf_dir.clone(),
@@ -223,7 +227,11 @@ async fn run_control(
     };
     let listen = listen(&options.config, arguments);
     let rules = arguments.alarm_rules.clone().map(|file| alarm::keep(options.store.clone(), file));
-    let (control, mut task) = Control::start(options).await?;
+    let adopted = options.adopted.as_ref().map(|adopted| adopted.words(None));
+    let started = Control::start(options).await;
+    // One that runs has it in the gateway's log.
+    let (control, mut task) =
+        started.inspect_err(|_| adopted.iter().for_each(|words| tracing::info!("{words}")))?;
     let server = match Server::start(control.clone(), &listen).await {
         Ok(server) => server,
         Err(e) => {
@@ -323,7 +331,7 @@ async fn watch(
             _ = look.tick() => {
                 manager.alive();
                 if let Some(workers) = &mut workers {
-                    workers.look(control.is_none())?;
+                    workers.look()?;
                 }
             }
         }
@@ -352,5 +360,43 @@ impl Signals {
             _ = self.interrupt.recv() => true,
             _ = self.terminate.recv() => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_control::resource;
+    use clap::Parser;
+    use std::fs;
+
+    #[tokio::test]
+    async fn a_data_plane_takes_the_gateway_from_a_file_that_names_one_and_else_from_the_database() {
+        let dir = std::env::temp_dir().join(format!("adit-run-{}", std::process::id()));
+        let (data, file) = (dir.join("data"), dir.join("adit.toml"));
+        fs::create_dir_all(&dir).unwrap();
+        let (data_dir, config) = (data.display().to_string(), file.display().to_string());
+        let look = |with_file: bool| {
+            let mut words = vec!["adit", "dataplane", "--data-dir", &data_dir];
+            words.extend(["--config", &config].into_iter().filter(|_| with_file));
+            let cli::Command::Dataplane(arguments) = cli::Arguments::parse_from(words).command else {
+                panic!()
+            };
+            let (config, follows) = looked_up(&arguments).unwrap();
+            (config.gateway.name, config.api.capture_keys, follows)
+        };
+        let api = "[api]\ncapture_keys = true\n";
+        fs::write(&file, api).unwrap();
+        assert_eq!(look(true), (String::new(), true, true));
+        let store = Store::open(&data, None).unwrap();
+        let given = serde_json::json!({"name": "stored", "address": "192.0.2.1", "wan": "w", "lan": ["l"]});
+        let given = given.as_object().unwrap().clone();
+        store.create::<resource::Gateway>(given, nobody()).await.unwrap();
+        assert_eq!(look(true), ("stored".into(), true, true));
+        assert_eq!(look(false), ("stored".into(), false, true));
+        let named = "[gateway]\nname = \"named\"\naddress = \"192.0.2.1\"\nwan = \"w\"\nlan = [\"l\"]\n";
+        fs::write(&file, format!("{named}{api}")).unwrap();
+        assert_eq!(look(true), ("named".into(), true, false));
+        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -30,6 +30,6 @@ pub use data_plane::data_plane_socket;
 pub use metrics::{CONTENT_TYPE, render};
 pub use problem::{FieldError, PROBLEM_JSON, Problem};
 pub use routes::{
-    Application, Changed, Done, Doomed, DoomedOne, Exported, NewToken, Page, SecretToken, openapi,
+    Application, Changed, Deleted, Done, Doomed, DoomedOne, Exported, NewToken, Page, SecretToken, openapi,
 };
 pub use server::{Identity, Listen, ServeError, Server, TlsError};

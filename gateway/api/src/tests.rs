@@ -5,8 +5,8 @@ use crate::{CONTENT_TYPE, Client, ClientError, Identity, Listen, ServeError, Ser
 use adit_control::{
     Action, Config, Control, Options, Rekey, own_document,
     peer_config::{Request, Vendor},
-    status::{ResourceStatus, State},
-    store::Store,
+    status::{LogEntry, ResourceStatus, State},
+    store::{Store, nobody},
 };
 use std::{
     collections::BTreeSet,
@@ -50,6 +50,11 @@ struct Gateway {
 
 impl Gateway {
     async fn start(host: u8) -> Gateway {
+        Gateway::of(host, true).await
+    }
+
+    /// One whose store says what its file does, and which has that file or none.
+    async fn of(host: u8, has_file: bool) -> Gateway {
         let dir = std::env::temp_dir().join(format!("adit-api-{}-{host}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let file = dir.join("adit.toml");
@@ -58,8 +63,9 @@ impl Gateway {
         // Nothing can be kept there, and nothing has to be.
         let state_dir = "/dev/null/sas".into();
         let store = Store::open(&dir.join("data"), None).unwrap();
-        store.adopt(own_document(&file).await.unwrap()).await.unwrap();
-        let options = Options { file: Some(file), store, config, bpf_dir: dir.join("bpf"), state_dir };
+        let adopted = store.adopt(own_document(&file).await.unwrap(), nobody()).await.unwrap();
+        let adopted = Some(adopted).filter(|_| has_file);
+        let options = Options { adopted, store, config, bpf_dir: dir.join("bpf"), state_dir };
         let (control, _) = Control::start(options).await.unwrap();
         let server = Server::start(control.clone(), &listen(&dir, "adit.sock")).await.unwrap();
         Gateway { dir, control, server }
@@ -239,6 +245,34 @@ async fn a_reload_applies_what_differs_or_nothing() {
     let done = client.reload().await.unwrap();
     assert_eq!((done.added, done.changed, done.removed), (vec![], vec!["a-c".into()], vec!["a-b".into()]));
     assert_eq!(client.status().await.unwrap().gateway.refused_reload, None);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_says_where_no_file_says_what_there_is() {
+    let gateway = Gateway::of(44, false).await;
+    let client = gateway.client();
+    let done = client.reload().await.unwrap();
+    assert_eq!(done.note.as_deref(), Some("there is no file to read: what is stored is what runs"));
+    assert_eq!((done.unchanged, client.status().await.unwrap().gateway.refused_reload), (1, None));
+    assert!(client.metrics().await.unwrap().contains("adit_config_reload_refused 0\n"));
+    gateway.stop().await;
+
+    let gateway = Gateway::of(46, true).await;
+    let client = gateway.client();
+    let begun = client.gateway_log().await.unwrap();
+    let applied = |entry: &LogEntry| entry.text.contains("adit.toml is applied: gateway \"a\" created; ");
+    assert!(begun.iter().any(applied), "{begun:?}");
+    assert_eq!(client.reload().await.unwrap().note, None);
+    gateway.rewrite("[api]\nreveal_secrets = true\n");
+    let done = client.reload().await.unwrap();
+    let note = done.note.unwrap();
+    assert!(
+        note.ends_with("adit.toml is read: it names no resource, so what is stored stays as it is"),
+        "{note}"
+    );
+    assert_eq!((done.removed.len(), done.unchanged), (0, 1));
+    assert!(gateway.control.reveals_secrets().await.unwrap());
     gateway.stop().await;
 }
 

@@ -7,7 +7,8 @@ pub use events::Events;
 pub use https::{Remote, Trust};
 
 use crate::{
-    Application, Done, Doomed, DoomedOne, Exported, FieldError, NewToken, Page, Problem, SecretToken, Token,
+    Application, Deleted, Done, Doomed, DoomedOne, Exported, FieldError, NewToken, Page, Problem,
+    SecretToken, Token,
 };
 use adit_control::{
     Action, Rekey, Reloaded,
@@ -269,12 +270,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Refused`] when one is not there, or in use.
-    pub async fn delete(&self, kind: Kind, names: &[String]) -> Result<(), ClientError> {
+    pub async fn delete(&self, kind: Kind, names: &[String]) -> Result<Deleted, ClientError> {
         let one = |name: &String| DoomedOne { name: name.clone(), revision: None };
         let doomed = Doomed { kind, resources: names.iter().map(one).collect() };
         let body = serde_json::to_vec(&doomed).map_err(|e| ClientError::Place(e.to_string()))?;
         let (code, body) = self.ask(Method::POST, "/v1/delete", Some(body.into())).await?;
-        if code.is_success() { Ok(()) } else { Err(refused(&body)) }
+        match code {
+            StatusCode::NO_CONTENT => Ok(Deleted { warnings: Vec::new() }),
+            code if code.is_success() => read(&body),
+            _ => Err(refused(&body)),
+        }
     }
 
     /// Every token, without its secret.

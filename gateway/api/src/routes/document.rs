@@ -28,7 +28,7 @@ pub struct Application {
     /// Say what would be done, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Delete peers, tunnels, groups and alarm templates that are not in the document.
+    /// Delete peers, tunnels, groups and alarm templates that are not in the document, if that names any resource.
     #[serde(default)]
     pub prune: bool,
     /// Only if nothing has changed since the plan with this digest was made.

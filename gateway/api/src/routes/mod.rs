@@ -11,7 +11,7 @@ mod tunnels;
 pub use document::{Application, Exported};
 pub(crate) use gateway::scrape;
 pub use listing::Page;
-pub use resources::{Changed, Doomed, DoomedOne};
+pub use resources::{Changed, Deleted, Doomed, DoomedOne};
 pub use tokens::{NewToken, SecretToken};
 
 use crate::{auth::Noted, problem::Problem, server::Gateway};

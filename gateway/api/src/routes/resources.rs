@@ -41,8 +41,15 @@ pub struct Changed<R> {
     /// The resource.
     #[serde(flatten)]
     pub resource: R,
-    /// What works and should not be used.
+    /// What works and should not be used; of no field, that the process's own file undoes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Violation>,
+}
+
+/// What there is to say of resources that are deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Deleted {
+    /// What undoes it.
     pub warnings: Vec<Violation>,
 }
 
@@ -99,17 +106,22 @@ async fn update<R: Resource>(
 async fn delete<R: Resource>(
     gateway: &Gateway,
     names: Vec<(String, Option<u64>)>,
-) -> Result<(StatusCode, Extension<Noted>), Problem> {
+) -> Result<Response, Problem> {
     let some: Vec<String> =
         names.iter().take(NAMED).map(|(name, _)| format!("{} {name:?}", R::KIND)).collect();
     let others = names.len() - some.len();
-    gateway.control.delete::<R>(names).await?;
+    let warnings = gateway.control.delete::<R>(names).await?.warnings;
     let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-    Ok((StatusCode::NO_CONTENT, Extension(Noted(format!("{}{others} deleted", some.join(", "))))))
+    let noted = Extension(Noted(format!("{}{others} deleted", some.join(", "))));
+    Ok(match warnings.is_empty() {
+        true => (StatusCode::NO_CONTENT, noted).into_response(),
+        false => (noted, Json(Deleted { warnings })).into_response(),
+    })
 }
 
 /// Delete resources of one kind, all of them or none.
 #[utoipa::path(post, path = "/v1/delete", tag = "resources", request_body = Doomed, responses((status = 204),
+    (status = 200, body = Deleted, description = "They are deleted, and there is something to say of it."),
     (status = 404, body = Problem, content_type = "application/problem+json", description = "One of them is not there."),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "One of them is in use."),
     (status = 412, body = Problem, content_type = "application/problem+json",
@@ -117,7 +129,7 @@ async fn delete<R: Resource>(
 async fn delete_many(
     State(gateway): State<Gateway>,
     Body(doomed): Body<Doomed>,
-) -> Result<(StatusCode, Extension<Noted>), Problem> {
+) -> Result<Response, Problem> {
     if doomed.resources.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "resources: at least one"));
     }
@@ -221,6 +233,7 @@ macro_rules! kind {
                 params(("name" = String, Path, description = "Its id or its name."),
                     ("If-Match" = Option<String>, Header, description = "Its revision, as ETag had it.")),
                 responses((status = 204),
+                    (status = 200, body = Deleted, description = "It is deleted, and there is something to say of it."),
                     (status = 404, body = Problem, content_type = "application/problem+json", description = "There is none."),
                     (status = 409, body = Problem, content_type = "application/problem+json",
                         description = "Others need it: which, it says."),
@@ -230,7 +243,7 @@ macro_rules! kind {
                 State(gateway): State<Gateway>,
                 Named(name): Named,
                 headers: HeaderMap,
-            ) -> Result<(StatusCode, Extension<Noted>), Problem> {
+            ) -> Result<Response, Problem> {
                 let revision = wanted_revision(&headers)?;
                 super::delete::<$resource>(&gateway, vec![(name, revision)]).await
             }

@@ -92,7 +92,15 @@ async fn who_was_slower_changes_nothing() {
     let (code, _, _) =
         gateway.json("PUT", path, "If-Match: \"2\"\r\n", &json!({"name": "c", "address": "any"})).await;
     assert_eq!(code, 200);
-    let (code, _, _) = gateway.json("DELETE", path, "If-Match: *\r\n", &Value::Null).await;
+    // The gateway's file does not know of it, which is told.
+    let (code, _, deleted) = gateway.json("DELETE", path, "If-Match: *\r\n", &Value::Null).await;
+    let why = deleted["warnings"][0]["why"].as_str().unwrap();
+    assert!(code == 200 && why.contains("adit.toml says what there is"), "{code} {why}");
+    gateway.rewrite("[api]\n");
+    gateway.client().reload().await.unwrap();
+    let (_, _, made) = gateway.json("POST", "/v1/peers", "", &json!({"name": "c", "address": "any"})).await;
+    assert_eq!((made["name"].as_str(), &made["warnings"]), (Some("c"), &Value::Null));
+    let (code, _, _) = gateway.json("DELETE", path, "", &Value::Null).await;
     assert_eq!(code, 204);
     gateway.stop().await;
 }

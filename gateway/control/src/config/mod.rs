@@ -112,7 +112,8 @@
 //!
 //! The values after `#` are the defaults, unless said otherwise; IKEv1 has `aes256` in phase 1 and no `esn`. Fields and
 //! words of the product that this version does not have are refused by name. A `psk` may be left out of what is applied to
-//! the store ([`crate::store`]), which keeps the one that the tunnel has, or generates one.
+//! the store ([`crate::store`]), which keeps the one that the tunnel has, or generates one. A file that names no resource,
+//! one of `[api]` alone or an empty one, says nothing of resources: [`Config::names_resources`].
 
 mod alarm;
 mod bgp;
@@ -139,7 +140,7 @@ pub(crate) use one::{read_alarm, read_gateway, read_group, read_peer, read_tunne
 pub(crate) use sections::Keys;
 pub use subnet::Subnet;
 
-use crate::alarm::Alarm;
+use crate::{alarm::Alarm, resource::Kind};
 use adit_ike::{Dpd, EndpointConfig, Id, IkePolicy, IpsecPolicy, Mode, NatT, Ppk, Psk, Version};
 use diagnostic::lines;
 use reader::{Section, Source};
@@ -499,6 +500,24 @@ impl Tunnel {
 }
 
 impl Config {
+    /// Of no resource at all.
+    pub fn of_no_resource(api: Api) -> Config {
+        Config {
+            gateway: Gateway::none(),
+            api,
+            tunnels: Vec::new(),
+            groups: Vec::new(),
+            alarms: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether there is any resource in it. A file without one says nothing of what is stored: not that it is to go.
+    pub fn names_resources(&self) -> bool {
+        // Whatever else there is needs it.
+        self.gateway.is_there()
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -547,6 +566,7 @@ pub(crate) struct Objects {
 }
 
 /// Reads and checks a text together with those of `beside` that it does not name; the whole, and what the text itself has.
+/// Of a text that names no resource there is no whole: it has none, whatever is beside it.
 ///
 /// # Errors
 /// As [`Config::parse`].
@@ -585,14 +605,18 @@ pub(crate) fn read_document(
         let root = Section::new(&source, "", Some(document.as_table()), Some(0..0));
         let mut parts = sections::Parts::of(root);
         let section = |table, name| Section::new(&source, name, Some(table as &dyn TableLike), None);
-        if let Some(gateway) = &gateway {
-            parts.gateway = section(gateway, "gateway");
+        if Kind::ALL.iter().any(|kind| document.contains_key(kind.word())) {
+            if let Some(gateway) = &gateway {
+                parts.gateway = section(gateway, "gateway");
+            }
+            parts.peers.extend(peers.iter().map(|table| section(table, "peer")));
+            parts.tunnels.extend(tunnels.iter().map(|table| section(table, "tunnel")));
+            parts.groups.extend(groups.iter().map(|table| section(table, "group")));
+            parts.alarms.extend(alarms.iter().map(|table| section(table, "alarm")));
+            sections::read(parts, keys)
+        } else {
+            sections::api(parts.api).map(Config::of_no_resource)
         }
-        parts.peers.extend(peers.iter().map(|table| section(table, "peer")));
-        parts.tunnels.extend(tunnels.iter().map(|table| section(table, "tunnel")));
-        parts.groups.extend(groups.iter().map(|table| section(table, "group")));
-        parts.alarms.extend(alarms.iter().map(|table| section(table, "alarm")));
-        sections::read(parts, keys)
     };
     let (problems, warnings) = source.into_diagnostics();
     match read {

@@ -219,7 +219,7 @@ fn endpoint(s: Section<'_>) -> Option<EndpointConfig> {
     })
 }
 
-fn api(s: Section<'_>) -> Option<Api> {
+pub(super) fn api(s: Section<'_>) -> Option<Api> {
     let socket = match s.get("socket") {
         None => Some(PathBuf::from(SOCKET)),
         Some(f) => f.text().map(PathBuf::from).filter(|path| {
@@ -273,7 +273,10 @@ fn api(s: Section<'_>) -> Option<Api> {
     let reveal_secrets = s.get("reveal_secrets").map_or(Some(false), |f| {
         let allowed = f.boolean();
         if allowed == Some(true) {
-            f.warn("lets root read the key of every tunnel with `adit tunnel config --with-psk`");
+            f.warn(
+                "lets whoever has the socket, and whoever has a token of scope reveal-secrets, read the key of every tunnel \
+                 with `adit tunnel config --with-psk` and `adit export --with-psk`",
+            );
         }
         allowed
     });

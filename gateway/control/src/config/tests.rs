@@ -451,5 +451,28 @@ fn a_wrong_file_is_told_apart_from_a_missing_one() {
     );
     let said = error("[gateway]\nname = \"a");
     assert!(said.starts_with("adit.toml:2:") && said.contains("not TOML"), "{said}");
-    assert!(error("").contains("gateway.name: is required"));
+}
+
+#[test]
+fn a_file_that_names_no_resource_has_none_and_one_that_names_any_needs_a_gateway() {
+    for text in ["", "# nothing\n", "[api]\nlisten = \"127.0.0.1:8443\"\n"] {
+        let config = parse(text).unwrap();
+        assert!(!config.names_resources(), "{text}");
+        assert_eq!(config.api.listen.is_some(), text.contains("listen"));
+    }
+    let warned = parse("[api]\nreveal_secrets = true\n").unwrap().warnings;
+    assert!(warned.len() == 1 && warned[0].message.contains("reveal-secrets"), "{warned:?}");
+    for text in
+        ["[gateway]\n", "gateway = {}\n", "[[peer]]\nname = \"b\"\naddress = \"any\"\n", "[[alarm]]\n"]
+    {
+        assert!(error(text).contains("gateway.name: is required"), "{text}");
+    }
+    for (text, words) in [
+        ("[[tunel]]\n", "did you mean tunnel?"),
+        ("[api]\nlisten = 1\n", "api.listen: 1 must be text in quotes"),
+        ("[api]\nlisen = \"127.0.0.1:8443\"\n", "did you mean listen?"),
+    ] {
+        let said = error(text);
+        assert!(said.contains(words) && !said.contains("gateway.name"), "{said}");
+    }
 }

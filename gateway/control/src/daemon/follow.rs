@@ -67,8 +67,8 @@ impl Daemon {
             self.endpoint.set_config(Instant::now(), gateway.ike.clone());
             self.options.config.gateway = gateway;
         }
-        if let Some(api) = &change.api {
-            self.options.config.api = api.clone();
+        if let Some(own) = &change.own {
+            self.options.config.api = own.api.clone();
         }
         self.underway = Some(Underway {
             change,

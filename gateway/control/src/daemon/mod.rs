@@ -31,7 +31,7 @@ use crate::{
     nic,
     peer_config::{self, PeerConfigError, PeerFile},
     status::{Event, LogEntry, Status, TunnelStatus},
-    store::{Change, Store},
+    store::{Adopted, Change, Store},
 };
 use adit_ike::TunnelId;
 use std::{
@@ -48,8 +48,8 @@ use tokio::{
 /// What `control` needs to begin.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The process's own file, which every reload applies to the store; `None` where the store alone counts.
-    pub file: Option<PathBuf>,
+    /// What the process's own file, which every reload reads again, has come to; `None` where there is none.
+    pub adopted: Option<Adopted>,
     /// The resources.
     pub store: Store,
     /// What they say now, with [`config::Gateway::none`] where they say nothing. Once `control` runs, each tunnel has its own part of it, and this has none.
@@ -157,7 +157,7 @@ pub enum PeerFilesError {
     /// It was asked for with its keys.
     #[error(
         "this gateway shows its keys to nobody; `reveal_secrets = true` in [api] of its configuration, and a reload, let \
-         root have them"
+         whoever has its socket have them, and whoever has a token of scope reveal-secrets"
     )]
     Secret,
     /// The vendor has no way to say it.
@@ -178,6 +178,9 @@ pub struct Reloaded {
     pub unchanged: usize,
     /// The file's warnings, a line each.
     pub warnings: Vec<String>,
+    /// What there is to say where no file has said what there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Control {
@@ -191,7 +194,8 @@ impl Control {
         options: Options,
     ) -> Result<(Control, JoinHandle<Result<(), ControlError>>), ControlError> {
         let (commands, receiver) = mpsc::channel(16);
-        let (store, file) = (options.store.clone(), options.file.clone().map(Arc::from));
+        let file = options.adopted.as_ref().map(|adopted| Arc::from(adopted.own.file.as_path()));
+        let store = options.store.clone();
         let (begun, told) = oneshot::channel();
         let others = Handle::current();
         let task = tokio::task::spawn_blocking(move || {

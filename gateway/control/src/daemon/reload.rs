@@ -4,7 +4,7 @@ use super::{ControlError, data_plane::Policies, run::Daemon, tunnels::Tunnels};
 use crate::{
     config::{self, Gateway},
     spd::{self, CompileError, Tables},
-    store::{Change, GatewayChange},
+    store::{Change, GatewayChange, Own},
     tunnel::{ConnectionGroups, Groups, Slots, Tunnel, policies},
 };
 use adit_ike::TunnelId;
@@ -156,7 +156,7 @@ impl Daemon {
     fn needs_restart(&self, change: &Change) -> Option<String> {
         let running = &self.options.config;
         let mut changed = Vec::new();
-        if let Some(api) = &change.api {
+        if let Some(Own { api, .. }) = &change.own {
             let fields = [
                 ("api.socket", running.api.socket != api.socket),
                 ("api.metrics", running.api.metrics != api.metrics),

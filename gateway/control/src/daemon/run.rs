@@ -226,6 +226,9 @@ impl Daemon {
             count => format!("{count} tunnels"),
         };
         daemon.log.info(format!("control {version} starts: {name}, {tunnels}"));
+        if let Some(adopted) = daemon.options.adopted.take() {
+            daemon.log.info(adopted.words(None));
+        }
         others.spawn(links::watch(daemon.gateway.subscribe(), daemon.log.clone()));
         Ok(daemon)
     }

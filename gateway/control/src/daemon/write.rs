@@ -4,7 +4,7 @@ use super::{Command, Control, ReloadError, Reloaded};
 use crate::{
     config::ConfigError,
     resource::Resource,
-    store::{Change, Document, Edit, Follow, Given, Plan, Store, StoreError, Written},
+    store::{Adopted, Change, Document, Edit, Follow, Given, Plan, Store, StoreError, Written},
 };
 use std::{path::Path, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
@@ -38,8 +38,10 @@ impl Follow for Follower {
 
     fn follow(&mut self, change: &Arc<Change>) -> Result<(), StoreError> {
         let done = self.ask(change, Command::Follow, StoreError::Applied)?;
-        // Not everybody wants to know.
-        drop(self.done.take().map(|answer| answer.send(done)));
+        if let Some(answer) = self.done.take() {
+            // Not everybody wants to know.
+            drop(answer.send(done));
+        }
         Ok(())
     }
 }
@@ -78,7 +80,7 @@ impl Control {
     pub async fn delete<R: Resource>(
         &self,
         names: Vec<(String, Option<u64>)>,
-    ) -> Result<Arc<Change>, StoreError> {
+    ) -> Result<Written<()>, StoreError> {
         self.store.delete::<R>(names, self.follower().0).await
     }
 
@@ -90,38 +92,42 @@ impl Control {
         self.store.apply(document, self.follower().0).await.map(|(plan, _)| plan)
     }
 
-    /// Applies the process's own file again, or without one completes what was applied in part. Tunnels that are the same
-    /// go on untouched; when anything is wrong with the file, everything does. The gateway's log says what it did, `by` whom.
+    /// Applies the process's own file again, by the rules of [`Store::adopt`]. Without one there is nothing to read, and what
+    /// is stored is followed as it is. Tunnels that are the same go on untouched; when anything is wrong with the file,
+    /// everything does. The gateway's log says what it did, `by` whom.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub async fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
-        let result = self.reload_file().await;
+        let result = self.reload_file(by).await;
         let refused = result.as_ref().err().map(ToString::to_string);
-        match (&result, &self.file) {
-            (Ok((plan, _)), Some(file)) => {
-                self.log.info(format!("{} is applied again, by {by}: {plan}", file.display()));
-            }
-            (Ok(_), None) => {}
-            (Err(refused), _) => self.log.error(format!("reload refused, by {by}: {refused}")),
+        match &result {
+            Ok((words, _)) => self.log.info(words),
+            Err(refused) => self.log.error(format!("reload refused, by {by}: {refused}")),
         }
         // Where the task has ended, nobody asks for it any more.
         let _ = self.commands.send(Command::Refused(refused)).await;
         result.map(|(_, done)| done)
     }
 
-    async fn reload_file(&self) -> Result<(Plan, Reloaded), ReloadError> {
-        let (follower, done) = self.follower();
-        let Some(file) = &self.file else {
-            return Err(
-                StoreError::Refused("there is no file to reload: the store is what runs".into()).into()
-            );
+    async fn reload_file(&self, by: &str) -> Result<(String, Reloaded), ReloadError> {
+        let (follower, followed) = self.follower();
+        let (words, warnings, note) = match &self.file {
+            Some(file) => {
+                let document = own_document(file).await.map_err(StoreError::from)?;
+                let adopted = self.store.adopt(document, follower).await?;
+                let note = (!adopted.own.governs)
+                    .then(|| format!("{} is read: {}", file.display(), Adopted::NO_RESOURCE));
+                (adopted.words(Some(by)), adopted.plan.warnings, note)
+            }
+            None => {
+                self.store.renew(follower).await?;
+                let note = "there is no file to read: what is stored is what runs";
+                (format!("reload, by {by}: {note}"), Vec::new(), Some(note.to_owned()))
+            }
         };
-        let document = own_document(file).await.map_err(StoreError::from)?;
-        let (plan, _) = self.store.apply(document, follower).await?;
-        let done = done.await.map_err(|_| StoreError::Stopped)?;
-        let done = Reloaded { warnings: plan.warnings.clone(), ..done };
-        Ok((plan, done))
+        let done = followed.await.map_err(|_| StoreError::Stopped)?;
+        Ok((words, Reloaded { warnings, note, ..done }))
     }
 
     fn follower(&self) -> (Box<dyn Follow>, oneshot::Receiver<Reloaded>) {
@@ -130,7 +136,7 @@ impl Control {
     }
 }
 
-/// A process's own file: what is not in it is deleted.
+/// A process's own file: what is not in it is deleted, if it names any resource.
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`].

@@ -11,7 +11,7 @@ use crate::{
         self, Config, ConfigError, Keys, Objects, read_document, read_gateway, read_peer, read_tunnel, tree,
     },
     resource::{AlarmSpec, GatewaySpec, GroupSpec, Kind, PeerSpec, TunnelSpec},
-    store::{GatewayChange, nobody},
+    store::{GatewayChange, Own},
 };
 use adit_ike::Psk;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct Document {
     pub text: Zeroizing<String>,
     /// What messages call it.
     pub name: PathBuf,
-    /// Whether peers, tunnels, groups and alarm templates that are not in it are deleted.
+    /// Whether peers, tunnels, groups and alarm templates that are not in it are deleted, if it names any resource.
     pub prune: bool,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
@@ -45,6 +45,30 @@ pub struct Document {
     pub is_own: bool,
 }
 
+/// What the process's own file has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// What it says beside its resources.
+    pub own: Own,
+    /// What it has done to what is stored.
+    pub plan: Plan,
+}
+
+impl Adopted {
+    /// For the log, without a value of any field; of a file that somebody has had applied `again`, with his name.
+    pub fn words(&self, again: Option<&str>) -> String {
+        let file = self.own.file.display();
+        let again = again.map_or(String::new(), |by| format!(" again, by {by}"));
+        match self.own.governs {
+            true => format!("{file} is applied{again}: {}", self.plan),
+            false => format!("{file} is read{again}: {}", Adopted::NO_RESOURCE),
+        }
+    }
+
+    /// What is said of a file that governs none.
+    pub const NO_RESOURCE: &str = "it names no resource, so what is stored stays as it is";
+}
+
 /// What applying a document does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
@@ -52,7 +76,7 @@ pub struct Plan {
     pub changes: Vec<Planned>,
     /// How many resources stay as they are.
     pub unchanged: usize,
-    /// What works and should not be used, a line each.
+    /// What works and should not be used, and what undoes it, a line each.
     pub warnings: Vec<String>,
     /// Of everything that was there before. Who gives it back has this plan done, or nothing.
     #[serde(default)]
@@ -142,8 +166,10 @@ impl Store {
         follower: Box<dyn Follow>,
     ) -> Result<(Plan, Arc<Change>), StoreError> {
         self.write(move |database| {
-            let Done { value, change, .. } = database.write(|writing| writing.apply(&document), follower)?;
-            Ok((value, change))
+            let done = database.write(|writing| writing.apply(&document), follower)?;
+            let Done { value: (mut plan, _), change, undone, .. } = done;
+            plan.warnings.extend(undone.filter(|_| !plan.changes.is_empty()));
+            Ok((plan, change))
         })
         .await
     }
@@ -164,13 +190,18 @@ impl Store {
         run(&self.reader, move |database| database.config(api)).await
     }
 
-    /// Makes the store what the process's own file says, before anything runs from it; what the file says of the process.
+    /// Makes the store what the process's own file says. Where that names resources, whoever changes one by other ways is
+    /// warned from then on.
     ///
     /// # Errors
     /// As [`Store::apply`].
-    pub async fn adopt(&self, document: Document) -> Result<(Plan, Option<config::Api>), StoreError> {
-        let (plan, change) = self.apply(document, nobody()).await?;
-        Ok((plan, change.api.clone()))
+    pub async fn adopt(&self, document: Document, follower: Box<dyn Follow>) -> Result<Adopted, StoreError> {
+        let document = Document { is_own: true, ..document };
+        self.write(move |database| {
+            let (plan, own) = database.write(|writing| writing.apply(&document), follower)?.value;
+            Ok(Adopted { own, plan })
+        })
+        .await
     }
 }
 
@@ -219,7 +250,7 @@ impl Database {
 }
 
 impl Writing<'_> {
-    fn apply(&mut self, document: &Document) -> Result<Plan, StoreError> {
+    fn apply(&mut self, document: &Document) -> Result<(Plan, Own), StoreError> {
         self.dry_run = document.dry_run;
         let digest = self.digest()?;
         if document.digest.as_ref().is_some_and(|seen| *seen != digest) {
@@ -245,12 +276,21 @@ impl Writing<'_> {
             digest,
             ..Plan::default()
         };
+        let governs = config.names_resources();
+        let own = Own { file: document.name.clone(), api: config.api, governs };
+        let file = document.name.display();
         if document.is_own {
-            self.change.api = Some(config.api);
-        } else if config.api != config::Api::default() {
-            let file = document.name.display();
+            self.change.own = Some(own.clone());
+        } else if own.api != config::Api::default() {
             let words = "[api] is not applied: the file that `adit control --config` names says it";
             plan.warnings.push(format!("{file}: {words}"));
+        }
+        if !governs {
+            plan.unchanged = [&gateways, &peers, &tunnels, &groups, &alarms].map(Vec::len).iter().sum();
+            if !document.is_own {
+                plan.warnings.push(format!("{file}: {}", Adopted::NO_RESOURCE));
+            }
+            return Ok((plan, own));
         }
 
         let stays =
@@ -373,7 +413,7 @@ impl Writing<'_> {
                 }
             }
         }
-        Ok(plan)
+        Ok((plan, own))
     }
 
     /// Of what there is: each resource with its revision.

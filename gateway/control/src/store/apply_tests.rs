@@ -76,11 +76,10 @@ async fn what_the_process_itself_does_is_not_for_a_document_to_say_and_it_is_tol
     let store = dir.open();
     let text = format!("{FILE}[api]\nlisten = \"127.0.0.1:8443\"\n");
     let (plan, change) = store.apply(document(&text), nobody()).await.unwrap();
-    assert_eq!((plan.changes.len(), plan.warnings.len(), &change.api), (3, 1, &None));
+    assert_eq!((plan.changes.len(), plan.warnings.len(), &change.own), (3, 1, &None));
     assert!(plan.warnings[0].contains("[api] is not applied"), "{:?}", plan.warnings);
-    let own = Document { is_own: true, ..document(&text) };
-    let (plan, change) = store.apply(own, nobody()).await.unwrap();
-    assert!(plan.warnings.is_empty() && change.api.as_ref().is_some_and(|api| api.listen.is_some()));
+    let Adopted { own, plan } = store.adopt(document(&text), nobody()).await.unwrap();
+    assert!(plan.warnings.is_empty() && own.api.listen.is_some());
 }
 
 #[tokio::test]
@@ -213,4 +212,81 @@ async fn a_plan_that_somebody_agreed_to_is_done_as_it_was_shown_or_not_at_all() 
     let done = store.apply(agreed(plan.digest.clone()), nobody()).await.unwrap().0;
     assert_eq!(done, plan);
     assert_eq!(store.list::<Peer>().await.unwrap().len(), 1);
+}
+
+const API: &str = "[api]\nlisten = \"127.0.0.1:8443\"\n";
+
+async fn adopt(store: &Store, text: &str) -> Adopted {
+    store.adopt(document(text), nobody()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_names_no_resource_leaves_what_is_stored_as_it_is() {
+    let dir = Dir::new();
+    let store = dir.open();
+    // Where there is no gateway yet, one may be created.
+    let Adopted { own, plan } = adopt(&store, API).await;
+    assert!(
+        own.api.listen.is_some()
+            && !own.governs
+            && plan == Plan { digest: plan.digest.clone(), ..Plan::default() }
+    );
+    assert_eq!(store.config(own.api).await.unwrap(), None);
+    apply(&store, FILE).await;
+    let before = store.export(true).await.unwrap();
+    for text in [API, "", "# emptied\n"] {
+        let adopted = adopt(&store, text).await;
+        assert_eq!((adopted.plan.changes.len(), adopted.plan.unchanged, adopted.own.governs), (0, 3, false));
+        assert_eq!(adopted.own.api.listen.is_some(), text == API);
+        assert_eq!(
+            adopted.words(None),
+            "adit.toml is read: it names no resource, so what is stored stays as it is"
+        );
+        // Nor does one that somebody applies.
+        let (plan, change) = store.apply(document(text), nobody()).await.unwrap();
+        assert_eq!((plan.changes.len(), plan.unchanged, &*change), (0, 3, &Change::default()));
+        assert!(plan.warnings.iter().any(|words| words.contains("names no resource")), "{:?}", plan.warnings);
+    }
+    assert_eq!(*store.export(true).await.unwrap(), *before);
+    // One that is wrong is none of those.
+    let wrong = store.adopt(document("[[tunel]]\nname = \"x\"\n"), nobody()).await.unwrap_err().to_string();
+    assert!(wrong.contains("did you mean tunnel?"), "{wrong}");
+}
+
+#[tokio::test]
+async fn whoever_changes_what_a_file_governs_is_told_that_it_is_undone() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let said = adopt(&store, FILE).await.words(Some("uid 0"));
+    let created = "gateway \"a\" created; peer \"b\" created; tunnel \"a-b\" created; 0 unchanged";
+    assert_eq!(said, format!("adit.toml is applied again, by uid 0: {created}"));
+    let words =
+        "adit.toml says what there is: this is undone at the next start or reload, unless it says so too";
+    let create = async |name: &str| {
+        let warnings = store.create::<Peer>(peer(name, "any"), nobody()).await.unwrap().warnings;
+        warnings.into_iter().map(|w| (w.field, w.why)).collect::<Vec<_>>()
+    };
+    let told = [(String::new(), words.to_owned())];
+    assert_eq!(create("c").await, told);
+    let edit = Edit::Merge(given(serde_json::json!({"remark": "x"})));
+    let changed = store.update::<Peer>("c", None, edit, nobody()).await.unwrap();
+    assert_eq!(changed.warnings[0].why, words);
+    let more = || Document { prune: false, ..document("[[peer]]\nname = \"d\"\naddress = \"any\"\n") };
+    let tried = Document { dry_run: true, ..more() };
+    for document in [tried, more()] {
+        assert_eq!(store.apply(document, nobody()).await.unwrap().0.warnings, [words]);
+    }
+    // What changes nothing is undone by nothing.
+    assert_eq!(store.apply(more(), nobody()).await.unwrap().0.warnings, [""; 0]);
+    let plan = adopt(&store, FILE).await.plan;
+    assert_eq!(plan.to_string(), "peer \"c\" deleted; peer \"d\" deleted; 3 unchanged");
+    assert_eq!(plan.warnings, [""; 0]);
+    // A file that is refused governs nothing new, and one that names no resource nothing at all.
+    store.adopt(document("[api]\nx = 1\n"), nobody()).await.unwrap_err();
+    assert_eq!(create("e").await, told);
+    let gone = async || store.delete::<Peer>(vec![("e".into(), None)], nobody()).await.unwrap().warnings;
+    assert_eq!(gone().await[0].why, words);
+    adopt(&store, API).await;
+    assert_eq!(create("e").await, []);
+    assert_eq!(gone().await, []);
 }

@@ -41,6 +41,8 @@ pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) key: Arc<Key>,
     pub(super) path: PathBuf,
+    /// The process's own file, where it says what resources there are.
+    pub(super) governed_by: Option<PathBuf>,
 }
 
 /// A resource as it lies in the database.
@@ -113,7 +115,7 @@ impl Database {
         }
         schema::migrate(&mut connection, &path)?;
         mend::mend(&mut connection).map_err(|e| unusable(&path, e))?;
-        let database = Database { connection, key: key.into(), path };
+        let database = Database { connection, key: key.into(), path, governed_by: None };
         database.check_key()?;
         Ok(database)
     }
@@ -143,7 +145,7 @@ impl Database {
     pub(super) fn reader(&self) -> Result<Database, OpenError> {
         let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.pragma_update(None, "query_only", true).map_err(|e| unusable(&self.path, e))?;
-        Ok(Database { connection, key: self.key.clone(), path: self.path.clone() })
+        Ok(Database { connection, key: self.key.clone(), path: self.path.clone(), governed_by: None })
     }
 
     fn check_key(&self) -> Result<(), OpenError> {

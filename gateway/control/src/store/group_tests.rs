@@ -65,7 +65,7 @@ async fn a_group_grows_and_shrinks_one_tunnel_at_a_time() {
     members(&store, &["one"]).await.unwrap();
     assert!(enable(&store, "two", true).await.is_err(), "it is in no group");
     store.delete::<Tunnel>(vec![("two".into(), None)], nobody()).await.unwrap();
-    let change = store.delete::<Group>(vec![("g".into(), None)], nobody()).await.unwrap();
+    let change = store.delete::<Group>(vec![("g".into(), None)], nobody()).await.unwrap().change;
     assert_eq!(change.groups, Some(Vec::new()));
 }
 

@@ -37,7 +37,7 @@ mod tests;
 mod tokens;
 mod write;
 
-pub use apply::{Differs, Document, Plan, Planned, Verb};
+pub use apply::{Adopted, Differs, Document, Plan, Planned, Verb};
 pub use database::Given;
 pub use error::{OpenError, StoreError};
 pub use select::{Order, Select};
@@ -51,12 +51,11 @@ use crate::{
 use adit_ike::Psk;
 use database::{Database, Lock};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
 };
 use tokio::sync::{oneshot, watch};
-use write::Done;
 
 /// What a write means for the tunnels that run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,8 +68,20 @@ pub struct Change {
     pub groups: Option<Vec<config::Group>>,
     /// What becomes of the gateway itself.
     pub gateway: GatewayChange,
-    /// What the process itself is to do from now on, where its own file says so.
-    pub api: Option<config::Api>,
+    /// What the process's own file says beside its resources, where that is what is applied.
+    pub own: Option<Own>,
+}
+
+/// What the process's own file says beside its resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Which it is.
+    pub file: PathBuf,
+    /// What the process itself is to do from now on.
+    pub api: config::Api,
+    /// Whether it says what resources there are: then nothing else does for longer than until it is applied again. One that
+    /// names no resource leaves all of them as they are.
+    pub governs: bool,
 }
 
 /// What becomes of the gateway itself.
@@ -88,9 +99,9 @@ pub enum GatewayChange {
 /// What has been written.
 #[derive(Debug)]
 pub struct Written<R> {
-    /// The resource as it is now.
+    /// The resource as it is now; nothing, where some have been deleted.
     pub resource: R,
-    /// What works and should not be used.
+    /// What works and should not be used; of no field, that the process's own file undoes it.
     pub warnings: Vec<Violation>,
     /// What it means for the tunnels that run.
     pub change: Arc<Change>,
@@ -224,9 +235,9 @@ impl Store {
         follower: Box<dyn Follow>,
     ) -> Result<Written<R>, StoreError> {
         self.write(move |database| {
-            let Done { value: id, change, warnings } =
-                database.write(|writing| writing.create(R::KIND, given), follower)?;
-            Ok(Written { resource: database.get(&id)?, warnings, change })
+            let done = database.write(|writing| writing.create(R::KIND, given), follower)?;
+            let resource = database.get(&done.value)?;
+            Ok(done.written(resource))
         })
         .await
     }
@@ -245,8 +256,9 @@ impl Store {
         let name = name.to_owned();
         self.write(move |database| {
             let work = |writing: &mut write::Writing<'_>| writing.update(R::KIND, &name, revision, edit);
-            let Done { value: id, change, warnings } = database.write(work, follower)?;
-            Ok(Written { resource: database.get(&id)?, warnings, change })
+            let done = database.write(work, follower)?;
+            let resource = database.get(&done.value)?;
+            Ok(done.written(resource))
         })
         .await
     }
@@ -261,14 +273,22 @@ impl Store {
         &self,
         names: Vec<(String, Option<u64>)>,
         follower: Box<dyn Follow>,
-    ) -> Result<Arc<Change>, StoreError> {
+    ) -> Result<Written<()>, StoreError> {
         self.write(move |database| {
             let work = |writing: &mut write::Writing<'_>| {
                 names.iter().try_for_each(|(name, revision)| writing.delete(R::KIND, name, *revision))
             };
-            database.write(work, follower).map(|done| done.change)
+            database.write(work, follower).map(|done| done.written(()))
         })
         .await
+    }
+
+    /// Has what is stored followed once more, as it is.
+    ///
+    /// # Errors
+    /// What `follower` says; [`StoreError::Database`].
+    pub async fn renew(&self, follower: Box<dyn Follow>) -> Result<(), StoreError> {
+        self.write(move |database| database.write(|_| Ok(()), follower).map(drop)).await
     }
 
     async fn write<T: Send + 'static>(

@@ -189,7 +189,7 @@ async fn what_is_in_use_stays_and_says_by_what() {
     assert!(matches!(store.delete::<Tunnel>(both, nobody()).await, Err(StoreError::NotFound { .. })));
     assert_eq!(store.list::<Tunnel>().await.unwrap().len(), 2);
     let both = vec![("t".into(), Some(1)), ("u".into(), None)];
-    let change = store.delete::<Tunnel>(both, nobody()).await.unwrap();
+    let change = store.delete::<Tunnel>(both, nobody()).await.unwrap().change;
     assert_eq!(change.removed, ["t", "u"]);
     store.delete::<Peer>(vec![("b".into(), None)], nobody()).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! What changes one resource, or deletes some: checked against what else is there, in one transaction.
 
 use super::{
-    Change, Follow, GatewayChange, StoreError,
+    Change, Follow, GatewayChange, StoreError, Written,
     database::{self, Database, Given, Row, SecretParts},
     generated_psk, groups,
     key::Key,
@@ -52,6 +52,17 @@ pub(super) struct Done<T> {
     pub(super) value: T,
     pub(super) change: Arc<Change>,
     pub(super) warnings: Vec<Violation>,
+    /// What is to be said where the process's own file does not know of it.
+    pub(super) undone: Option<String>,
+}
+
+impl<T> Done<T> {
+    /// For whoever has asked for it.
+    pub(super) fn written<R>(self, resource: R) -> Written<R> {
+        let Done { change, mut warnings, undone, .. } = self;
+        warnings.extend(undone.map(|words| Violation::new("", words)));
+        Written { resource, warnings, change }
+    }
 }
 
 /// A resource that has been checked.
@@ -94,9 +105,14 @@ impl Database {
         follower.approve(&change)?;
         if !dry_run {
             transaction.commit().map_err(failed)?;
+            if let Some(own) = &change.own {
+                self.governed_by = own.governs.then(|| own.file.clone());
+            }
             follower.follow(&change)?;
         }
-        Ok(Done { value, change, warnings: warnings.into_iter().map(Violation::from).collect() })
+        let undone = self.governed_by.as_deref().filter(|_| change.own.is_none()).map(undone_by);
+        let warnings = warnings.into_iter().map(Violation::from).collect();
+        Ok(Done { value, change, warnings, undone })
     }
 }
 
@@ -518,6 +534,11 @@ impl Change {
             self.tunnels.push((before.map(|meta| meta.name.clone()), tunnel.clone()));
         }
     }
+}
+
+fn undone_by(file: &Path) -> String {
+    let file = file.display();
+    format!("{file} says what there is: this is undone at the next start or reload, unless it says so too")
 }
 
 /// A key as it was written: the reader takes none but of ASCII.
