@@ -87,10 +87,15 @@ impl Subnets<'_> {
 }
 
 /// What is said of a health check that asks where a peer is.
-fn asks_a_peer(destination: IpAddr, owner: &str) -> String {
+pub(crate) fn asks_a_peer(destination: IpAddr, owner: &str) -> String {
     format!(
         "asks {destination}, where the peer of tunnel {owner:?} is itself: IKE could not reach it any more"
     )
+}
+
+/// What is said of a peer that the health check of another tunnel asks.
+pub(crate) fn peer_is_asked(peer: IpAddr, by: &str) -> String {
+    format!("is at {peer}, which the health check of tunnel {by:?} asks: IKE could not reach it any more")
 }
 
 /// What is said of a pair of subnets that another tunnel has.

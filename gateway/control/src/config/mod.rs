@@ -133,7 +133,7 @@ pub(crate) mod tree;
 pub(crate) use alarm::{MAX_RULES, NO_TEMPLATE, SUMMARY, listed, not_of_a_tunnel, read_alarms};
 pub use bgp::{Bgp, Bird};
 pub(crate) use bgp::{MAX_ANNOUNCED, same_inside};
-pub(crate) use check::{other_key, same_pair};
+pub(crate) use check::{asks_a_peer, other_key, peer_is_asked, same_pair};
 pub use diagnostic::{ConfigError, Diagnostic};
 pub(crate) use group::{MAX_MEMBERS, in_another, misfits, same_check};
 pub(crate) use one::{read_alarm, read_gateway, read_group, read_peer, read_tunnel};

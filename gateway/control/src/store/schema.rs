@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The steps from an empty database on; the version of a database is how many of them it has taken. A step that has been
 /// released never changes.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "CREATE TABLE setting (
         name TEXT PRIMARY KEY,
         value BLOB NOT NULL
@@ -66,6 +66,9 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX pair_tunnel ON pair (tunnel);",
     "-- The token that a token was made with goes with it.
     ALTER TABLE token ADD COLUMN made_by TEXT;",
+    "-- Who is at an address, and whose health check asks it.
+    CREATE INDEX resource_peer_at ON resource (json_extract(shown, '$.address')) WHERE kind = 'peer';
+    CREATE INDEX resource_asks ON resource (json_extract(shown, '$.health_check.destination')) WHERE kind = 'tunnel';",
 ];
 
 /// Takes the steps that a database has not taken yet, all or none.

@@ -370,3 +370,81 @@ async fn what_nobody_waits_for_any_more_is_not_begun_and_what_has_begun_is_done(
     let names: Vec<_> = store.list::<Peer>().await.unwrap().into_iter().map(|peer| peer.meta.name).collect();
     assert_eq!(names, ["b", "first", "third"]);
 }
+
+#[tokio::test]
+async fn a_health_check_does_not_ask_where_the_peer_of_another_tunnel_is() {
+    let dir = Dir::new();
+    let store = filled(&dir).await;
+    let c = "198.51.100.7";
+    store.create::<Peer>(peer("c", c), nobody()).await.unwrap();
+    let by_route = |destination: &str| {
+        given(json!({
+            "name": "u", "peer": "b", "routing_mode": "route", "routes": ["198.51.100.0/30", "198.51.100.7/32"],
+            "psk": SECRET, "health_check": {"source": "198.51.100.2", "destination": destination},
+        }))
+    };
+    let clash = |refused: StoreError| match refused {
+        StoreError::Invalid(mut problems) if problems.len() == 1 => {
+            let Violation { field, why, clashes_with, .. } = problems.remove(0);
+            (field, why, clashes_with.map(|of| of.name).unwrap_or_default())
+        }
+        other => panic!("{other}"),
+    };
+    let mut alone = by_route(c);
+    alone["routes"] = json!(["198.51.100.4/30"]);
+    alone["health_check"]["source"] = json!("198.51.100.5");
+    // Nobody's peer is there yet.
+    store.create::<Tunnel>(alone.clone(), nobody()).await.unwrap();
+    // A tunnel takes such a peer.
+    let mut other = tunnel("v", 3);
+    other.insert("peer".into(), "c".into());
+    let (field, why, with) = clash(store.create::<Tunnel>(other.clone(), nobody()).await.unwrap_err());
+    assert_eq!((field.as_str(), with.as_str()), ("peer", "u"));
+    assert!(why.contains("198.51.100.7") && why.contains("\"u\""), "{why}");
+    other.insert("peer".into(), "b".into());
+    store.create::<Tunnel>(other, nobody()).await.unwrap();
+    let takes = || Edit::Merge(given(json!({"peer": "c"})));
+    let taken = clash(store.update::<Tunnel>("v", None, takes(), nobody()).await.unwrap_err());
+    assert_eq!((taken.0.as_str(), taken.2.as_str()), ("peer", "u"));
+    // A peer moves there.
+    store.delete::<Peer>(vec![("c".into(), None)], nobody()).await.unwrap();
+    store.create::<Peer>(peer("c", "198.51.100.9"), nobody()).await.unwrap();
+    store.update::<Tunnel>("v", None, takes(), nobody()).await.unwrap();
+    let moved = Edit::Merge(given(json!({"address": c})));
+    let (field, why, _) = clash(store.update::<Peer>("c", None, moved, nobody()).await.unwrap_err());
+    assert!(
+        field == "address" && why.contains("\"v\"") && why.contains("health check of tunnel \"u\""),
+        "{why}"
+    );
+    // A check comes to ask where a peer is, of a tunnel that is new or changes.
+    let asks = || {
+        Edit::Merge(given(json!({"routes": ["198.51.100.8/30"], "health_check": {
+        "source": "198.51.100.10", "destination": "198.51.100.9"}})))
+    };
+    let asked = clash(store.update::<Tunnel>("u", None, asks(), nobody()).await.unwrap_err());
+    assert_eq!((asked.0.as_str(), asked.2.as_str()), ("health_check", "v"));
+    store.delete::<Tunnel>(vec![("u".into(), None)], nobody()).await.unwrap();
+    alone["routes"] = json!(["198.51.100.8/30"]);
+    alone["health_check"] = json!({"source": "198.51.100.10", "destination": "198.51.100.9"});
+    let asked = clash(store.create::<Tunnel>(alone.clone(), nobody()).await.unwrap_err());
+    assert_eq!((asked.0.as_str(), asked.2.as_str()), ("health_check", "v"));
+    // As a whole it can be applied again, whatever was refused before.
+    let text = store.export(true).await.unwrap();
+    config::Config::parse("t".as_ref(), &text).unwrap();
+}
+
+#[tokio::test]
+async fn who_is_asked_is_looked_up_and_not_searched_for() {
+    let dir = Dir::new();
+    drop(filled(&dir).await);
+    dir.closed();
+    let connection = rusqlite::Connection::open(dir.0.join("adit.db")).unwrap();
+    for (sql, index) in [(write::PEERS_TUNNEL, "resource_peer_at"), (write::ASKING, "resource_asks")] {
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = plan.query_map(("x", "y"), |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        assert!(steps[0].contains(&format!("INDEX {index} (<expr>=?)")), "{steps:?}");
+        let is_looked_up = |step: &String| step.starts_with("SEARCH ") && !step.contains("(kind=?)");
+        assert!(steps.iter().all(is_looked_up), "{steps:?}");
+    }
+}

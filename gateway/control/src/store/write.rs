@@ -7,7 +7,9 @@ use super::{
     key::Key,
 };
 use crate::{
-    config::{self, Diagnostic, Peer, other_key, read_gateway, read_peer, read_tunnel},
+    config::{
+        self, Diagnostic, Peer, asks_a_peer, other_key, peer_is_asked, read_gateway, read_peer, read_tunnel,
+    },
     resource::{GatewaySpec, Kind, Meta, PeerSpec, Reference, TunnelSpec, Violation},
 };
 use adit_ike::Psk;
@@ -22,6 +24,15 @@ use zeroize::Zeroizing;
 pub(super) const GENERATED: [&str; 4] = ["id", "created_at", "updated_at", "revision"];
 /// How many that need a resource are named.
 const NAMED: i64 = 100;
+/// A tunnel, but for one by its id, whose peer is at an address: joined in this order (`CROSS JOIN`), from the address on.
+pub(super) const PEERS_TUNNEL: &str = "SELECT tunnel.name, tunnel.id \
+     FROM resource AS peer INDEXED BY resource_peer_at \
+     CROSS JOIN uses ON used = peer.id CROSS JOIN resource AS tunnel ON tunnel.id = user \
+     WHERE peer.kind = 'peer' AND json_extract(peer.shown, '$.address') = ?1 \
+     AND tunnel.kind = 'tunnel' AND tunnel.id <> ?2 LIMIT 1";
+/// A tunnel, but for one by its id, whose health check asks an address.
+pub(super) const ASKING: &str = "SELECT name, id FROM resource INDEXED BY resource_asks WHERE kind = 'tunnel' \
+     AND json_extract(shown, '$.health_check.destination') = ?1 AND id <> ?2 LIMIT 1";
 
 /// How a resource is to change.
 #[derive(Clone)]
@@ -379,6 +390,7 @@ impl Writing<'_> {
             let allowed = Some(format!("at most {MAX_POLICIES}"));
             problems.push(Violation { allowed, ..Violation::new("", why) });
         }
+        problems.extend(self.check_asked(own, tunnel)?);
         if let Some(at) = tunnel.strangers_at() {
             for other in self.strangers_at(at)?.into_iter().filter(|other| other.meta.id != own) {
                 let key = other.secrets(self.key)?.psk;
@@ -388,6 +400,35 @@ impl Writing<'_> {
                     break;
                 }
             }
+        }
+        Ok(problems)
+    }
+
+    /// Whether the health check of a tunnel asks where the peer of another is, or the other's asks where its peer is: the route
+    /// to it would lead into the tunnel, and IKE with it.
+    fn check_asked(&self, own: &str, tunnel: &config::Tunnel) -> Result<Vec<Violation>, StoreError> {
+        let found = |sql, address: IpAddr| {
+            let other = |row: &rusqlite::Row<'_>| {
+                Ok(Reference { kind: Kind::Tunnel, name: row.get(0)?, id: Some(row.get(1)?) })
+            };
+            let found = self.transaction.prepare(sql);
+            found
+                .and_then(|mut found| found.query_row((address.to_string(), own), other).optional())
+                .map_err(self.failed())
+        };
+        let mut problems = Vec::new();
+        if let Some(check) = tunnel.health_check
+            && let Some(other) = found(PEERS_TUNNEL, check.destination)?
+        {
+            let why = asks_a_peer(check.destination, &other.name);
+            let violation = Violation::new("health_check", why);
+            problems.push(Violation { clashes_with: Some(other), ..violation });
+        }
+        if let config::PeerAddress::Ip(ip) = tunnel.peer
+            && let Some(other) = found(ASKING, ip)?
+        {
+            let violation = Violation::new("peer", peer_is_asked(ip, &other.name));
+            problems.push(Violation { clashes_with: Some(other), ..violation });
         }
         Ok(problems)
     }
