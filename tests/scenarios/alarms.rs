@@ -52,7 +52,7 @@ const fn case(
 }
 
 /// Samples are a minute apart: `0+60` counts one a second. `time()` is 4,200 s where it is looked at.
-const CASES: [Case; 38] = [
+const CASES: [Case; 42] = [
     case(
         "health",
         ("below", 1.0),
@@ -145,12 +145,37 @@ const CASES: [Case; 38] = [
         ("above", 0.0),
         &[("adit_group_share_ratio{tunnel=\"t\",group=\"g\"}", "0.5+0", "0+0")],
     ),
+    case(
+        "bgp-up",
+        ("below", 1.0),
+        &[
+            ("adit_tunnel_bgp_up{tunnel=\"t\"}", "0+0", "1+0"),
+            ("adit_tunnel_state{tunnel=\"t\",state=\"disabled\"}", "0+0", "0+0"),
+            // One that is not to be up has no session to miss.
+            ("adit_tunnel_bgp_up{tunnel=\"disabled\"}", "0+0", "0+0"),
+            ("adit_tunnel_state{tunnel=\"disabled\",state=\"disabled\"}", "1+0", "1+0"),
+        ],
+    ),
+    case(
+        "bgp-received",
+        ("below", 2.0),
+        &[("adit_tunnel_bgp_received_prefixes{tunnel=\"t\"}", "1+0", "2+0")],
+    ),
+    case("bgp-routes", ("below", 1.0), &[("adit_tunnel_bgp_routes{tunnel=\"t\"}", "0+0", "1+0")]),
     // The gateway that is looked for is not there; the one of the other cases is.
     case("scraped", ("below", 1.0), &[]),
     case("data-plane-up", ("below", 1.0), &[("adit_data_plane_up", "0+0", "1+0")]),
     case("worker-up", ("below", 1.0), &[("adit_worker_up{worker=\"0\"}", "0+0", "1+0")]),
     case("worker-busy", ("above", 0.9), &[("adit_worker_busy_seconds_total{worker=\"0\"}", "0+58", "0+30")]),
     case("worker-held", ("above", 100.0), &[("adit_worker_held_packets{worker=\"0\"}", "101+0", "100+0")]),
+    case(
+        "ring-fill",
+        ("above", 0.9),
+        &[
+            ("adit_worker_ring_fill_ratio{worker=\"0\",ring=\"receive\"}", "0.5+0", "0.9+0"),
+            ("adit_worker_ring_fill_ratio{worker=\"0\",ring=\"transmit\"}", "0.95+0", "0.5+0"),
+        ],
+    ),
     case(
         "batch-size",
         ("above", 32.0),

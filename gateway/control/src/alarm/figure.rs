@@ -104,6 +104,13 @@ impl Series<'_> {
         if all.is_empty() { metric.to_owned() } else { format!("{metric}{{{}}}", all.join(",")) }
     }
 
+    /// Those of the tunnels that are neither idle nor disabled.
+    fn of_wanted(&self, metric: &str) -> String {
+        let value = self.of(metric, &[]);
+        let waits = self.of("adit_tunnel_state", &["state=~\"idle|disabled\""]);
+        format!("({value} unless on (instance, tunnel) {waits} == 1)")
+    }
+
     fn causes(&self) -> String {
         match self.causes {
             // A dummy packet is dropped as it should be.
@@ -156,19 +163,16 @@ const BYTES: &str = "bytes per second";
 const PACKETS: &str = "packets per second";
 const YES: &str = "1 for yes, 0 for no";
 const RATIO: &str = "a ratio";
+const PREFIXES: &str = "prefixes";
 
 /// Every figure, those of tunnels first. Rates are over the last five minutes.
-pub static FIGURES: [Figure; 38] = [
+pub static FIGURES: [Figure; 42] = [
     up_to_one(tunnel(
         "health",
         "packets can pass; of tunnels that are neither idle nor disabled",
         YES,
         Below,
-        |s| {
-            let health = s.of("adit_tunnel_health", &[]);
-            let waits = s.of("adit_tunnel_state", &["state=~\"idle|disabled\""]);
-            format!("({health} unless on (instance, tunnel) {waits} == 1)")
-        },
+        |s| s.of_wanted("adit_tunnel_health"),
     )),
     up_to_one(tunnel("negotiation-failed", "phase 1 or phase 2 has failed", YES, Above, |s| {
         let failed = s.of("adit_tunnel_state", &["state=~\"phase1-failed|phase2-failed\""]);
@@ -226,6 +230,19 @@ pub static FIGURES: [Figure; 38] = [
         Above,
         |s| s.of("adit_group_share_ratio", &[]),
     )),
+    up_to_one(tunnel(
+        "bgp-up",
+        "its session of BGP is established; of tunnels that are neither idle nor disabled",
+        YES,
+        Below,
+        |s| s.of_wanted("adit_tunnel_bgp_up"),
+    )),
+    tunnel("bgp-received", "prefixes that the peer teaches by BGP", PREFIXES, Below, |s| {
+        s.of("adit_tunnel_bgp_received_prefixes", &[])
+    }),
+    tunnel("bgp-routes", "prefixes that are sent through it because of BGP", PREFIXES, Below, |s| {
+        s.of("adit_tunnel_bgp_routes", &[])
+    }),
     // What is not there cannot be joined with anything.
     up_to_one(gateway("scraped", "Prometheus has metrics of the gateway", YES, Below, &[], |s| {
         format!("(count(adit_build_info{{gateway={}}}) or vector(0))", text(s.gateway))
@@ -252,6 +269,14 @@ pub static FIGURES: [Figure; 38] = [
         &["worker"],
         |_| "adit_worker_held_packets".into(),
     ),
+    up_to_one(gateway(
+        "ring-fill",
+        "which part of a worker's fullest ring waits when a round begins",
+        RATIO,
+        Above,
+        &["ring", "worker"],
+        |_| "adit_worker_ring_fill_ratio".into(),
+    )),
     gateway("batch-size", "packets of a worker's round", "packets", Above, &["worker"], |s| {
         let [packets, batches] =
             ["packets", "batches"].map(|of| s.rate(&format!("adit_worker_{of}_total"), &[]));

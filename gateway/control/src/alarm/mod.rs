@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_usual_template_is_read() {
         let found = read_alarms(USUAL).unwrap();
-        assert_eq!((found.len(), found[0].name.as_str(), found[0].rules.len()), (1, "usual", 11));
+        assert_eq!((found.len(), found[0].name.as_str(), found[0].rules.len()), (1, "usual", 12));
         assert_eq!(usual(), &found[0]);
     }
 }
