@@ -205,6 +205,7 @@ fn tunnel(side: usize, id: u32, group: Group, additional: Option<Group>) -> Tunn
         id: TunnelId(id),
         name: format!("tunnel-{id}"),
         local: ends[side],
+        other_local: None,
         peer: Some(ends[1 - side]),
         local_id: Id::from(ends[side]),
         peer_id: Id::from(ends[1 - side]),

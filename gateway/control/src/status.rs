@@ -107,7 +107,7 @@ pub struct TunnelStatus {
     /// The address that the IKE SA has, or the last attempt had.
     #[schema(value_type = Option<String>)]
     pub remote: Option<IpAddr>,
-    /// Our address.
+    /// Our address that the IKE SA has, or the last attempt had; before any, the one that an attempt would have.
     #[schema(value_type = String)]
     pub local: IpAddr,
     /// What is protected on our side.

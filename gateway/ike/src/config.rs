@@ -115,6 +115,8 @@ pub struct TunnelConfig {
     pub name: String,
     /// Our address.
     pub local: IpAddr,
+    /// Our address of the other family, at which the tunnel is as well; only where `peer` is `None`.
+    pub other_local: Option<IpAddr>,
     /// The peer's address; `None` takes a peer from anywhere.
     pub peer: Option<IpAddr>,
     /// The identity we present.

@@ -582,7 +582,7 @@ impl Endpoint {
 
     pub(crate) fn path_to(&self, tunnel: &TunnelConfig, peer: IpAddr) -> Path {
         Path {
-            local: SocketAddr::new(tunnel.local, self.config.port),
+            local: SocketAddr::new(tunnel.local_to(peer), self.config.port),
             remote: SocketAddr::new(peer, self.config.port),
         }
     }

@@ -103,27 +103,29 @@ impl Tunnels {
         let id = tunnel.id;
         self.remove(&id);
         let tunnel = Arc::new(tunnel);
-        let place = place(&tunnel);
-        let residents = self.places.entry(place).or_default();
-        residents.all.insert(id);
-        residents.kinds.entry(traits(&tunnel)).or_default().insert(id);
-        residents.by_peer_id.entry(folded(&tunnel.peer_id)).or_default().insert(id);
-        if place.0 == Dialect::MainMode {
-            residents.by_psk.entry(ByPsk(tunnel.clone())).or_default().insert(id);
+        for place in places(&tunnel) {
+            let residents = self.places.entry(place).or_default();
+            residents.all.insert(id);
+            residents.kinds.entry(traits(&tunnel)).or_default().insert(id);
+            residents.by_peer_id.entry(folded(&tunnel.peer_id)).or_default().insert(id);
+            if place.0 == Dialect::MainMode {
+                residents.by_psk.entry(ByPsk(tunnel.clone())).or_default().insert(id);
+            }
         }
         self.by_number.insert(id, tunnel);
     }
 
     pub(crate) fn remove(&mut self, id: &TunnelId) {
         let Some(tunnel) = self.by_number.remove(id) else { return };
-        let place = place(&tunnel);
-        let Some(residents) = self.places.get_mut(&place) else { return };
-        residents.all.remove(id);
-        withdraw(&mut residents.kinds, &traits(&tunnel), *id);
-        withdraw(&mut residents.by_peer_id, &folded(&tunnel.peer_id), *id);
-        withdraw(&mut residents.by_psk, &ByPsk(tunnel), *id);
-        if residents.all.is_empty() {
-            self.places.remove(&place);
+        for place in places(&tunnel) {
+            let Some(residents) = self.places.get_mut(&place) else { continue };
+            residents.all.remove(id);
+            withdraw(&mut residents.kinds, &traits(&tunnel), *id);
+            withdraw(&mut residents.by_peer_id, &folded(&tunnel.peer_id), *id);
+            withdraw(&mut residents.by_psk, &ByPsk(tunnel.clone()), *id);
+            if residents.all.is_empty() {
+                self.places.remove(&place);
+            }
         }
     }
 
@@ -156,9 +158,9 @@ impl Tunnels {
         named.flatten().filter_map(|id| self.get(id).cloned()).collect()
     }
 
-    /// The other tunnels of a tunnel's place whose peer has the same identity.
+    /// The other tunnels at a tunnel's first address whose peer has the same identity.
     pub(crate) fn beside(&self, tunnel: &TunnelConfig) -> impl Iterator<Item = &Arc<TunnelConfig>> {
-        let residents = self.places.get(&place(tunnel));
+        let residents = self.places.get(&place(tunnel, tunnel.local));
         let named = residents.and_then(|residents| residents.by_peer_id.get(&folded(&tunnel.peer_id)));
         named.into_iter().flatten().filter(|id| **id != tunnel.id).filter_map(|id| self.get(id))
     }
@@ -199,20 +201,40 @@ impl Tunnels {
 }
 
 impl TunnelConfig {
+    /// The addresses of ours that it is at.
+    fn locals(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.local].into_iter().chain(self.other_local)
+    }
+
+    /// Our address for a peer: the one of its family.
+    pub(crate) fn local_to(&self, peer: IpAddr) -> IpAddr {
+        self.locals().find(|local| local.is_ipv4() == peer.is_ipv4()).unwrap_or(self.local)
+    }
+
+    /// Whether it is at this address of ours.
+    pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
+        self.locals().any(|local| local == ip)
+    }
+
     /// Whether a peer at this path may be of it.
     pub(crate) fn is_at(&self, path: Path, version: Version) -> bool {
         let (local, peer) = (path.local.ip(), path.remote.ip());
-        self.ike.version == version && self.local == local && self.peer.is_none_or(|p| p == peer)
+        self.ike.version == version && self.is_local(local) && self.peer.is_none_or(|p| p == peer)
     }
 }
 
-fn place(tunnel: &TunnelConfig) -> Place {
+/// Where a tunnel is found.
+fn places(tunnel: &TunnelConfig) -> impl Iterator<Item = Place> {
+    tunnel.locals().map(|local| place(tunnel, local))
+}
+
+fn place(tunnel: &TunnelConfig, local: IpAddr) -> Place {
     let dialect = match (tunnel.ike.version, tunnel.ike.mode) {
         (Version::Ikev2, _) => Dialect::Ikev2,
         (Version::Ikev1, Mode::Main) => Dialect::MainMode,
         (Version::Ikev1, Mode::Aggressive) => Dialect::AggressiveMode,
     };
-    (dialect, tunnel.local, tunnel.peer)
+    (dialect, local, tunnel.peer)
 }
 
 fn traits(tunnel: &TunnelConfig) -> Traits {
@@ -285,6 +307,28 @@ mod tests {
         (1..=5).for_each(|id| tunnels.remove(&TunnelId(id)));
         assert_eq!((tunnels.len(), tunnels.places.len()), (0, 0));
     }
+
+    #[test]
+    fn a_tunnel_of_two_addresses_is_found_at_both_until_it_goes() {
+        let [v4, v6] = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let far = ["203.0.113.9", "2001:db8:f::9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let at = |local, peer: IpAddr| Path { local: (local, 500).into(), remote: (peer, 500).into() };
+        let mut tunnels = Tunnels::default();
+        let both = TunnelConfig { local: v4, other_local: Some(v6), ..named(1, "a.example", None) };
+        assert_eq!(far.map(|peer| both.local_to(peer)), [v4, v6]);
+        assert!(both.is_at(at(v6, far[1]), Version::Ikev2));
+        tunnels.insert(both);
+        let one = TunnelConfig { local: v4, ..named(2, "a.example", None) };
+        assert!(!one.is_at(at(v6, far[1]), Version::Ikev2));
+        tunnels.insert(one);
+
+        let numbers = |path| tunnels.at(path, Version::Ikev2).map(|t| t.id.0).collect::<Vec<_>>();
+        assert_eq!((numbers(at(v4, far[0])), numbers(at(v6, far[1]))), (vec![1, 2], vec![1]));
+        assert!(numbers(at("2001:db8::2".parse().unwrap(), far[1])).is_empty());
+        (1..=2).for_each(|id| tunnels.remove(&TunnelId(id)));
+        assert_eq!((tunnels.len(), tunnels.places.len()), (0, 0));
+    }
+
     #[test]
     fn main_mode_is_given_one_tunnel_of_each_key_of_the_nearest_place() {
         let path = Path {

@@ -340,8 +340,10 @@ pub struct Tunnel {
     pub name: String,
     /// Whether it is to be up at all.
     pub enabled: bool,
-    /// Our address.
+    /// Our address; where the peer's is not known beforehand, the gateway's first.
     pub local: IpAddr,
+    /// The gateway's address of the other family, for a peer whose address is not known beforehand.
+    pub other_local: Option<IpAddr>,
     /// The peer's name in the configuration.
     pub peer_name: String,
     /// Where the peer is.
@@ -489,6 +491,16 @@ impl Tunnel {
         let (name, peer_name, health_check) = (self.name.clone(), self.peer_name.clone(), self.health_check);
         let (alarm_template, bgp) = (self.alarm_template.clone(), self.bgp.clone());
         self == &Tunnel { name, peer_name, health_check, alarm_template, bgp, ..other.clone() }
+    }
+
+    /// The addresses of ours that the peer may meet, in the gateway's order.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = IpAddr> {
+        [self.local].into_iter().chain(self.other_local)
+    }
+
+    /// Our address for a peer: the one of its family.
+    pub(crate) fn local_to(&self, peer: IpAddr) -> IpAddr {
+        self.locals().find(|local| local.is_ipv4() == peer.is_ipv4()).unwrap_or(self.local)
     }
 
     /// The address of ours where strangers choose its key before they say who they are: main mode with a peer from anywhere

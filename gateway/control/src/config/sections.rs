@@ -361,12 +361,14 @@ pub(super) fn tunnel<'a>(
             Some(PeerAddress::Ip(ip)) => Some(ip.is_ipv4()),
             _ => None,
         };
-        let found = g.addresses.iter().copied().find(|a| family.is_none_or(|v4| a.is_ipv4() == v4));
-        if let (None, Some(f)) = (found, s.get("peer")) {
+        let mut found = g.addresses.iter().copied().filter(|a| family.is_none_or(|v4| a.is_ipv4() == v4));
+        let local = found.next();
+        if let (None, Some(f)) = (local, s.get("peer")) {
             f.fail("has an address of a family in which the gateway has none", None);
         }
-        found
+        (local, found.next())
     });
+    let (local, other_local) = local.unwrap_or_default();
     let phase1 = ike(s.section("ike"), || name.as_deref().and_then(around.keys.ppk));
     let (local_id, peer_id) = (phase1.local_id, phase1.peer_id);
     let phase2 = ipsec(s.section("ipsec"), phase1.version, &phase1.dh);
@@ -402,7 +404,7 @@ pub(super) fn tunnel<'a>(
         beside.insides.push(Inside { tunnel, field, network });
     }
     let local_id = match local_id {
-        None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local??))),
+        None => gateway.and_then(|g| g.local_id.clone()).or_else(|| Some(Id::from(local?))),
         Some(given) => given,
     };
     let peer_id = match (peer_id, address) {
@@ -423,12 +425,7 @@ pub(super) fn tunnel<'a>(
         && comes_from_anywhere
         && (ike.version, ike.mode) == (Version::Ikev1, Mode::Main)
     {
-        beside.strangers.push(check::StrangersKey {
-            tunnel: name.clone(),
-            field,
-            psk: psk.clone(),
-            local: local.flatten(),
-        });
+        beside.strangers.push(check::StrangersKey { tunnel: name.clone(), field, psk: psk.clone(), local });
     }
     if let (Some(name), Some(local), Some(remote)) = (&name, traffic.local_field, traffic.remote_field) {
         let remote_subnets = traffic.routes.as_ref().unwrap_or(&traffic.remote);
@@ -451,7 +448,8 @@ pub(super) fn tunnel<'a>(
     Some(Tunnel {
         name: name?,
         enabled: enabled?,
-        local: local??,
+        local: local?,
+        other_local,
         peer_name: peer_name.clone(),
         peer: peer.address.clone(),
         local_id: local_id?,

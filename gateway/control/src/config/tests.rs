@@ -316,6 +316,32 @@ fn the_way_of_packets_is_one_of_five() {
 }
 
 #[test]
+fn a_peer_that_may_have_either_family_meets_both_addresses_of_the_gateway() {
+    let both = "[\"192.0.2.1\", \"2001:db8::1\"]";
+    let turned = "[\"2001:db8::1\", \"192.0.2.1\"]";
+    for (ours, peer, local, other) in [
+        (both, "b.example.net", "192.0.2.1", Some("2001:db8::1")),
+        (both, "any", "192.0.2.1", Some("2001:db8::1")),
+        (turned, "any", "2001:db8::1", Some("192.0.2.1")),
+        (both, "198.51.100.1", "192.0.2.1", None),
+        (both, "2001:db8:b::1", "2001:db8::1", None),
+        ("\"192.0.2.1\"", "b.example.net", "192.0.2.1", None),
+    ] {
+        let text = with("[tunnel.ike]", "peer_id = \"b.example.net\"")
+            .replace("\"192.0.2.1\"", ours)
+            .replace("address = \"198.51.100.1\"", &format!("address = \"{peer}\""));
+        let t = parse(&text).unwrap().tunnels.remove(0);
+        let other = other.map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!((t.local.to_string(), t.other_local), (local.to_owned(), other), "{ours} {peer}");
+        assert_eq!(t.local_id.to_string(), local, "the ID does not depend on where the peer turns out to be");
+        let (far4, far6) = ("198.51.100.1".parse().unwrap(), "2001:db8:b::1".parse().unwrap());
+        if other.is_some() {
+            assert_eq!([far4, far6].map(|ip| t.local_to(ip).is_ipv4()), [true, false]);
+        }
+    }
+}
+
+#[test]
 fn main_mode_takes_one_key_for_all_who_come_from_anywhere() {
     let any = GOOD.replace("198.51.100.1", "any");
     let first = any.replace("[tunnel.ike]", "[tunnel.ike]\nversion = \"ikev1\"\npeer_id = \"b.example.net\"");

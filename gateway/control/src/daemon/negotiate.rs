@@ -5,7 +5,7 @@ use crate::{config::PeerAddress, sadb::SadbError, tunnel::Failed};
 use adit_ike::{ChildSa, DownReason, Event, TrafficSelector, TunnelId};
 use adit_maps::event::{Event as MapEvent, kind};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -173,9 +173,9 @@ impl Daemon {
                     self.drain(now);
                 }
                 PeerAddress::Name(name) => {
-                    let (name, v4, done) = (name.clone(), config.local.is_ipv4(), self.done.clone());
+                    let (name, ours, done) = (name.clone(), config.locals().collect(), self.done.clone());
                     tokio::spawn(async move {
-                        let found = resolve(&name, v4).await;
+                        let found = resolve(&name, ours).await;
                         // Nobody listens any more when the task has ended.
                         let _ = done.send(Done::Resolved(id, name, found));
                     });
@@ -284,14 +284,54 @@ fn of(event: &Event) -> Option<TunnelId> {
     }
 }
 
-async fn resolve(name: &str, v4: bool) -> Result<IpAddr, String> {
-    let family = if v4 { "IPv4" } else { "IPv6" };
+async fn resolve(name: &str, ours: Vec<IpAddr>) -> Result<IpAddr, String> {
     match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((name, 0))).await {
-        Ok(Ok(mut found)) => found
-            .find(|a| a.is_ipv4() == v4)
-            .map(|a: SocketAddr| a.ip())
-            .ok_or_else(|| format!("the peer's name {name} has no {family} address")),
+        Ok(Ok(found)) => {
+            let found: Vec<_> = found.map(|address| address.ip()).collect();
+            choose(&ours, &found).ok_or_else(|| {
+                let families: Vec<_> = ours.iter().map(family).collect();
+                format!("the peer's name {name} has no {} address", families.join(" or "))
+            })
+        }
         Ok(Err(e)) => Err(format!("the peer's name {name} does not resolve: {e}")),
         Err(_) => Err(format!("the peer's name {name} does not resolve within {} s", RESOLVE.as_secs())),
+    }
+}
+
+/// The first of a peer's addresses that is of the family of our first address, or else of that of our next.
+fn choose(ours: &[IpAddr], found: &[IpAddr]) -> Option<IpAddr> {
+    ours.iter().find_map(|own| found.iter().find(|ip| ip.is_ipv4() == own.is_ipv4())).copied()
+}
+
+fn family(ip: &IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_names_address_is_of_a_family_that_the_gateway_has_in_the_gateways_order() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
+        let (far4, far6) = (ip("198.51.100.1"), ip("2001:db8:b::1"));
+        let both = [far6, far4, ip("198.51.100.2")];
+        assert_eq!(choose(&[v4, v6], &both), Some(far4), "the first of its family, as the resolver has them");
+        assert_eq!(choose(&[v6, v4], &both), Some(far6));
+        assert_eq!(choose(&[v4, v6], &[far6]), Some(far6));
+        assert_eq!(choose(&[v6, v4], &[far4]), Some(far4));
+        assert_eq!(choose(&[v4], &[far6]), None);
+        assert_eq!(choose(&[v4, v6], &[]), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_of_the_gateways_families_says_so() {
+        // A literal is its own and only address.
+        let found = resolve("2001:db8:b::1", vec!["192.0.2.1".parse().unwrap()]).await;
+        assert_eq!(found.unwrap_err(), "the peer's name 2001:db8:b::1 has no IPv4 address");
+        let ours = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        let found = resolve("2001:db8:b::1", ours.to_vec()).await;
+        assert_eq!(found, Ok("2001:db8:b::1".parse().unwrap()));
     }
 }

@@ -310,6 +310,7 @@ impl Tunnel {
             id: self.id,
             name: c.name.clone(),
             local: c.local,
+            other_local: c.other_local,
             peer: match c.peer {
                 config::PeerAddress::Ip(ip) => Some(ip),
                 // A name may have other addresses than the one we connect to.
@@ -706,7 +707,7 @@ impl Tunnel {
             peer: c.peer_name.clone(),
             peer_address: c.peer.to_string(),
             remote: self.remote,
-            local: c.local,
+            local: self.remote.map_or(c.local, |remote| c.local_to(remote)),
             local_subnets: c.local_subnets.iter().map(ToString::to_string).collect(),
             remote_subnets: c.remote_subnets.iter().map(ToString::to_string).collect(),
             routes: c.routes.iter().flatten().map(ToString::to_string).collect(),

@@ -88,6 +88,7 @@ fn tunnel(own: usize, choice: u8) -> TunnelConfig {
         id: TUNNEL,
         name: String::new(),
         local: address(own),
+        other_local: None,
         peer: Some(address(1 - own)),
         local_id: address(own).into(),
         peer_id: address(1 - own).into(),

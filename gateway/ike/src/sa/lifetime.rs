@@ -64,7 +64,7 @@ impl Endpoint {
             self.others(tunnel.id, sa.spi).iter().any(|o| self.sas.get(o).is_some_and(IkeSa::is_attempt));
         if !under_way {
             // Through the peer's NAT only the mapping that is there leads back to it.
-            let path = if established.nat.peer && sa.path.local.ip() == tunnel.local {
+            let path = if established.nat.peer && tunnel.is_local(sa.path.local.ip()) {
                 sa.path
             } else {
                 self.path_to(&tunnel, sa.path.remote.ip())

@@ -28,6 +28,7 @@ pub(crate) fn tunnel(own: usize) -> TunnelConfig {
         id: TunnelId(1),
         name: "tunnel".into(),
         local,
+        other_local: None,
         peer: Some(peer),
         local_id: local.into(),
         peer_id: peer.into(),

@@ -37,7 +37,7 @@ impl TunnelConfig {
     /// Whether phase 1 cannot tell two tunnels apart, as far as each is with one peer: those that begin with a peer whose
     /// address they are told only then may be with two.
     fn is_sibling(&self, other: &Self) -> bool {
-        let place = |t: &Self| (t.local, t.peer, t.nat_t, t.ike.version, t.ike.mode);
+        let place = |t: &Self| (t.local, t.other_local, t.peer, t.nat_t, t.ike.version, t.ike.mode);
         self.id != other.id
             && place(self) == place(other)
             && (self.peer.is_some() || !(self.initiates || other.initiates))

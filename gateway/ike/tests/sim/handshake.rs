@@ -1,10 +1,10 @@
 //! Handshakes that come to an end.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use adit_ike::*;
 
-use crate::world::*;
+use crate::{v1::v1_tunnels, world::*};
 
 fn comes_up(ike: IkePolicy, encryption: Encryption, integrity: Integrity, initiator: usize) {
     let mut tunnels = plain_tunnels();
@@ -285,4 +285,50 @@ fn a_lost_answer_is_given_again() {
         assert_eq!(world.ends[B].endpoint.counters().repeated_answers, 1);
         assert_eq!(world.ends[A].ups.len(), 1);
     }
+}
+
+/// A by a name of B, which takes a peer from anywhere; both have IPv4 first. They meet by one family or the other, whoever
+/// renews the IKE SA.
+#[test]
+fn tunnels_of_two_families_meet_by_either_and_stay_there() {
+    let v4 = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let v6 = ["2001:db8:a::1", "2001:db8:b::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    for tunnels in [plain_tunnels(), v1_tunnels(Mode::Main), v1_tunnels(Mode::Aggressive)] {
+        for (met, renews) in [(v4, A), (v6, A), (v6, B)] {
+            let mut tunnels = tunnels.clone();
+            for (side, tunnel) in tunnels.iter_mut().enumerate() {
+                (tunnel.other_local, tunnel.peer) = (Some(v6[side]), None);
+                tunnel.initiates = side == renews;
+                tunnel.ike.reauthenticate = true;
+                tunnel.ike.lifetime = Duration::from_secs(if side == renews { 300 } else { 3600 });
+            }
+            let mut world = World::new(11, tunnels);
+            for side in [A, B] {
+                (world.ends[side].address, world.ends[side].peer) = (met[side], met[1 - side]);
+            }
+            world.connect(A);
+            world.seconds(700);
+            world.assert_up();
+            assert!(world.ends[renews].ups.len() > 1, "{}", world.story());
+            for side in [A, B] {
+                let child = world.ends[side].newest();
+                assert_eq!((child.local, child.peer), (met[side], met[1 - side]), "{}", world.story());
+            }
+        }
+    }
+}
+
+#[test]
+fn at_an_address_that_the_tunnel_does_not_have_nobody_is_taken() {
+    let mut tunnels = plain_tunnels();
+    tunnels[B].peer = None;
+    let v6 = ["2001:db8:a::1", "2001:db8:b::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    (tunnels[A].other_local, tunnels[A].peer) = (Some(v6[A]), None);
+    let mut world = World::new(12, tunnels);
+    for side in [A, B] {
+        (world.ends[side].address, world.ends[side].peer) = (v6[side], v6[1 - side]);
+    }
+    world.connect(A);
+    world.seconds(60);
+    world.assert_down();
 }

@@ -182,6 +182,7 @@ pub(crate) fn tunnels(addresses: [&str; 2], peers: [&str; 2]) -> [TunnelConfig; 
             id: TUNNEL,
             name: format!("to-{other}"),
             local: addresses[own].parse().unwrap(),
+            other_local: None,
             peer: Some(peers[own].parse().unwrap()),
             local_id: ids[own].parse::<Id>().unwrap(),
             peer_id: ids[other].parse::<Id>().unwrap(),
