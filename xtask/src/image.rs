@@ -80,26 +80,15 @@ struct Base {
 pub(crate) fn image(check: bool) -> Result<PathBuf> {
     ready()?;
     let deb = package::package()?;
-    let raw = build(&directory(), &deb)?;
+    let raw = build(&directory(), &base(&directory())?, &deb)?;
     if check {
-        again(&deb, &raw)?;
+        let other = other()?;
+        again(&other, &base(&other)?, &deb, &raw)?;
     }
     fs::remove_dir_all(directory().join("root"))?;
-    let compressed = raw.with_extension("qcow2");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-c", "-O", "qcow2"]).arg(&raw).arg(&compressed);
-    announce("compress the disk");
-    Step::new("compress the disk", convert, "read qemu-img's message above").quiet()?;
-    let size = fs::metadata(&compressed)?.len();
+    let compressed = compress(&raw)?;
     for file in [&raw, &compressed] {
         note(&format!("{}: SHA-256 {}", file.display(), package::sha256(file)?));
-    }
-    note(&format!("{} MiB compressed", size >> 20));
-    if size > LARGEST {
-        bail!(
-            "the image is larger than {} MiB: see what images/appliance/packages.txt can do without",
-            LARGEST >> 20
-        );
     }
     Ok(compressed)
 }
@@ -110,9 +99,41 @@ pub(crate) fn image(check: bool) -> Result<PathBuf> {
 /// As [`image`].
 pub(crate) fn disk(deb: &Path) -> Result<PathBuf> {
     ready()?;
-    let raw = build(&directory(), deb)?;
+    let raw = build(&directory(), &base(&directory())?, deb)?;
     fs::remove_dir_all(directory().join("root"))?;
     Ok(raw)
+}
+
+/// The disk as [`disk`] makes it, after it was made twice from the same base and was the same, and small enough when compressed.
+///
+/// # Errors
+/// As [`image`].
+pub(crate) fn proven_disk(deb: &Path) -> Result<PathBuf> {
+    ready()?;
+    let base = base(&directory())?;
+    let raw = build(&directory(), &base, deb)?;
+    again(&other()?, &base, deb, &raw)?;
+    fs::remove_dir_all(directory().join("root"))?;
+    fs::remove_file(compress(&raw)?)?;
+    Ok(raw)
+}
+
+/// The disk as most who take it want it.
+fn compress(raw: &Path) -> Result<PathBuf> {
+    let compressed = raw.with_extension("qcow2");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-c", "-O", "qcow2"]).arg(raw).arg(&compressed);
+    announce("compress the disk");
+    Step::new("compress the disk", convert, "read qemu-img's message above").quiet()?;
+    let size = fs::metadata(&compressed)?.len();
+    note(&format!("{} MiB compressed", size >> 20));
+    if size > LARGEST {
+        bail!(
+            "the image is larger than {} MiB: see what images/appliance/packages.txt can do without",
+            LARGEST >> 20
+        );
+    }
+    Ok(compressed)
 }
 
 /// Fetches what an image takes from the network, as far as it is not here.
@@ -149,8 +170,7 @@ fn ready() -> Result<()> {
 }
 
 /// Makes `adit.raw` and `adit.manifest` in the directory `at`, and leaves the files that are on the disk in `root` there.
-fn build(at: &Path, deb: &Path) -> Result<PathBuf> {
-    let base = base(at)?;
+fn build(at: &Path, base: &Base, deb: &Path) -> Result<PathBuf> {
     let epoch = package::epoch()?.max(base.epoch);
     announce("install Adit and its files in a copy of the base");
     let begun = Instant::now();
@@ -171,13 +191,19 @@ fn build(at: &Path, deb: &Path) -> Result<PathBuf> {
     Ok(raw)
 }
 
-/// Builds once more beside the one that is there, and compares: the files first, for they say more than the disk does.
-fn again(deb: &Path, first: &Path) -> Result<()> {
+/// An empty directory to build in once more.
+fn other() -> Result<PathBuf> {
     let other = directory().join("again");
     if other.exists() {
         fs::remove_dir_all(&other)?;
     }
-    let second = build(&other, deb)?;
+    fs::create_dir_all(&other)?;
+    Ok(other)
+}
+
+/// Builds once more in the directory `other`, and compares: where the disks differ, the files say more.
+fn again(other: &Path, base: &Base, deb: &Path, first: &Path) -> Result<()> {
+    let second = build(other, base, deb)?;
     let (one, two) = (package::sha256(first)?, package::sha256(&second)?);
     if one != two {
         let mut compare = Command::new("diff");
@@ -186,7 +212,7 @@ fn again(deb: &Path, first: &Path) -> Result<()> {
         bail!("two builds differ: {one} and {two}; the second is {}\n{said}", second.display());
     }
     note(&format!("a second build is the same, octet by octet: SHA-256 {one}"));
-    fs::remove_dir_all(&other)?;
+    fs::remove_dir_all(other)?;
     Ok(())
 }
 

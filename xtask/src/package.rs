@@ -49,10 +49,43 @@ pub(crate) fn package() -> Result<PathBuf> {
         );
     }
     packages::install(&packages::not_installed(vec!["binutils".to_owned()])?)?;
+    let at = shell::target().join("package");
+    let file = put_together(&at)?;
+    // What is of another version is no part of what is built now, and images/Containerfile takes the only one.
+    for entry in fs::read_dir(&at)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("adit_") && name.ends_with(".deb") && entry.path() != file {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let size = fs::metadata(&file)?.len();
+    note(&format!("{} ({:.1} MB)", file.display(), size as f64 / 1e6));
+    note(&format!("SHA-256 {}", sha256(&file)?));
+    Ok(file)
+}
+
+/// Puts the package together once more, in a directory of its own: it has to be the same.
+///
+/// # Errors
+/// As [`package`], or the two differ.
+pub(crate) fn again(first: &Path) -> Result<()> {
+    let at = shell::target().join("package/again");
+    let second = put_together(&at)?;
+    let (one, two) = (sha256(first)?, sha256(&second)?);
+    if one != two {
+        bail!("two packages of the same differ: {one} and {two}; the second is {}", second.display());
+    }
+    note("the second package is the same, octet by octet");
+    fs::remove_dir_all(at)?;
+    Ok(())
+}
+
+/// Makes the package in the directory `at`, with its files below `root` there.
+fn put_together(at: &Path) -> Result<PathBuf> {
     let binary = std::env::var_os("ADIT_BIN").map_or_else(|| build::build(true), |path| Ok(path.into()))?;
     announce("put the Debian package together");
     let epoch = epoch()?;
-    let root = shell::target().join("package/root");
+    let root = at.join("root");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("failed to remove {}", root.display()))?;
     }
@@ -61,14 +94,11 @@ pub(crate) fn package() -> Result<PathBuf> {
     let version = field(&text, "Version")?;
     let architecture = field(&text, "Architecture")?;
     write(&root.join("DEBIAN/control"), &text, 0o644)?;
-    let file = shell::target().join(format!("package/adit_{version}_{architecture}.deb"));
+    let file = at.join(format!("adit_{version}_{architecture}.deb"));
     let mut command = Command::new("dpkg-deb");
     command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&file);
     command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     Step::new("build the package", command, "read dpkg-deb's message above").quiet()?;
-    let size = fs::metadata(&file)?.len();
-    note(&format!("{} ({:.1} MB)", file.display(), size as f64 / 1e6));
-    note(&format!("SHA-256 {}", sha256(&file)?));
     Ok(file)
 }
 

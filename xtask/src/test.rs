@@ -166,7 +166,9 @@ impl Tests {
         if packages::is_debian() {
             let mut deb = None;
             self.holds("package", || {
-                deb = Some(package::package()?);
+                let first = package::package()?;
+                package::again(&first)?;
+                deb = Some(first);
                 Ok(())
             });
             self.deb = deb;
@@ -188,7 +190,13 @@ impl Tests {
             self.package();
         }
         let Some(deb) = self.deb.clone() else { return };
-        self.holds("the appliance's first boot", || first_boot::of(&image::disk(&deb)?));
+        let mut disk = None;
+        self.holds("the appliance's disk, twice the same", || {
+            disk = Some(image::proven_disk(&deb)?);
+            Ok(())
+        });
+        let Some(disk) = disk else { return };
+        self.holds("the appliance's first boot", || first_boot::of(&disk));
     }
 
     /// That the kernels' room compiles for a processor that it has no kernels for.
