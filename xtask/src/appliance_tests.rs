@@ -81,7 +81,12 @@ fn who_comes_through_a_tunnel_reaches_no_api_and_no_metrics() {
     let rules = std::fs::read_to_string(rules).unwrap();
     let of_tunnels: Vec<_> = rules.lines().map(str::trim).filter(|line| line.contains("adit0")).collect();
     assert!(
-        matches!(&of_tunnels[..], [bgp] if bgp.starts_with("iifname adit0 tcp dport 179 accept")),
+        matches!(
+            &of_tunnels[..],
+            [vrrp, bgp]
+                if vrrp.starts_with("iifname != adit0 meta l4proto 112 accept")
+                    && bgp.starts_with("iifname adit0 tcp dport 179 accept")
+        ),
         "{of_tunnels:?}"
     );
 }

@@ -45,8 +45,10 @@ pub(crate) fn of(image: &Path) -> Result<()> {
     let mut guest = Guest::start(&run, image, guests::ALONE, None, power)?;
     image_test::up(&mut guest, started)?;
     unconfigured(&guest)?;
+    cared_for(&guest)?;
     reread(&guest)?;
     configured(&guest)?;
+    bgp(&guest)?;
     announce(&format!("the first boot is as it should be ({:.0} s)", begun.elapsed().as_secs_f64()));
     drop(guest);
     run.end()
@@ -69,6 +71,37 @@ fn unconfigured(guest: &Guest) -> Result<()> {
 fn timeless(line: &str) -> (&str, &str) {
     let Some((before, rest)) = line.split_once(", up ") else { return (line, "") };
     (before, rest.split_once(": ").map_or("", |(_, after)| after))
+}
+
+/// Another kernel leaves GRUB's configuration as the image has it, packages whose files the image has replaced are upgraded all the
+/// same, and logs do not grow for ever.
+fn cared_for(guest: &Guest) -> Result<()> {
+    // As a kernel's package does when it is installed, and when an old one goes; what makes its initial file system is Debian's
+    // and takes a minute here.
+    for (directory, mode) in [("postinst.d", "configure"), ("postrm.d", "remove")] {
+        let hooks = format!(
+            "sudo env INITRD=No DEB_MAINT_PARAMS={mode} run-parts --report --exit-on-error --arg=$(uname -r) \
+             --arg=/boot/vmlinuz-$(uname -r) /etc/kernel/{directory}"
+        );
+        guest.says(&format!(
+            "cp /boot/grub/grub.cfg /tmp/grub.cfg && {hooks} && cmp /boot/grub/grub.cfg /tmp/grub.cfg"
+        ))?;
+    }
+    ensure!(guest.says("cat /boot/grub/grub.cfg")?.contains("serial --unit=0"), "GRUB has no serial console");
+    let options = guest.says("apt-config dump Dpkg::Options")?;
+    ensure!(
+        options.contains("\"--force-confold\""),
+        "dpkg is to ask about files of configuration:\n{options}"
+    );
+    guest.says("systemctl is-active logrotate.timer")?;
+    let logs = guest.says("sudo logrotate --debug /etc/logrotate.conf 2>&1")?;
+    for log in
+        ["cloud-init.log", "apt/history.log", "dpkg.log", "unattended-upgrades/unattended-upgrades.log"]
+    {
+        ensure!(logs.contains(&format!("/var/log/{log}")), "nobody cuts {log} off:\n{logs}");
+    }
+    note("a kernel's hooks leave grub.cfg as it is; dpkg keeps the image's files; logs are cut off");
+    Ok(())
 }
 
 /// A Prometheus that has just started is not ended by being told of other rules, and one that is ended so comes back.
@@ -100,6 +133,27 @@ fn configured(guest: &Guest) -> Result<()> {
     image_test::console(guest, "Gateway site-a.")?;
     image_test::hardened(guest)?;
     image_test::scraped(guest, "adit_data_plane_up")
+}
+
+/// BIRD is started by one command, and then has the sessions of tunnels with BGP.
+fn bgp(guest: &Guest) -> Result<()> {
+    announce("give it a tunnel with BGP");
+    guest.says("sudo systemctl enable --now bird")?;
+    guest.says(&format!("sudo adit peer create other address={} asn=64513", guest.side().across()))?;
+    guest.says(
+        "sudo adit tunnel create across peer=other start=respond routing_mode=route routes=10.9.0.0/16 \
+         bgp.local_asn=64512 bgp.inside_cidr=169.254.10.0/30 bgp.local_ip=169.254.10.1",
+    )?;
+    wait_for("BIRD to have the tunnel's session", PATIENCE, || {
+        Ok(guest.says("sudo birdc show protocols").is_ok_and(|said| said.contains("adit_169_254_10_0")))
+    })?;
+    let shown = guest.says("sudo adit tunnel show across")?;
+    ensure!(
+        shown.contains("169.254.10.1 (64512) with 169.254.10.2 (64513)"),
+        "adit knows nothing of BIRD:\n{shown}"
+    );
+    note("BIRD has the tunnel's session");
+    Ok(())
 }
 
 #[cfg(test)]

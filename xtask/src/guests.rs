@@ -70,6 +70,11 @@ impl Side {
         format!("192.0.2.{}", self.number)
     }
 
+    /// The address of the other one on the wire.
+    pub(crate) fn across(self) -> String {
+        format!("192.0.2.{}", 3 - self.number)
+    }
+
     /// The gateway's own address on its LAN.
     pub(crate) fn gateway(self) -> String {
         format!("10.{}.0.1", self.number)

@@ -65,6 +65,10 @@ const CLEARED: [&str; 12] = [
     "tmp/*",
 ];
 
+/// Hooks of GRUB's packages that would write a `grub.cfg` of theirs over the image's at the next kernel. dpkg does not bring back
+/// a file of configuration that somebody has removed.
+const HOOKS: [&str; 2] = ["etc/kernel/postinst.d/zz-update-grub", "etc/kernel/postrm.d/zz-update-grub"];
+
 /// Debian's packages, installed into a tar file.
 struct Base {
     tar: PathBuf,
@@ -316,9 +320,10 @@ fn fill(root: &Path, base: &Path, deb: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what is of this installation only, and gives everything newer the time of the source.
+/// Takes away what is of this installation only or not for this machine, and gives everything newer the time of the source.
 fn tidy(root: &Path, epoch: u64) -> Result<()> {
-    let mut script = format!("set -e; cd '{}'; rm -rf {}\n", root.display(), CLEARED.join(" "));
+    let mut script =
+        format!("set -e; cd '{}'; rm -rf {}\n", root.display(), [&CLEARED[..], &HOOKS].concat().join(" "));
     // systemd takes an empty one for its first boot's to fill.
     script += "mkdir -p var/log/apt; : >etc/machine-id\n";
     script += "ln -sf /run/systemd/resolve/stub-resolv.conf etc/resolv.conf\n";
