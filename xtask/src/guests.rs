@@ -1,5 +1,5 @@
 //! The guests of `cargo xtask image-test`: a copy of the image in qemu, with what cloud-init gives it, a wire to another
-//! guest, and a LAN with one host, which is a network namespace.
+//! guest, and a LAN with one host, which is a network namespace; and one that has nothing of that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,13 @@ use adit_tests::run::Run;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell::{Step, note};
+
+/// Ports of the API and of the metrics, as docs/appliance.md has them.
+pub(crate) const API: u16 = 8443;
+pub(crate) const METRICS: u16 = 9360;
+
+/// What qemu's own DHCP gives.
+pub(crate) const LEASED: &str = "10.0.2.15/24";
 
 /// Disks grow to this when they boot first.
 const DISK: &str = "6G";
@@ -93,13 +100,15 @@ impl Side {
         format!("52:54:00:ad:{:02x}:{port:02x}", self.number)
     }
 
-    /// What cloud-init is told: who may come in and, where there is another side, the configuration of a tunnel to it.
+    /// What cloud-init is told: who may come in and, where there is another side, the configuration of a tunnel to it, with the
+    /// API and the metrics on every address, so that the firewall alone says who reaches them, and a token.
     fn user_data(self, other: Option<Side>, key: &str) -> String {
         let mut text =
             format!("#cloud-config\nhostname: site-{}\nssh_authorized_keys: [{key:?}]\n", self.name);
         let Some(other) = other else { return text };
         let toml = format!(
-            "[gateway]\nname = \"site-{}\"\naddress = \"{}\"\nwan = \"wan\"\nlan = [\"lan\"]\n\n[[peer]]\nname = \
+            "[gateway]\nname = \"site-{}\"\naddress = \"{}\"\nwan = \"wan\"\nlan = [\"lan\"]\n\n[api]\nlisten = \
+             \"0.0.0.0:{API}\"\nmetrics = \"0.0.0.0:{METRICS}\"\n\n[[peer]]\nname = \
              \"other\"\naddress = \"{}\"\n\n[[tunnel]]\nname = \"across\"\npeer = \"other\"\nlocal_subnets = \
              [\"{}\"]\nremote_subnets = [\"{}\"]\npsk = \"a-key-that-only-this-test-uses\"\n",
             self.name,
@@ -110,7 +119,7 @@ impl Side {
         );
         text += "write_files:\n  - path: /etc/adit/adit.toml\n    permissions: \"0600\"\n    content: |\n";
         toml.lines().for_each(|line| text += &format!("      {line}\n"));
-        text
+        text + "runcmd:\n  - adit token create ci --scope read,write >/root/token\n"
     }
 
     fn network(self) -> String {
@@ -151,16 +160,8 @@ impl Guest {
             lan.ip(&["route", "add", &other.subnet(), "via", &side.gateway()])?;
         }
         let seed = seed(&directory, side, other)?;
-        let disk = directory.join(format!("{}.qcow2", side.name));
-        let mut create = Command::new("qemu-img");
-        create.args(["create", "-q", "-f", "qcow2", "-F", format(image), "-b"]).arg(image.canonicalize()?);
-        create.arg(&disk).arg(DISK);
-        Step::new("make a disk on top of the image", create, "install qemu-utils").quiet()?;
-        let mut qemu = lan.command("qemu-system-x86_64");
-        qemu.args(machine(power.kvm)).args(["-m", "1024", "-display", "none", "-nodefaults"]);
-        qemu.args(["-smp", &power.processors.to_string()]);
-        qemu.arg("-serial").arg(format!("file:{}", console(&directory, side).display()));
-        qemu.args(["-device", "virtio-rng-pci"]);
+        let disk = on_top(image, &directory, side.name)?;
+        let mut qemu = qemu(&lan, power, &console(&directory, side.name));
         for (file, format) in [(&disk, "qcow2"), (&seed, "raw")] {
             qemu.arg("-drive").arg(format!("if=virtio,format={format},file={}", file.display()));
         }
@@ -204,22 +205,13 @@ impl Guest {
 
     /// Everything it has written to its serial console.
     pub(crate) fn console(&self) -> String {
-        String::from_utf8_lossy(&fs::read(console(&self.directory, self.side)).unwrap_or_default())
-            .into_owned()
+        read(&console(&self.directory, self.side.name))
     }
 
     /// An ssh from the host of its LAN to it.
     pub(crate) fn ssh(&self, options: &[&str], words: &str) -> Command {
-        let mut command = self.lan.command("ssh");
+        let mut command = ssh(&self.lan, options);
         command.arg("-i").arg(self.directory.join("key"));
-        for option in
-            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
-                .iter()
-                .chain(&["ConnectTimeout=10", "ServerAliveInterval=10"])
-                .chain(options)
-        {
-            command.args(["-o", option]);
-        }
         command.arg(format!("admin@{}", self.side.gateway())).arg(words).stdin(Stdio::null());
         command
     }
@@ -266,6 +258,94 @@ impl Guest {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+/// A guest that finds nobody who tells it anything, on a network that qemu makes up: one that has DHCP.
+pub(crate) struct Unseeded {
+    lan: Namespace,
+    directory: PathBuf,
+    disk: PathBuf,
+    /// Ended when this is dropped.
+    _process: Process,
+}
+
+impl Unseeded {
+    const NAME: &str = "unseeded";
+    /// Where its SSH is seen outside.
+    const SSH: &str = "2222";
+
+    /// Starts one on a copy of `image`.
+    pub(crate) fn start(run: &Run, image: &Path, power: Power) -> Result<Unseeded> {
+        let directory = run.directory().to_owned();
+        let lan = Namespace::create(run, "hu")?;
+        let disk = on_top(image, &directory, Self::NAME)?;
+        let mut qemu = qemu(&lan, power, &console(&directory, Self::NAME));
+        qemu.arg("-drive").arg(format!("if=virtio,format=qcow2,file={}", disk.display()));
+        qemu.args(["-netdev", &format!("user,id=port,hostfwd=tcp:127.0.0.1:{}-:22", Self::SSH)]);
+        qemu.args(["-device", "virtio-net-pci,netdev=port"]);
+        let process = lan.spawn("qemu-unseeded", &mut qemu)?;
+        Ok(Unseeded { lan, directory, disk, _process: process })
+    }
+
+    /// Everything it has written to its serial console.
+    pub(crate) fn console(&self) -> String {
+        read(&console(&self.directory, Self::NAME))
+    }
+
+    /// What its SSH says to somebody without a key.
+    pub(crate) fn greets(&self) -> Result<String> {
+        let mut command = ssh(&self.lan, &["PubkeyAuthentication=no"]);
+        command.args(["-p", Self::SSH, "admin@127.0.0.1", "true"]).stdin(Stdio::null());
+        let output = command.output().context("ssh could not be started")?;
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Where its last partition ends, in octets, as its GPT says.
+    pub(crate) fn root_ends(&self) -> Result<u64> {
+        const ENTRY: usize = 2 * 512 + 2 * 128;
+        let start = self.directory.join("unseeded.gpt");
+        let mut take = Command::new("qemu-img");
+        take.args(["dd", "-U", "-f", "qcow2", "-O", "raw", "bs=512", "count=4"]);
+        take.arg(format!("if={}", self.disk.display())).arg(format!("of={}", start.display()));
+        Step::new("read the guest's GPT", take, "install qemu-utils").quiet()?;
+        let gpt = fs::read(start)?;
+        let last = gpt.get(ENTRY + 40..ENTRY + 48).context("its disk has no GPT")?;
+        Ok(512 * (1 + u64::from_le_bytes(last.try_into()?)))
+    }
+}
+
+/// A disk that begins as the image and grows.
+fn on_top(image: &Path, directory: &Path, name: &str) -> Result<PathBuf> {
+    let disk = directory.join(format!("{name}.qcow2"));
+    let mut create = Command::new("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-F", format(image), "-b"]).arg(image.canonicalize()?);
+    create.arg(&disk).arg(DISK);
+    Step::new("make a disk on top of the image", create, "install qemu-utils").quiet()?;
+    Ok(disk)
+}
+
+/// What every guest has besides its disks and ports.
+fn qemu(lan: &Namespace, power: Power, console: &Path) -> Command {
+    let mut qemu = lan.command("qemu-system-x86_64");
+    qemu.args(machine(power.kvm)).args(["-m", "1024", "-display", "none", "-nodefaults"]);
+    qemu.args(["-smp", &power.processors.to_string()]);
+    qemu.arg("-serial").arg(format!("file:{}", console.display()));
+    qemu.args(["-device", "virtio-rng-pci"]);
+    qemu
+}
+
+/// An ssh from a namespace that asks nobody anything.
+fn ssh(from: &Namespace, options: &[&str]) -> Command {
+    let mut command = from.command("ssh");
+    for option in
+        ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
+            .iter()
+            .chain(&["ConnectTimeout=10", "ServerAliveInterval=10"])
+            .chain(options)
+    {
+        command.args(["-o", option]);
+    }
+    command
 }
 
 /// An image's format, as qemu calls it.
@@ -348,8 +428,12 @@ fn seed(directory: &Path, side: Side, other: Option<Side>) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn console(directory: &Path, side: Side) -> PathBuf {
-    directory.join(format!("{}.console", side.name))
+fn console(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.console"))
+}
+
+fn read(console: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]
@@ -364,6 +448,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("remote_subnets = [\"10.2.0.0/24\"]"), "{text}");
+        assert!(text.contains("listen = \"0.0.0.0:8443\"") && text.contains("\nruncmd:\n"), "{text}");
+        assert_eq!(A.across(), B.wan());
         assert!(!ALONE.user_data(None, "ssh-ed25519 AAAA").contains("adit.toml"));
         assert!(B.network().contains("addresses: [10.2.0.1/24]"), "{}", B.network());
     }

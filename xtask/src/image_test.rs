@@ -1,6 +1,9 @@
-//! `cargo xtask image-test`: two copies of the image in qemu, a tunnel between them, and what must hold of an appliance.
+//! `cargo xtask image-test`: two copies of the image in qemu, a tunnel between them, and what must hold of an appliance; then one
+//! that nobody tells anything.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adit_tests::namespace::{Namespace, tail, wait_for};
@@ -8,13 +11,21 @@ use adit_tests::run::Run;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::guests::{self, Firmware, Guest, Power, Side};
-use crate::shell::{announce, note};
+use crate::guests::{self, Firmware, Guest, Power, Side, Unseeded};
+use crate::shell::{Step, announce, note};
 use crate::{image, package, packages};
 
 /// What runs the guests, as Debian calls it.
-const TOOLS: [&str; 7] =
-    ["qemu-system-x86", "qemu-utils", "ovmf", "openssh-client", "mtools", "dosfstools", "iputils-ping"];
+const TOOLS: [&str; 8] = [
+    "qemu-system-x86",
+    "qemu-utils",
+    "ovmf",
+    "openssh-client",
+    "mtools",
+    "dosfstools",
+    "iputils-ping",
+    "curl",
+];
 
 /// Each guest has a processor: two are what a small machine has.
 const PROCESSORS: u8 = 1;
@@ -24,6 +35,11 @@ const PROCESSORS: u8 = 1;
 const BOOT: Duration = Duration::from_secs(1500);
 /// How long anything else may take.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How much the threads for Diffie-Hellman yield, as control has it.
+const NICE: &str = "5";
+/// What a later version of the package ends with.
+const NEWER: &str = "+next";
 
 /// Asks the guest's Prometheus a question: `python3 - QUERY`.
 const ASK: &str = "python3 -c 'import sys,urllib.parse,urllib.request as r; \
@@ -56,13 +72,15 @@ pub(crate) fn image_test(given: Option<&Path>) -> Result<()> {
     for guest in [&a, &b] {
         hardened(guest)?;
     }
+    firewall(&a, &b)?;
     modes(&a)?;
     scraped(&a, "adit_tunnel_health")?;
     console(&a, "Gateway site-a.")?;
-    upgraded(&a, guests::B, &deb)?;
+    upgraded(&a, guests::B, &newer(&run, &deb)?)?;
     rebooted(&a, &mut b)?;
-    announce(&format!("the appliance holds what it promises ({:.0} s)", begun.elapsed().as_secs_f64()));
     drop((a, b));
+    unseeded(&run, &image, power)?;
+    announce(&format!("the appliance holds what it promises ({:.0} s)", begun.elapsed().as_secs_f64()));
     run.end()
 }
 
@@ -149,7 +167,68 @@ pub(crate) fn hardened(guest: &Guest) -> Result<()> {
     ensure!(!knock.output()?.status.success(), "Prometheus listens outside");
     let set = guest.says("sudo nft list set inet adit lan")?;
     ensure!(set.contains("\"lan\""), "the firewall does not know the LAN side:\n{set}");
-    note(&format!("{}: keys only, the firewall knows its LAN", name(guest.side())));
+    let priorities = guest.says("ps -eLo ni=,comm= | grep adit-dh-")?;
+    ensure!(
+        priorities.lines().all(|line| line.split_whitespace().next() == Some(NICE)),
+        "Diffie-Hellman does not wait for other work:\n{priorities}"
+    );
+    note(&format!("{}: keys only, the firewall knows its LAN, Diffie-Hellman waits", name(guest.side())));
+    Ok(())
+}
+
+/// Who reaches the API and the metrics of `a`: its LAN, with the token that cloud-init had made. Not the other LAN through the
+/// tunnel, nor the other gateway from the Internet: the firewall keeps them out, for without it they are let in.
+fn firewall(a: &Guest, b: &Guest) -> Result<()> {
+    announce("knock at the API and the metrics");
+    let gateway = a.side().gateway();
+    let token = a.says("sudo cat /root/token")?;
+    let asks = |what: String| {
+        let mut curl = a.lan().command("curl");
+        curl.args(["--silent", "--insecure", "--max-time", "10", "--header"]);
+        curl.arg(format!("Authorization: Bearer {}", token.trim())).arg(what);
+        Ok::<_, anyhow::Error>(String::from_utf8_lossy(&curl.output()?.stdout).into_owned())
+    };
+    // The LAN is let in once the console's text is written.
+    wait_for("the API to let the LAN in", PATIENCE, || {
+        Ok(asks(format!("https://{gateway}:{}/v1/tunnels", guests::API))?.contains("\"across\""))
+    })?;
+    let metrics = asks(format!("http://{gateway}:{}/metrics", guests::METRICS))?;
+    ensure!(metrics.contains("adit_tunnel_health"), "its LAN has no metrics:\n{metrics}");
+    let knocks = |host: &str, port: u16| format!("timeout 5 bash -c '</dev/tcp/{host}/{port}'");
+    let through = |port| {
+        let mut knock = b.lan().command("bash");
+        Ok::<_, anyhow::Error>(knock.args(["-c", &knocks(&gateway, port)]).output()?.status.success())
+    };
+    let outside = |port| b.says(&knocks(&a.side().wan(), port)).is_ok();
+    for port in [guests::API, guests::METRICS] {
+        ensure!(!through(port)?, "the other LAN reaches port {port} of {gateway} through the tunnel");
+        ensure!(!outside(port), "the other gateway reaches port {port} of {}", a.side().wan());
+    }
+    let ports = format!("{}, {}", guests::API, guests::METRICS);
+    a.says(&format!("sudo nft insert rule inet adit input tcp dport {{ {ports} }} accept"))?;
+    for port in [guests::API, guests::METRICS] {
+        ensure!(through(port)? && outside(port), "something else than the firewall is before port {port}");
+    }
+    a.says("sudo nft delete rule inet adit input handle $(sudo nft -a list chain inet adit input | awk '/dport/ { print $NF; exit }')")?;
+    ensure!(!outside(guests::API), "the rule of this test is still there");
+    note("its LAN has both, with a token; the other LAN and the Internet have neither");
+    Ok(())
+}
+
+/// Without anybody who says anything: an address by DHCP, host keys, the whole disk, and what to do next on the console.
+fn unseeded(run: &Run, image: &Path, power: Power) -> Result<()> {
+    announce("boot a guest that nobody tells anything");
+    let guest = Unseeded::start(run, image, power)?;
+    for wanted in ["No gateway is configured.", guests::LEASED] {
+        wait_for(&format!("{wanted:?} on the console"), BOOT, || Ok(guest.console().contains(wanted)))
+            .with_context(|| format!("the console ends:\n{}", tail(&guest.console(), 30)))?;
+    }
+    ensure!(!guest.console().contains("169.254.169.254"), "it asked a stranger who may come in");
+    wait_for("it to show a host key and ask for ours", PATIENCE, || {
+        Ok(guest.greets()?.contains("Permission denied (publickey)"))
+    })?;
+    wait_for("the root partition to take the whole disk", PATIENCE, || Ok(guest.root_ends()? > 4500 << 20))?;
+    note("it has an address, host keys and its whole disk, and lets nobody in without a key");
     Ok(())
 }
 
@@ -161,7 +240,8 @@ pub(crate) fn modes(guest: &Guest) -> Result<()> {
     let kernel = guest.says("uname -r")?;
     note(&format!("Linux {}", kernel.trim()));
     for port in ports {
-        ensure!(!port.contains("mode=\"sockets\""), "no XDP: {port}");
+        // What virtio-net can, and docs/appliance.md promises.
+        ensure!(port.contains("mode=\"driver\""), "XDP does not run in the driver: {port}");
         note(port);
     }
     Ok(())
@@ -202,8 +282,26 @@ fn upgraded(guest: &Guest, other: Side, deb: &Path) -> Result<()> {
     pings.wait(Duration::from_secs(120))?;
     let lost = lost(&pings.log())?;
     ensure!(lost == 0, "{lost} of 300 pings were lost during the upgrade:\n{}", pings.log_tail(4));
-    note("300 of 300 pings came back");
+    let version = guest.says("dpkg-query -W -f '${Version}' adit")?;
+    ensure!(version.ends_with(NEWER), "the upgrade left {version}");
+    note(&format!("300 of 300 pings came back, and it is {version}"));
     Ok(())
+}
+
+/// The same package with a later version.
+fn newer(run: &Run, deb: &Path) -> Result<PathBuf> {
+    let (apart, file) = (run.directory().join("newer"), run.directory().join("newer.deb"));
+    let mut take = Command::new("dpkg-deb");
+    take.arg("-R").arg(deb).arg(&apart);
+    Step::new("take the package apart", take, "install dpkg").quiet()?;
+    let control = apart.join("DEBIAN/control");
+    let text = fs::read_to_string(&control)?;
+    let version = text.lines().find(|line| line.starts_with("Version: ")).context("it has no version")?;
+    fs::write(&control, text.replace(version, &format!("{version}{NEWER}")))?;
+    let mut put = Command::new("dpkg-deb");
+    put.args(["--root-owner-group", "-Zxz", "-z1", "-b"]).arg(&apart).arg(&file);
+    Step::new("put it together again", put, "read dpkg-deb's message above").quiet()?;
+    Ok(file)
 }
 
 /// The tunnel returns when a gateway has been started anew.
