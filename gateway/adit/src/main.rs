@@ -153,7 +153,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         },
         Command::Unload { bpf_dir, state_dir, check: false } => unload(&bpf_dir, state_dir.as_ref()),
         Command::Status { access, shown, json } => {
-            let shown = if json { shown.as_json() } else { shown };
+            let shown = if json { shown.for_programs() } else { shown };
             let table = |status: &Status| match Screen::of_stdout().filter(|_| shown.goes_to_stdout()) {
                 Some(screen) => table::status_on(status, SystemTime::now(), screen),
                 None => table::status(status, SystemTime::now()),

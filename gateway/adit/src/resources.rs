@@ -221,7 +221,7 @@ impl Shown {
     }
 
     /// The same as JSON.
-    pub(crate) fn as_json(self) -> Self {
+    pub(crate) fn for_programs(self) -> Self {
         Shown { output: Output::Json, ..self }
     }
 
