@@ -40,6 +40,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("the_gateway_itself_uses_the_tunnel_or_nothing", own_traffic),
         Scenario::new("behind_nat_the_tunnel_floats_to_4500", behind_nat),
         Scenario::new("a_peers_name_is_looked_up_at_every_attempt", peer_by_name),
+        Scenario::new("a_name_and_a_peer_from_anywhere_are_of_either_family", either_family),
     ])
 }
 
@@ -319,6 +320,75 @@ fn peer_by_name() -> Result<()> {
     pair.a.done(&["tunnel", "up", &site.tunnel()])?;
     let tried = |address: &str| Ok(pair.a.status()?["remote"].as_str() == Some(address));
     wait_for("an attempt at the new address", PATIENCE, || tried(NOBODY)).with_context(|| pair.words())?;
+    pair.end(topology)
+}
+
+/// Both gateways have an IPv4 and an IPv6 address, in this order. A knows B by a name; B takes A from anywhere.
+fn either_family() -> Result<()> {
+    const NAME: &str = "site-b.example";
+    let topology = Topology::two_sites(Run::begin()?)?;
+    topology.add_ipv6()?;
+    let b = Site { peer_address: "any".to_owned(), ..Site::b(&topology) };
+    let sites = [Site { peer_address: NAME.to_owned(), ..Site::a(&topology) }, b];
+    let mut hosts = PathBuf::new();
+    let write = |hosts: &Path, addresses: &[&str]| {
+        fs::write(hosts, addresses.iter().map(|address| format!("{address} {NAME}\n")).collect::<String>())
+    };
+    let both = |site: &Site, six: &str, directory: &Path| {
+        let address = format!("address = \"{}\"", site.address);
+        configuration(site, directory).replacen(
+            &address,
+            &format!("address = [\"{}\", \"{six}\"]", site.address),
+            1,
+        )
+    };
+    let b = Adit::start_with(&topology.gateway_b, &sites[1].tunnel(), |directory| {
+        both(&sites[1], SIDE_B6.gateway, directory)
+    })?;
+    let mut written = Ok(());
+    let capture = Capture::start(&topology.router, TO_B)?;
+    let a = Adit::start_with(&topology.gateway_a, &sites[0].tunnel(), |directory| {
+        hosts = directory.join(HOSTS);
+        written = write(&hosts, &[SIDE_B6.gateway]);
+        both(&sites[0], SIDE_A6.gateway, directory)
+    })?;
+    written?;
+    let mut pair = Pair { a, b };
+    let met = |pair: &Pair, a: &str, b: &str| -> Result<()> {
+        for (gateway, local, remote) in [(&pair.a, a, b), (&pair.b, b, a)] {
+            let status = gateway.status()?;
+            ensure!(status["local"] == local && status["remote"] == remote, "{status:#}\n{}", pair.words());
+        }
+        Ok(())
+    };
+    pair.a.wait_connected(PATIENCE).with_context(|| pair.words())?;
+    pair.b.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
+    met(&pair, SIDE_A6.gateway, SIDE_B6.gateway)?;
+    // Each renews the SAs from where it is, and a restart of control finds them there.
+    for side in [0, 1] {
+        let gateway = if side == 0 { &pair.a } else { &pair.b };
+        gateway.done(&["tunnel", "rekey", "--ike", &sites[side].tunnel()])?;
+        pair.still_works(&topology)?;
+    }
+    pair.b.restart()?;
+    pair.b.wait_connected(PATIENCE)?;
+    pair.still_works(&topology)?;
+    met(&pair, SIDE_A6.gateway, SIDE_B6.gateway)?;
+    tcp_stream(&topology.host_a, &topology.host_b, HOST_B, 1).with_context(|| pair.words())?;
+    let tally = capture.finish()?.tally()?;
+    tally.expect_no_plaintext("the router")?;
+    ensure!(tally.count(Kind::Esp) > 50, "a TCP stream and hardly any ESP: {tally}");
+
+    // Where the name has both, the family of the gateway's first address counts.
+    write(&hosts, &[SIDE_B6.gateway, &GATEWAY_B.to_string()])?;
+    pair.a.done(&["tunnel", "down", &sites[0].tunnel()])?;
+    pair.a.done(&["tunnel", "up", &sites[0].tunnel()])?;
+    pair.a.wait_connected(PATIENCE).with_context(|| pair.words())?;
+    pair.b.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE).with_context(|| pair.words())?;
+    met(&pair, &GATEWAY_A.to_string(), &GATEWAY_B.to_string())?;
+    pair.still_works(&topology)?;
     pair.end(topology)
 }
 
