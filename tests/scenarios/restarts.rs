@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adit_maps::{LAYOUT_VERSION, MAGIC, Stamp};
-use adit_tests::adit::{Adit, configuration};
+use adit_tests::adit::{Adit, binary, configuration};
 use adit_tests::capture::{Capture, Kind};
 use adit_tests::interop::case::{Case, End, Role, Shows, TUNNEL, Version};
 use adit_tests::namespace::{Namespace, Process, wait_for};
@@ -16,7 +16,9 @@ use adit_tests::scenario::{self, Scenario};
 use adit_tests::site::Site;
 use adit_tests::stream::Stream;
 use adit_tests::strongswan::{Place, StrongSwan};
-use adit_tests::topology::{GATEWAY_A, HOST_A, HOST_B, SIDE_A6, SIDE_B6, TO_A, Topology, router_of};
+use adit_tests::topology::{
+    GATEWAY_A, HOST_A, HOST_B, LAN, SIDE_A6, SIDE_B6, TO_A, Topology, WAN, router_of,
+};
 use adit_tests::traffic::ping_until_answered;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -48,6 +50,7 @@ fn main() -> std::process::ExitCode {
         Scenario::new("maps_of_another_layout_are_refused_in_words", other_layout),
         Scenario::new("unloading_leaves_no_route_and_no_rule", || leaves_nothing("auto")),
         Scenario::new("unloading_leaves_no_route_and_no_rule_without_xdp", || leaves_nothing("none")),
+        Scenario::new("a_file_of_api_alone_leaves_what_the_command_line_has_made", api_alone),
         Scenario::new("a_backup_brings_the_tunnel_back_on_a_machine_that_has_nothing_else", restored),
     ])
 }
@@ -383,6 +386,75 @@ fn ours(gateway: &Namespace) -> Result<String> {
         }
     }
     Ok(lines)
+}
+
+/// What is configured by the command line, and what the process itself does by its file.
+fn api_alone() -> Result<()> {
+    let topology = Topology::two_sites(Run::begin()?)?;
+    let site = Site::a(&topology);
+    let tunnel = site.tunnel();
+    let peer = Adit::start(&topology.gateway_b, &Site::b(&topology))?;
+    let api = |directory: &Path| format!("[api]\nsocket = \"{}/adit.sock\"\n", directory.display());
+    let mut control = Adit::start_control(&topology.gateway_a, &tunnel, api)?;
+    let _data_plane = control.data_plane(&[])?;
+    let file = control.configuration();
+    let directory = file.parent().map(Path::to_owned).context("no directory")?;
+    ensure!(control.log().contains("no gateway yet"), "{}", control.log_tail(20));
+
+    let create = |kind: &str, name: &str, fields: &[(&str, &str)]| {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let arguments: Vec<&str> = fields.iter().map(String::as_str).collect();
+        control.done(&[&[kind, "create", name], &arguments[..]].concat())
+    };
+    create("gateway", &site.name, &[("address", &site.address), ("wan", WAN), ("lan", LAN)])?;
+    create("peer", &site.peer, &[("address", &site.peer_address)])?;
+    let suite = &site.suite;
+    create(
+        "tunnel",
+        &tunnel,
+        &[
+            ("peer", &site.peer),
+            ("local_subnets", &site.local_subnet),
+            ("remote_subnets", &site.remote_subnet),
+            ("psk", &site.psk),
+            ("ike.encryption", suite.encryption),
+            ("ike.integrity", suite.integrity),
+            ("ike.prf", suite.prf),
+            ("ike.dh", &suite.dh.to_string()),
+            ("ike.local_id", &site.local_id),
+            ("ike.peer_id", &site.peer_id),
+            ("ipsec.encryption", suite.esp_encryption),
+            ("ipsec.integrity", suite.esp_integrity),
+            ("ipsec.pfs", "disabled"),
+        ],
+    )?;
+    // The data plane has seen that there is a gateway now.
+    control.wait_connected(PATIENCE)?;
+    ping_until_answered(&topology.host_a, HOST_B, PATIENCE)?;
+    let old = spis(&control)?;
+
+    let listen = "127.0.0.1:8443";
+    fs::write(&file, format!("{}listen = \"{listen}\"\n", api(&directory)))?;
+    let mut check = topology.gateway_a.command(&binary()?.to_string_lossy());
+    let checked = check.arg("check").arg("--config").arg(&file).output()?;
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(checked.status.success() && said.contains("names no resource"), "{said}");
+    stream_through(&topology, || replace_control(&mut control, libc::SIGTERM))
+        .with_context(|| control.log_tail(30))?;
+    ensure!(spis(&control)? == old, "other Child SAs than before: {:?}", spis(&control)?);
+    let token = control.done(&["token", "create", "t", "--scope", "read"])?;
+    let mut curl = topology.gateway_a.command("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "20", "--cacert"])
+        .arg(directory.join("data/api.crt"));
+    curl.args(["--header", &format!("Authorization: Bearer {}", token.trim())]);
+    let answer = curl.arg(format!("https://{listen}/v1/tunnels/{tunnel}")).output()?;
+    let shown = String::from_utf8_lossy(&answer.stdout).into_owned();
+    ensure!(shown.contains(&format!("\"name\":\"{tunnel}\"")), "{shown} {answer:?}");
+    let said = control.done(&["reload"])?;
+    ensure!(said.contains("names no resource") && said.contains("removed: none\nunchanged: 1"), "{said}");
+    ensure!(spis(&control)? == old, "other Child SAs after the reload: {:?}", spis(&control)?);
+    drop((control, peer));
+    topology.end()
 }
 
 /// Both backups of docs/appliance.md: the exported document with the keys, and the database with a document without them.
