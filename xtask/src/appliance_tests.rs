@@ -2,8 +2,8 @@
 
 use std::{path::Path, process::Command};
 
-/// Runs the script's `main` with `adit` answering as `answer` says, as an expression of Python; what it then told `nft`, and
-/// what it wrote for the console.
+/// Runs the script's `main` twice with `adit` answering as `answer` says, as an expression of Python, and once more much later;
+/// what it told `nft` the first time, and what it wrote for the console.
 fn run(answer: &str) -> (String, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/appliance/root/usr/lib/adit/appliance");
     let dir = std::env::temp_dir().join(format!("adit-appliance-{}", std::process::id()));
@@ -17,10 +17,20 @@ def said(*words, told=None):
     if words[0] == "adit":
         return {answer}
     if words[0] == "nft":
-        print(" ".join(words[1:]), told or "")
+        rules.append(" ".join(words[1:]) + " " + (told or ""))
+    if words[0] == "agetty":
+        reloads.append(1)
     return "[]"
 of["said"] = said
+rules, reloads = [], []
 script["main"]()
+script["main"]()
+assert len(reloads) == 2, "an agetty that was starting is told again"
+import os
+os.utime(of["ISSUE"], (1, 1))
+script["main"]()
+assert len(reloads) == 2, "no console is drawn anew for nothing"
+print(*rules[:1], end="\n" if rules else "")
 "#,
         issue = dir.join("issue.d/adit.issue"),
     );
