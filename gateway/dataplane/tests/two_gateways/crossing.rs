@@ -130,8 +130,9 @@ pub(crate) fn two_queues() {
 /// Flows are spread over queues and so over workers; within a flow every datagram arrives, and in its order, and what
 /// the workers' shared SA mixes stays within its window.
 pub(crate) fn flows_in_order() {
-    const FLOWS: usize = 8;
-    const EACH: u32 = 2000;
+    // The kernel draws a flow's queue by lot: of so many there are some on either.
+    const FLOWS: usize = 32;
+    const EACH: u32 = 500;
     let lab = Lab::with_queues(GCM, 2);
     let clients: Vec<UdpSocket> = lab
         .host_a
@@ -161,7 +162,7 @@ pub(crate) fn flows_in_order() {
                 client.send(&[&number.to_be_bytes()[..], &[7; 400]].concat()).unwrap();
             }
             // No faster than the debug build of two gateways on two cores takes it.
-            if number % 8 == 7 {
+            if number % 2 == 1 {
                 thread::sleep(Duration::from_millis(5));
             }
         }
@@ -171,11 +172,10 @@ pub(crate) fn flows_in_order() {
         let expected: Vec<u32> = (0..EACH).collect();
         assert!(*numbers == expected, "flow {flow}: {} of {EACH} arrived in order", in_order(numbers));
     }
-    for gateway in [&lab.a, &lab.b] {
-        let report = gateway.dataplane().report();
-        assert!(report.workers.iter().all(|w| w.packets > u64::from(EACH)), "{report:?}");
-        assert_eq!(drops(gateway, INBOUND, DropCause::Replay), 0);
-    }
+    // By which queue sealed frames come to the other gateway, the router between them decides: some kernels' by one alone.
+    let packets: Vec<u64> = lab.a.dataplane().report().workers.iter().map(|w| w.packets).collect();
+    assert!(packets.iter().all(|n| *n > u64::from(EACH)), "{packets:?}");
+    assert!([&lab.a, &lab.b].iter().all(|gateway| drops(gateway, INBOUND, DropCause::Replay) == 0));
     let sealed = u64::from(EACH) * FLOWS as u64 + 1;
     assert_eq!(lab.a.state(OUTBOUND, |s| s.last_sequence.load(Relaxed)), sealed);
     assert_eq!(lab.b.state(INBOUND, |s| s.packets.load(Relaxed)), sealed);
