@@ -10,7 +10,7 @@ use std::time::Duration;
 use adit_tests::adit::Adit;
 use adit_tests::namespace::{Namespace, wait_for};
 use adit_tests::pair::Pair;
-use adit_tests::prometheus::{scrapes, start, value};
+use adit_tests::prometheus::{lacking, scrapes, start, value};
 use adit_tests::roots;
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
@@ -22,9 +22,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> std::process::ExitCode {
-    let lacking = roots::prometheus()
-        .is_none()
-        .then_some("Prometheus is not here; `cargo xtask test interop` tells why");
+    let lacking = lacking();
     scenario::main(vec![
         Scenario::new("every_figure_fires_and_is_silent_as_it_should", every_figure).lacking(lacking),
         Scenario::new("names_of_every_kind_are_what_is_told", odd_names).lacking(lacking),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use adit_tests::adit::{Adit, configuration};
 use adit_tests::namespace::wait_for;
 use adit_tests::pair::Pair;
-use adit_tests::prometheus::{scrapes, start, value};
+use adit_tests::prometheus::{lacking, scrapes, start, value};
 use adit_tests::roots;
 use adit_tests::run::Run;
 use adit_tests::scenario::{self, Scenario};
@@ -20,9 +20,7 @@ use anyhow::{Context, Result, ensure};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> std::process::ExitCode {
-    let lacking = roots::prometheus()
-        .is_none()
-        .then_some("Prometheus is not here; `cargo xtask test interop` tells why");
+    let lacking = lacking();
     scenario::main(vec![
         Scenario::new("promtool_finds_nothing_wrong_with_the_metrics", checked).lacking(lacking),
         Scenario::new("a_tunnels_counters_never_go_back", never_back).lacking(lacking),

@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where Prometheus answers, in the gateway's namespace.
 const PROMETHEUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
+/// Why scenarios with it cannot run, if they cannot.
+pub fn lacking() -> Option<&'static str> {
+    roots::prometheus().is_none().then_some("Prometheus is not here; `cargo xtask test interop` tells why")
+}
+
 /// Starts Prometheus in a namespace, with its files in a directory and these files of rules, and waits until it has scraped.
 ///
 /// # Errors
